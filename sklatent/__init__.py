@@ -1,0 +1,30 @@
+"""Latent-space models as scikit-learn estimators."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sklatent.autoencoder import AutoencoderTransformer
+    from sklatent.pca import PCAReducer
+    from sklatent.vae import VAETransformer
+
+__version__ = "0.1.0"
+
+__all__ = ["AutoencoderTransformer", "PCAReducer", "VAETransformer"]
+
+# Imported on first use, so that `import sklatent` and `PCAReducer` load no PyTorch.
+_MODULES = {
+    "AutoencoderTransformer": "sklatent.autoencoder",
+    "PCAReducer": "sklatent.pca",
+    "VAETransformer": "sklatent.vae",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

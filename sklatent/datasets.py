@@ -1,0 +1,149 @@
+"""The chapter's point clouds, and MNIST."""
+
+__all__ = ["fetch_mnist", "make_curve_cloud", "make_plane_cloud"]
+
+import os
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import fetch_openml
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+
+@validate_params(
+    {"n_samples": [Interval(Integral, 1, None, closed="left")], "random_state": ["random_state"]},
+    prefer_skip_nested_validation=True,
+)
+def make_plane_cloud(n_samples: int = 1000, *, random_state: Any = None) -> NDArray[np.float64]:
+    """Points near the plane x0 = x2: two components describe them (figure 14.3).
+
+    x0 is uniform on [0, 100), x1 on [0, 90), and x2 is x0 plus an integer drawn from -5 to 4.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, 3)
+
+    References
+    ----------
+    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4.
+
+    Examples
+    --------
+    >>> from sklatent.datasets import make_plane_cloud
+    >>> make_plane_cloud(random_state=0).shape
+    (1000, 3)
+    """
+    rng = check_random_state(random_state)
+    x0, x1 = rng.uniform(0, 100, n_samples), rng.uniform(0, 90, n_samples)
+    return np.column_stack([x0, x1, x0 + rng.randint(-5, 5, n_samples)])
+
+
+@validate_params(
+    {
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def make_curve_cloud(n_samples: int = 1000, *, noise: float = 0.05, random_state: Any = None) -> NDArray[np.float64]:
+    """Points near a parabola: one number describes them, one principal component does not (figure 14.4).
+
+    x0 is uniform on [-1, 1) and x1 is x0 squared, both plus normal noise.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+    noise : float, default=0.05
+        Standard deviation of the noise on each coordinate.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, 2)
+
+    References
+    ----------
+    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4.
+
+    Examples
+    --------
+    >>> from sklatent.datasets import make_curve_cloud
+    >>> make_curve_cloud(random_state=0).shape
+    (1000, 2)
+    """
+    rng = check_random_state(random_state)
+    x0 = rng.uniform(-1, 1, n_samples)
+    return np.column_stack([x0, x0**2]) + noise * rng.standard_normal((n_samples, 2))
+
+
+@validate_params(
+    {
+        "subset": [StrOptions({"train", "test", "all"})],
+        "image_size": [Interval(Integral, 1, None, closed="left")],
+        "data_home": [str, os.PathLike, None],
+    },
+    prefer_skip_nested_validation=True,
+)
+def fetch_mnist(
+    *, subset: Literal["train", "test", "all"] = "train", image_size: int = 28, data_home: Any = None
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """MNIST digits, flattened, with pixels in [0, 1].
+
+    Read from `mnist.npz` in the folder that the environment variable SKLATENT_DATA names, when it is there (arrays
+    `X_train`, `y_train`, `X_test`, `y_test` of 28 x 28 uint8 images in the original order); otherwise fetched once
+    by :func:`sklearn.datasets.fetch_openml` and kept in scikit-learn's data folder.
+
+    Parameters
+    ----------
+    subset : {"train", "test", "all"}, default="train"
+        60,000 images, 10,000 images, or the one after the other.
+    image_size : int, default=28
+        Height and width; other than 28 by bilinear interpolation. The chapter uses 32.
+    data_home : str, path or None, default=None
+        As for `fetch_openml`.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, image_size ** 2), float32
+    y : ndarray of shape (n_samples,), uint8
+        Labels, 0 to 9.
+
+    References
+    ----------
+    LeCun, Bottou, Bengio & Haffner (1998), "Gradient-based learning applied to document recognition".
+    """
+    pixels, y = _read_mnist(data_home)
+    rows = {"train": slice(60_000), "test": slice(60_000, None), "all": slice(None)}[subset]
+    images = pixels[rows].reshape(-1, 28, 28).astype(np.float32) / np.float32(255)
+    if image_size != 28:
+        images = _resize(images, image_size)
+    return images.reshape(len(images), -1), y[rows]
+
+
+def _read_mnist(data_home: Any) -> tuple[NDArray, NDArray[np.uint8]]:
+    """All 70,000 images and labels, training images first."""
+    path = Path(os.environ.get("SKLATENT_DATA", "")) / "mnist.npz"
+    if path.is_file():
+        with np.load(path) as arrays:
+            X, y = (np.concatenate([arrays[f"{kind}_train"], arrays[f"{kind}_test"]]) for kind in "Xy")
+            return X, y
+    X, y = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, parser="auto", data_home=data_home)
+    return X, y.astype(np.uint8)
+
+
+def _resize(images: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    from torch import from_numpy
+    from torch.nn.functional import interpolate
+
+    resized = interpolate(from_numpy(images)[:, None], size=(size, size), mode="bilinear", antialias=True)
+    return resized[:, 0].numpy()

@@ -1,0 +1,183 @@
+"""What training maximizes and scoring reports: one number for each row."""
+
+__all__ = [
+    "Terms",
+    "elbo_terms",
+    "gauss_newton_codes",
+    "importance_bound",
+    "laplace_evidence",
+    "reconstruction_terms",
+    "reparameterize",
+]
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Terms(NamedTuple):
+    """The two parts of an objective, each of shape (n,), in nats: the loss of a row is their weighted sum."""
+
+    reconstruction: Tensor
+    """Minus ln p(x | z)."""
+    kl: Tensor
+    """KL divergence of q(z | x) from p(z); zeros for a model without a posterior."""
+
+
+def reparameterize(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
+    """A draw from N(mu, diag exp log_var) as a differentiable function of both.
+
+    Parameters
+    ----------
+    mu, log_var : Tensor of shape (n, nz)
+    eps : Tensor of shape (..., n, nz)
+        Draws from N(0, I).
+
+    References
+    ----------
+    Kingma & Welling (2014), "Auto-encoding variational Bayes", section 2.4; Chaudhury (2024), listing 14.5.
+    """
+    return mu + torch.exp(log_var / 2) * eps
+
+
+def reconstruction_terms(model: Any, x: Tensor) -> Terms:
+    """Minus ln p(x | z) at the one code z that the encoder of an autoencoder gives."""
+    log_prob = model.likelihood.log_prob(x, model.decoder(model.encode(x)))
+    return Terms(-log_prob, torch.zeros_like(log_prob))
+
+
+def elbo_terms(model: Any, x: Tensor, eps: Tensor) -> Terms:
+    """The two parts of the evidence lower bound, by one draw of z a row.
+
+    ELBO = E_q ln p(x | z) - KL(q(z | x) || p(z)) <= ln p(x).
+
+    Parameters
+    ----------
+    model : module with `posterior`, `decoder`, `likelihood` and `prior`
+    x : Tensor of shape (n, n_features)
+    eps : Tensor of shape (n, nz)
+        Draws from N(0, I).
+
+    References
+    ----------
+    Chaudhury (2024), 14.7.6; Kingma & Welling (2014), eq. 10.
+    """
+    mu, log_var = model.posterior(x)
+    eta = model.decoder(reparameterize(mu, log_var, eps))
+    return Terms(-model.likelihood.log_prob(x, eta), model.prior.kl(mu, log_var))
+
+
+def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
+    r"""Importance-weighted lower bound on ln p(x): tighter with more draws, exact in their limit.
+
+    .. math:: \ln \frac1K \sum_k \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
+
+    Parameters
+    ----------
+    model : module with `posterior`, `decoder`, `likelihood` and `prior`
+    x : Tensor of shape (n, n_features)
+    eps : Tensor of shape (n_draws, n, nz)
+        Draws from N(0, I).
+
+    Returns
+    -------
+    bound : Tensor of shape (n,)
+        Nats.
+
+    References
+    ----------
+    Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", eq. 8.
+    """
+    mu, log_var = model.posterior(x)
+    z = reparameterize(mu, log_var, eps)  # (n_draws, n, nz)
+    eta = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (n_draws, n, n_features)
+    log_q = -0.5 * (eps.square() + log_var + math.log(2 * math.pi)).sum(-1)
+    log_weights = model.likelihood.log_prob(x, eta) + model.prior.log_prob(z) - log_q
+    return torch.logsumexp(log_weights, dim=0) - math.log(len(eps))
+
+
+def laplace_evidence(model: Any, x: Tensor) -> Tensor:
+    r"""Laplace's approximation to ln p(x), about the code z that the encoder gives.
+
+    With the latent density N(m, S), the Jacobian J of the decoder at z, the Fisher information C of the likelihood
+    about the decoder's output and the gradient G of ln p(x, z),
+
+    .. math::
+        \ln p(x) \approx \ln p(x, z) + \tfrac12 G' H^{-1} G + \tfrac{n_z}{2} \ln 2\pi - \tfrac12 \ln \det H,
+        \quad H = S^{-1} + J' C J.
+
+    It is exact for a linear decoder with Gaussian noise, wherever the encoder puts z. The Jacobian costs nz + 1
+    backward passes through the decoder, and n * n_features * nz numbers.
+
+    Parameters
+    ----------
+    model : module with `encode`, `decoder`, `likelihood` and a normal `prior`
+    x : Tensor of shape (n, n_features)
+
+    Returns
+    -------
+    log_evidence : Tensor of shape (n,), float64
+        Nats: an estimate, neither a bound nor normalized.
+
+    References
+    ----------
+    Tierney & Kadane (1986), "Accurate approximations for posterior moments and marginal densities", JASA 81.
+    """
+    z = model.encode(x)
+    eta, gradient, information = _pull_back(model, x, z)
+    gradient = gradient + model.prior.gradient(z)
+    factor = torch.linalg.cholesky(information + model.prior.precision)
+    step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    log_joint = model.likelihood.log_prob(x, eta) + model.prior.log_prob(z)
+    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return log_joint + 0.5 * ((gradient * step).sum(-1) + z.shape[-1] * math.log(2 * math.pi) - log_det)
+
+
+def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of largest likelihood, by one Gauss-Newton step from those of the encoder, and their error.
+
+    z* = z + (J' C J)^-1 J' d ln p(x | z) / d eta, with covariance (J' C J)^-1 given the decoder. Directions in which
+    the decoder hardly moves, with less than 1e-9 of the largest information, are damped to that.
+
+    Parameters
+    ----------
+    model : module with `encode`, `decoder` and `likelihood`
+    x : Tensor of shape (n, n_features)
+
+    Returns
+    -------
+    z : Tensor of shape (n, nz), float64
+    covariance : Tensor of shape (n, nz, nz), float64
+    """
+    z = model.encode(x)
+    _, gradient, information = _pull_back(model, x, z)
+    values, vectors = torch.linalg.eigh(information)
+    values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
+    covariance = (vectors / values[:, None, :]) @ vectors.mT
+    return z + (covariance @ gradient[..., None])[..., 0], covariance
+
+
+def _pull_back(model: Any, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decoder's output at z; gradient (n, nz) and information (n, nz, nz) of ln p(x | z) about z, in float64."""
+    eta, jacobian = _linearize(model.decoder, z)
+    gradient = torch.einsum("nd,ndz->nz", model.likelihood.gradient(x, eta), jacobian)
+    information = torch.einsum("nd,ndz,ndy->nzy", model.likelihood.information(eta), jacobian, jacobian)
+    return eta, gradient.double(), information.double()
+
+
+def _linearize(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (n, d) of a function of each row of z, and its Jacobian (n, d, nz).
+
+    J'u is linear in u, so the derivative of each of its nz entries by u is a column of J: one backward pass and nz
+    through it, in place of d backward passes. Forward mode would do it too, but warns of PyTorch's own deprecations.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        eta = function(z)
+        u = torch.zeros_like(eta, requires_grad=True)
+        (pulled,) = torch.autograd.grad(eta, z, u, create_graph=True)  # J'u, (n, nz)
+        columns = [torch.autograd.grad(entry.sum(), u, retain_graph=True)[0] for entry in pulled.unbind(-1)]
+    return eta.detach(), torch.stack(columns, dim=-1)

@@ -1,0 +1,44 @@
+import os
+
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before scipy: lifts the one skip among scikit-learn's checks
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Digits with pixels in [0, 1], and their labels."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    X.flags.writeable = False
+    return X, y
+
+
+@pytest.fixture(
+    params=[
+        PCAReducer(2),
+        AutoencoderTransformer(2, max_epochs=3, random_state=0),
+        VAETransformer(2, max_epochs=3, random_state=0),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def model(request):
+    """Each of the estimators, unfitted and quick to fit."""
+    from sklearn.base import clone
+
+    return clone(request.param)
+
+
+@pytest.fixture(params=[AutoencoderTransformer, VAETransformer])
+def network(request):
+    """Each of the network estimators, as a class."""
+    return request.param

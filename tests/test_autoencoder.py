@@ -1,0 +1,367 @@
+"""What the two network estimators share, and the autoencoder's own."""
+
+import pickle
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent.datasets import make_curve_cloud
+from sklatent.metrics import reconstruction_scorer
+
+
+@pytest.fixture
+def X(rng):
+    return rng.standard_normal((60, 3)) @ rng.standard_normal((3, 9)) + 10
+
+
+def weights(model):
+    return model.module_.state_dict()
+
+
+def assert_same_weights(first, second):
+    for name, value in weights(first).items():
+        assert torch.equal(value, weights(second)[name]), name
+
+
+def test_codes_at_two_dimensions_beat_pca_on_digits(network, digits):
+    """A classifier on two nonlinear codes is at least 0.10 more accurate than on two principal components."""
+    X, y = digits
+    split = train_test_split(X, y, random_state=0, stratify=y)
+
+    def accuracy(reducer):
+        X_train, X_test, y_train, y_test = split
+        model = make_pipeline(reducer, StandardScaler(), LogisticRegression())
+        return model.fit(X_train, y_train).score(X_test, y_test)
+
+    assert accuracy(network(2, random_state=0)) > accuracy(PCA(2)) + 0.10
+
+
+def test_a_curve_is_one_number(digits):
+    """Figure 14.4: PCA fails on the cloud that an autoencoder's one code describes."""
+    X = make_curve_cloud(random_state=0)
+    error = lambda model: -reconstruction_scorer(model.fit(X), X)  # noqa: E731
+    assert error(AutoencoderTransformer(1, random_state=0)) < 0.3 * error(PCAReducer(1))
+
+
+def test_same_random_state_same_bits(network, X):
+    first, second = (network(max_epochs=3, random_state=3).fit(X) for _ in range(2))
+    assert_same_weights(first, second)
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+    np.testing.assert_array_equal(first.sample(5, random_state=1), second.sample(5, random_state=1))
+    other = network(max_epochs=3, random_state=4).fit(X)
+    assert not np.allclose(first.transform(X), other.transform(X))
+
+
+@pytest.mark.parametrize("random_state", [None, 0])
+def test_global_generators_are_untouched(network, X, random_state):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    model = network(max_epochs=2, random_state=random_state, early_stopping=True).fit(X)
+    model.score(X)
+    model.inverse_transform(model.transform(X))
+    model.sample(3, random_state=random_state)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_units_do_not_matter(network, X):
+    """Centring and scaling by powers of two are exact, so training sees the same numbers."""
+    model, moved = network(max_epochs=3, random_state=0), network(max_epochs=3, random_state=0)
+    model.fit(X)
+    moved.fit(X * 2**20)
+    np.testing.assert_allclose(moved.transform(X * 2**20), model.transform(X), rtol=1e-4, atol=1e-5)
+    shift = X.shape[1] * np.log(2.0**20)
+    # Not row by row: the draws of a variational model are tied to the values of a row.
+    assert moved.score(X * 2**20) == pytest.approx(model.score(X) - shift, abs=0.1)
+
+
+def test_float64_rows_far_from_the_origin_lose_nothing(network, X):
+    near, far = (network(max_epochs=3, random_state=0).fit(X + offset) for offset in (0, 1e9))
+    np.testing.assert_allclose(far.transform(X + 1e9), near.transform(X), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_follows_the_rows(network, X, dtype):
+    model = network(max_epochs=2, random_state=0).fit(X)
+    Z = model.transform(X.astype(dtype))
+    assert Z.dtype == model.inverse_transform(Z).dtype == dtype
+    assert model.score_samples(X.astype(dtype)).dtype == np.float64
+    # float64 at inference: a row alone is the row among others to float64 rounding.
+    if dtype == np.float64:
+        np.testing.assert_allclose(model.transform(X[:1]), Z[:1], rtol=1e-12)
+
+
+def test_single_and_double_precision_agree(network, X):
+    model, single = network(max_epochs=2, random_state=0).fit(X), X.astype(np.float32)
+    double = single.astype(np.float64)  # the same values, so the same draws
+    np.testing.assert_allclose(model.transform(single), model.transform(double), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model.score_samples(single), model.score_samples(double), rtol=1e-3)
+
+
+def test_changed_weights_are_used_in_either_precision(network, X):
+    model = network(max_epochs=2, random_state=0).fit(X)
+    before = model.transform(X)
+    with torch.no_grad():
+        model.module_.encoder[-1].bias += 1
+    for rows in (X, X.astype(np.float32)):
+        np.testing.assert_allclose(model.transform(rows), before + 1, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples"])
+def test_order_subset_and_chunks_do_not_matter(network, X, method, monkeypatch):
+    model = network(max_epochs=2, random_state=0).fit(X)
+    values = getattr(model, method)(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_allclose(getattr(model, method)(X[order]), values[order], rtol=1e-10)
+    np.testing.assert_allclose(getattr(model, method)(X[7:12]), values[7:12], rtol=1e-10)
+    monkeypatch.setattr(network, "_CHUNK_SIZE", 100)
+    np.testing.assert_allclose(getattr(model, method)(X), values, rtol=1e-10)
+
+
+def test_inference_from_many_threads(network, X):
+    model = network(max_epochs=2, random_state=0).fit(X)
+    expected, found = model.score_samples(X), [None] * 8
+    model = pickle.loads(pickle.dumps(model))  # with no float64 twin yet, so that the threads make it
+
+    def score(i):
+        found[i] = model.score_samples(X)
+
+    threads = [threading.Thread(target=score, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for scores in found:
+        np.testing.assert_allclose(scores, expected, rtol=1e-10)
+
+
+def test_early_stopping_keeps_the_best_epoch(network, digits):
+    X, _ = digits
+    model = network(8, early_stopping=True, n_iter_no_change=2, lr=0.01, lr_schedule="constant", random_state=0)
+    model.set_params(max_epochs=200, batch_size=32).fit(X[:300])
+    losses = model.history_[:, "valid_loss"]
+    assert model.n_iter_ == len(losses) == int(np.argmin(losses)) + 3 < 200
+    assert model.loss_curve_ == model.history_[:, "train_loss"]
+
+
+def test_early_stopping_leaves_rows_out(network, X):
+    model = network(max_epochs=2, early_stopping=True, validation_fraction=0.5, random_state=0)
+    with pytest.raises(ValueError, match="resulting train set will be empty"):
+        model.fit(X[:1])
+    assert {"valid_loss", "valid_reconstruction", "valid_kl"} <= set(model.fit(X).history_[-1])
+
+
+def test_history_holds_both_parts_of_the_loss(network, X):
+    model = network(max_epochs=20, random_state=0).fit(X)
+    assert model.n_iter_ == len(model.history_) == len(model.loss_curve_) == 20
+    for epoch in model.history_:
+        kl = epoch["train_kl"]
+        assert kl > 0 if network is VAETransformer else kl == 0
+        assert epoch["train_loss"] == pytest.approx(epoch["train_reconstruction"] + kl, rel=1e-5)
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
+
+
+def test_verbose_prints_a_line_an_epoch(network, X, capsys):
+    network(max_epochs=3, verbose=1, random_state=0).fit(X)
+    assert len(capsys.readouterr().out.strip().splitlines()) == 2 + 3
+    network(max_epochs=3, random_state=0).fit(X)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("n_samples", "n_steps"), [(20, 50), (1400, 50 * 22), (55_000, 20 * 215)])
+def test_auto_aims_at_a_number_of_steps(network, n_samples, n_steps):
+    model = network()
+    assert model._n_epochs(n_samples) * int(np.ceil(n_samples / model._n_batch(n_samples))) == n_steps
+
+
+@pytest.mark.parametrize("image_shape", [None, (1, 8, 8), (2, 8, 4)])
+def test_conv_learns_digits(network, digits, image_shape):
+    X, _ = digits
+    model = network(4, backbone="conv", image_shape=image_shape, hidden_sizes=(8, 16), max_epochs=8, random_state=0)
+    assert reconstruction_scorer(model.fit(X), X) > reconstruction_scorer(PCAReducer(1).fit(X), X)
+    assert model.inverse_transform(model.transform(X[:3])).shape == (3, 64)
+
+
+@pytest.mark.parametrize("parameters", [{"likelihood": "bernoulli"}, {"output_activation": "sigmoid"}], ids=str)
+def test_outputs_stay_in_the_unit_interval(network, digits, parameters):
+    X, _ = digits
+    model = network(2, max_epochs=10, random_state=0, **parameters).fit(X)
+    Xr = model.inverse_transform(model.transform(X))
+    assert Xr.min() >= 0
+    assert Xr.max() <= 1
+    assert reconstruction_scorer(model, X) > reconstruction_scorer(PCAReducer(1).fit(X), X)
+    assert np.isnan(model.noise_variance_) == ("likelihood" in parameters)
+
+
+def backbone_by_hand(input_shape, nz, n_code):
+    n_features = int(np.prod(input_shape))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(n_features, 20), nn.Tanh(), nn.Linear(20, n_code))
+    decoder = nn.Sequential(nn.Linear(nz, n_features), nn.Unflatten(1, input_shape))
+    return encoder, decoder
+
+
+@pytest.mark.parametrize("image_shape", [None, (1, 3, 3)])
+def test_backbone_of_ones_own(network, X, image_shape):
+    model = network(backbone=backbone_by_hand, image_shape=image_shape, max_epochs=2, random_state=0)
+    assert model.fit(X).transform(X).shape == (60, 2)
+    assert model.inverse_transform(model.transform(X)).shape == X.shape
+    assert_same_weights(model, clone(model).fit(X))
+
+
+def test_pickle_keeps_the_model_and_says_nothing_of_devices(network, X):
+    model = network(max_epochs=2, random_state=0).fit(X)
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.transform(X), model.transform(X))
+    np.testing.assert_array_equal(copy.score_samples(X), model.score_samples(X))
+    assert_same_weights(copy, model)
+
+
+def test_refit_forgets_the_former_fit(network, X):
+    model = network(max_epochs=2, random_state=0)
+    model.fit(pd.DataFrame(X, columns=list("abcdefghi")))
+    model.set_params(nz=1).fit(X[:, :5])
+    assert model.transform(X[:, :5]).shape == (60, 1)
+    assert not hasattr(model, "feature_names_in_")
+    fresh = clone(model).fit(X[:, :5])
+    assert set(vars(model)) == set(vars(fresh))
+    assert_same_weights(model, fresh)
+
+
+def test_decoded_frames_have_the_fitted_names(model, X):
+    frame = pd.DataFrame(X, columns=list("abcdefghi"), index=np.arange(60) + 100)
+    model.set_output(transform="pandas").fit(frame)
+    decoded = model.inverse_transform(model.transform(frame))
+    assert list(decoded.columns) == list("abcdefghi")
+    assert list(decoded.index) == list(frame.index)
+    pd.testing.assert_frame_equal(
+        decoded,
+        pd.DataFrame(
+            clone(model).set_output(transform="default").fit(X).inverse_transform(model.transform(frame).to_numpy()),
+            columns=decoded.columns,
+            index=decoded.index,
+        ),
+    )
+
+
+def test_decoded_frames_without_names(model, X):
+    model.set_output(transform="polars").fit(X)
+    assert model.inverse_transform(model.transform(X)).columns == [f"x{i}" for i in range(9)]
+
+
+def test_grid_search_over_a_pipeline(network, digits):
+    X, y = digits
+    pipeline = make_pipeline(StandardScaler(), network(max_epochs=3, random_state=0), LogisticRegression(max_iter=1000))
+    search = GridSearchCV(pipeline, {f"{network.__name__.lower()}__nz": [1, 8]}, cv=2).fit(X[:300], y[:300])
+    assert search.best_params_ == {f"{network.__name__.lower()}__nz": 8}
+
+
+def test_sample_leaves_out_the_noise_when_asked(network, X):
+    model = network(1, max_epochs=5, random_state=0).fit(X)
+    noisy, clean = (model.sample(20_000, mean=mean, random_state=0) for mean in (False, True))
+    residual = noisy - clean
+    np.testing.assert_allclose(residual.var(), model.noise_variance_, rtol=5 * np.sqrt(2 / residual.size))
+    assert noisy.dtype == clean.dtype == np.float64
+
+
+def test_samples_are_bits_with_bernoulli(network, digits):
+    X = (digits[0] > 0.5).astype(float)
+    model = network(2, likelihood="bernoulli", max_epochs=3, random_state=0).fit(X)
+    assert set(np.unique(model.sample(50, random_state=0))) == {0.0, 1.0}
+    assert 0 < np.median(model.sample(50, mean=True, random_state=0)) < 1
+
+
+class TestAutoencoder:
+    def test_linear_autoencoder_spans_the_principal_subspace(self, rng):
+        """Section 14.5.1: the same plane as PCA, though not the same axes."""
+        X = rng.standard_normal((500, 6)) * [8, 6, 1, 1, 0.5, 0.5]
+        model = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, lr=0.02, random_state=0).fit(X)
+        Q, _ = np.linalg.qr(model.module_.decoder[0][0].weight.detach().double().numpy())
+        cosines = np.linalg.svd(Q.T @ PCAReducer(2).fit(X).components_.T, compute_uv=False)
+        assert np.rad2deg(np.arccos(cosines.min())) < 2
+        best = -reconstruction_scorer(PCAReducer(2).fit(X), X)
+        assert best <= -reconstruction_scorer(model, X) < 1.01 * best
+
+    @pytest.fixture
+    def on_the_plane(self, rng):
+        """Rows, and a linear autoencoder put on their principal plane in a random basis, its encoder off."""
+        X = rng.standard_normal((200, 5)) @ rng.standard_normal((5, 5)) * [3, 2, 1, 1, 1] + 4
+        model = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=1, random_state=0).fit(X)
+        # In float64, as are the rows: the weights in float32 would be off the plane by its rounding.
+        model.module_ = model.module_.double()
+        basis = rng.standard_normal((2, 2))
+        axes = basis @ PCAReducer(2).fit(X).components_
+        with torch.no_grad():
+            decoder, encoder = model.module_.decoder[0][0], model.module_.encoder[-1]
+            decoder.weight.copy_(torch.as_tensor(axes.T))
+            decoder.bias.zero_()
+            encoder.weight.copy_(torch.as_tensor(np.linalg.pinv(axes.T) * 1.1 + 0.05))
+            encoder.bias.fill_(0.3)
+        model._fit_latent_density(X)
+        return model, X
+
+    def test_linear_autoencoder_scores_as_probabilistic_pca(self, on_the_plane):
+        model, X = on_the_plane
+        pca = PCAReducer(2).fit(X)
+        np.testing.assert_allclose(model.score_samples(X), pca.score_samples(X), rtol=1e-10)
+        assert model.module_.likelihood.noise_variance == pytest.approx(pca.noise_variance_, rel=1e-10)
+
+    def test_linear_autoencoder_samples_as_probabilistic_pca(self, on_the_plane):
+        model, X = on_the_plane
+        n, covariance = 100_000, PCAReducer(2).fit(X).get_covariance()
+        found = np.cov(model.sample(n, random_state=0), rowvar=False)
+        variances = np.diag(covariance)
+        error = np.sqrt((np.outer(variances, variances) + covariance**2) / n)
+        np.testing.assert_array_less(np.abs(found - covariance), 5 * error)
+
+    def test_trained_linear_autoencoder_scores_as_probabilistic_pca(self, rng):
+        X = rng.standard_normal((500, 6)) * [8, 6, 1, 1, 0.5, 0.5]
+        model = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, lr=0.02, random_state=0).fit(X)
+        assert model.score(X) == pytest.approx(PCAReducer(2).fit(X).score(X), abs=0.01)
+
+    def test_evidence_of_a_curve_is_near_its_integral(self):
+        """p(x) by quadrature over the one code, for a decoder that training has bent."""
+        X = make_curve_cloud(500, random_state=0)
+        model = AutoencoderTransformer(1, random_state=0).fit(X)
+        deviation = np.sqrt(model.latent_covariance_[0, 0])
+        Z = model.latent_mean_[0] + deviation * np.linspace(-8, 8, 4001)
+        prior = np.exp(-0.5 * ((Z - model.latent_mean_[0]) / deviation) ** 2) / np.sqrt(2 * np.pi) / deviation
+        means, s2 = model.inverse_transform(Z[:, None]), model.noise_variance_
+        squares = ((X[:, None] - means[None]) ** 2).sum(axis=2)  # (n, nodes)
+        density = (prior * np.exp(-0.5 * squares / s2) / (2 * np.pi * s2)).sum(axis=1) * (Z[1] - Z[0])
+        assert model.score(X) == pytest.approx(np.log(density).mean(), abs=0.1)
+
+    def test_residual_is_the_likelihood_at_the_code(self, X):
+        model = AutoencoderTransformer(2, density="residual", max_epochs=5, random_state=0).fit(X)
+        residual = X - model.inverse_transform(model.transform(X))
+        s2 = model.noise_variance_
+        expected = -0.5 * ((residual**2).sum(axis=1) / s2 + 9 * np.log(2 * np.pi * s2))
+        np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("nz", [1, 3, 20])
+    @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+    def test_any_number_of_codes_has_a_finite_score(self, rng, nz, likelihood):
+        X = rng.uniform(size=(30, 4))
+        model = AutoencoderTransformer(nz, likelihood=likelihood, max_epochs=5, random_state=0).fit(X)
+        assert np.isfinite(model.score_samples(X)).all()
+        assert np.linalg.eigvalsh(model.latent_covariance_).min() > 0
+
+    def test_bernoulli_evidence_of_one_code_is_near_its_integral(self, digits):
+        X = (digits[0][:300] > 0.5).astype(float)
+        model = AutoencoderTransformer(1, likelihood="bernoulli", max_epochs=5, random_state=0).fit(X)
+        deviation = np.sqrt(model.latent_covariance_[0, 0])
+        Z = model.latent_mean_[0] + deviation * np.linspace(-8, 8, 4001)
+        log_prior = -0.5 * ((Z - model.latent_mean_[0]) / deviation) ** 2 - np.log(np.sqrt(2 * np.pi) * deviation)
+        means = model.inverse_transform(Z[:, None])
+        log_joint = X @ np.log(means).T + (1 - X) @ np.log1p(-means).T + log_prior
+        expected = np.logaddexp.reduce(log_joint, axis=1) + np.log(Z[1] - Z[0])
+        assert model.score(X) == pytest.approx(expected.mean(), rel=0.05)

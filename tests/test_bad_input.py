@@ -1,0 +1,318 @@
+"""What is refused, in whose words, and what is left of the estimator; and the odd input that has to work."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import InvalidParameterError
+from sklearn.utils.validation import check_is_fitted
+
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+
+X_GOOD = np.random.default_rng(0).uniform(size=(12, 4))
+
+
+def with_value(value, dtype=np.float64):
+    X = X_GOOD.astype(dtype)
+    X[3, 1] = value
+    return X
+
+
+BAD_X = {
+    "NaN": (with_value(np.nan), ValueError, "Input X contains NaN"),
+    "inf": (with_value(np.inf), ValueError, "Input X contains infinity"),
+    "no rows": (X_GOOD[:0], ValueError, r"Found array with 0 sample\(s\)"),
+    "no columns": (X_GOOD[:, :0], ValueError, r"Found array with 0 feature\(s\)"),
+    "1-D": (X_GOOD[0], ValueError, "Expected 2D array, got 1D array instead"),
+    "3-D": (X_GOOD[None], ValueError, "Found array with dim 3"),
+    "ragged": ([[1.0, 2.0], [3.0]], ValueError, "inhomogeneous"),
+    "complex": (X_GOOD + 1j, ValueError, "Complex data not supported"),
+    "objects": (with_value("three", object), ValueError, "could not convert string to float: 'three'"),
+    "strings": (np.full((5, 4), "three"), ValueError, "could not convert string to float"),
+    "text column": (pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}), ValueError, "could not convert string to float"),
+    "dicts": (with_value({}, object), TypeError, "argument must be"),
+    "sparse": (sparse.csr_array(X_GOOD), TypeError, "Sparse data was passed"),
+    "variance overflow": (with_value(1e200), ValueError, "The variance of X overflows float64"),
+    "sum overflow": (np.array([[1.7e308], [1.7e308]]), ValueError, "The variance of X overflows float64"),
+}
+
+PCA_BAD = {
+    "nz=0": ({"nz": 0}, "The 'nz' parameter of PCAReducer must be"),
+    "nz=-1": ({"nz": -1}, "The 'nz' parameter of PCAReducer must be .* Got -1 instead"),
+    "nz=2.0": ({"nz": 2.0}, "The 'nz' parameter of PCAReducer must be .* Got 2.0 instead"),
+    "nz=1.0": ({"nz": 1.0}, "The 'nz' parameter of PCAReducer must be"),
+    "nz='3'": ({"nz": "3"}, "The 'nz' parameter of PCAReducer must be .* Got '3' instead"),
+    "nz=5": ({"nz": 5}, r"nz=5 must be between 1 and min\(n_samples, n_features\)=4 with solver='auto'"),
+    "solver": ({"solver": "arpack"}, "The 'solver' parameter of PCAReducer must be"),
+    "whiten": ({"whiten": "yes"}, "The 'whiten' parameter of PCAReducer must be"),
+}
+
+NETWORK_BAD = {
+    "nz=0": ({"nz": 0}, "The 'nz' parameter of .* must be an int in the range"),
+    "nz=-1": ({"nz": -1}, "The 'nz' parameter of .* must be .* Got -1 instead"),
+    "nz=2.0": ({"nz": 2.0}, "The 'nz' parameter of .* must be .* Got 2.0 instead"),
+    "nz='3'": ({"nz": "3"}, "The 'nz' parameter of .* must be .* Got '3' instead"),
+    "nz=None": ({"nz": None}, "The 'nz' parameter of .* must be .* Got None instead"),
+    "hidden_sizes=512": ({"hidden_sizes": 512}, "'hidden_sizes' .* a list or tuple whose every element"),
+    "hidden_sizes fractional": ({"hidden_sizes": (8, 2.5)}, r"'hidden_sizes' .* Got \(8, 2.5\) instead"),
+    "hidden_sizes zero": ({"hidden_sizes": (8, 0)}, "'hidden_sizes' .* must be"),
+    "hidden_sizes empty element": ({"hidden_sizes": ("",)}, "'hidden_sizes' .* must be"),
+    "hidden_sizes None element": ({"hidden_sizes": (None, 8)}, "'hidden_sizes' .* must be"),
+    "image_shape product": (
+        {"image_shape": (1, 2, 3)},
+        r"image_shape=\(1, 2, 3\) must multiply to n_features=4, got 6",
+    ),
+    "image_shape length": ({"image_shape": (2, 2)}, "'image_shape' .* a list or tuple of length 3"),
+    "image_shape zero": ({"image_shape": (1, 0, 4)}, "'image_shape' .* must be"),
+    "backbone": ({"backbone": "resnet"}, "'backbone' parameter"),
+    "activation": ({"activation": "step"}, "'activation' parameter"),
+    "likelihood": ({"likelihood": "poisson"}, "'likelihood' parameter"),
+    "output_activation": ({"output_activation": "relu"}, "'output_activation' parameter"),
+    "max_epochs=0": ({"max_epochs": 0}, "'max_epochs' parameter"),
+    "batch_size=0": ({"batch_size": 0}, "'batch_size' parameter"),
+    "lr=0": ({"lr": 0.0}, "'lr' parameter"),
+    "lr=inf": ({"lr": np.inf}, "'lr' parameter"),
+    "lr=nan": ({"lr": np.nan}, "'lr' parameter"),
+    "lr_schedule": ({"lr_schedule": "step"}, "'lr_schedule' parameter"),
+    "validation_fraction=1": ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
+    "device unknown": ({"device": "tpu"}, "device='tpu' must be 'auto', 'cpu', 'cuda'"),
+    "device nonsense": ({"device": "my computer"}, "device='my computer' must be"),
+    "device meta": ({"device": "meta"}, "device='meta' must be"),
+    "random_state": ({"random_state": "seed"}, "'random_state' parameter"),
+}
+
+AUTOENCODER_BAD = {
+    "density": ({"density": "kernel"}, "The 'density' parameter of AutoencoderTransformer must be a str among"),
+}
+
+VAE_BAD = {
+    "beta=-1": ({"beta": -1.0}, "The 'beta' parameter of VAETransformer must be .* Got -1.0 instead"),
+    "beta=nan": ({"beta": np.nan}, "The 'beta' parameter of VAETransformer must be .* Got nan instead"),
+    "beta=inf": ({"beta": np.inf}, "The 'beta' parameter of VAETransformer must be .* Got inf instead"),
+    "beta='1'": ({"beta": "1"}, "The 'beta' parameter of VAETransformer must be"),
+    "n_draws=0": ({"n_draws": 0}, "The 'n_draws' parameter of VAETransformer must be"),
+}
+
+BAD_PARAMETERS = [
+    pytest.param(estimator, *case, id=f"{estimator.__name__} {name}")
+    for estimator, cases in [
+        (PCAReducer, PCA_BAD),
+        (AutoencoderTransformer, NETWORK_BAD | AUTOENCODER_BAD),
+        (VAETransformer, NETWORK_BAD | VAE_BAD),
+    ]
+    for name, case in cases.items()
+]
+
+
+def assert_untouched(estimator):
+    with pytest.raises(NotFittedError):
+        check_is_fitted(estimator)
+    assert vars(estimator) == vars(clone(estimator))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Fail at the first step of any training."""
+
+    def train(self, *args):
+        raise AssertionError("bad input has reached the training loop")
+
+    monkeypatch.setattr("sklatent.training.LatentNet.train", train)
+
+
+@pytest.mark.parametrize("case", BAD_X)
+@pytest.mark.usefixtures("no_training")
+def test_bad_rows(model, case):
+    X, error, message = BAD_X[case]
+    model.set_params(nz=1)
+    with pytest.raises(error, match=message):
+        model.fit(X)
+    assert_untouched(model)
+
+
+@pytest.mark.parametrize("case", ["NaN", "inf", "no rows", "1-D", "3-D", "complex", "objects", "sparse"])
+@pytest.mark.parametrize("method", ["transform", "score_samples", "score"])
+def test_bad_rows_after_fit(model, case, method):
+    X, error, message = BAD_X[case]
+    model.fit(X_GOOD)
+    with pytest.raises(error, match=message):
+        getattr(model, method)(X)
+
+
+@pytest.mark.parametrize(("estimator", "parameters", "message"), BAD_PARAMETERS)
+@pytest.mark.usefixtures("no_training")
+def test_bad_parameters(estimator, parameters, message):
+    model = estimator(**parameters)
+    with pytest.raises((ValueError, InvalidParameterError), match=message):
+        model.fit(X_GOOD)
+    assert_untouched(model)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_cuda_where_there_is_none(network, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="device='cuda:0' was asked for, but PyTorch finds no CUDA device"):
+        network(device="cuda:0").fit(X_GOOD)
+
+
+@pytest.mark.parametrize("parameters", [{"likelihood": "bernoulli"}, {"output_activation": "sigmoid"}], ids=str)
+@pytest.mark.parametrize("value", [-0.01, 1.01])
+@pytest.mark.usefixtures("no_training")
+def test_values_outside_the_likelihoods_range(network, parameters, value):
+    model = network(**parameters)
+    with pytest.raises(ValueError, match=r"X must lie in \[0, 1\] with likelihood=.*got values from"):
+        model.fit(with_value(value))
+    assert_untouched(model)
+
+
+def test_values_outside_the_likelihoods_range_after_fit(network):
+    model = network(likelihood="bernoulli", max_epochs=1, random_state=0).fit(X_GOOD)
+    with pytest.raises(ValueError, match=r"X must lie in \[0, 1\]"):
+        model.score_samples(X_GOOD + 1)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_conv_of_features_that_make_no_square(network):
+    with pytest.raises(ValueError, match=r"n_features=5 is not a square\. Pass image_shape"):
+        network(backbone="conv").fit(np.ones((3, 5)))
+
+
+def test_columns_that_differ_from_those_of_fit(model):
+    frame = pd.DataFrame(X_GOOD, columns=list("abcd"))
+    model.fit(frame)
+    for method in (model.transform, model.score_samples):
+        with pytest.raises(ValueError, match=r"Feature names seen at fit time, yet now missing:\n- d"):
+            method(frame[list("abc")])
+        with pytest.raises(ValueError, match="Feature names must be in the same order"):
+            method(frame[list("bacd")])
+        with pytest.raises(ValueError, match=r"Feature names unseen at fit time:\n- e"):
+            method(frame.rename(columns={"a": "e"}))
+
+
+def test_fewer_columns_than_in_fit(model):
+    model.fit(X_GOOD)
+    for method in (model.transform, model.score_samples):
+        with pytest.raises(ValueError, match=r"X has 3 features, but .* is expecting 4 features as input"):
+            method(X_GOOD[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (np.ones((3, 1)), "Z has 1 features, but .* is expecting 2 features as codes"),
+        (np.ones((3, 3)), "Z has 3 features, but .* is expecting 2 features as codes"),
+        (np.full((3, 2), np.nan), "Input Z contains NaN"),
+        (np.ones(2), "Expected 2D array"),
+    ],
+    ids=["narrow", "wide", "NaN", "1-D"],
+)
+def test_bad_codes(model, codes, message):
+    model.fit(X_GOOD)
+    with pytest.raises(ValueError, match=message):
+        model.inverse_transform(codes)
+
+
+@pytest.mark.parametrize("n_samples", [0, -1])
+def test_bad_number_of_samples(model, n_samples):
+    with pytest.raises(ValueError, match=f"n_samples == {n_samples}, must be >= 1"):
+        model.fit(X_GOOD).sample(n_samples)
+
+
+def test_methods_before_fit(model):
+    for method in ("transform", "inverse_transform", "score_samples", "score"):
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            getattr(model, method)(X_GOOD)
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        model.sample()
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_fit_leaves_the_former_one(network, failure, monkeypatch):
+    model = network(max_epochs=2, random_state=0).fit(X_GOOD)
+    Z, state = model.transform(X_GOOD), dict(vars(model))
+
+    def interrupted(self, batch, **fit_params):
+        raise failure
+
+    monkeypatch.setattr("sklatent.training.LatentNet.train_step", interrupted)
+    with pytest.raises(failure):
+        model.fit(X_GOOD[:, :3])
+    assert vars(model) == state
+    np.testing.assert_array_equal(model.transform(X_GOOD), Z)
+
+
+def test_a_loss_that_is_not_finite_raises(network):
+    model = network(lr=1e30, lr_schedule="constant", max_epochs=50, random_state=0)
+    with pytest.raises(FloatingPointError, match=r"The loss became .* in epoch \d+ with lr=1e\+30. Try a smaller lr"):
+        model.fit(X_GOOD)
+    assert_untouched(model)
+
+
+def read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def memory_map(X, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    return np.load(tmp_path / "X.npy", mmap_mode="r")
+
+
+GOOD_X = {
+    "one row": X_GOOD[:1],
+    "one feature": X_GOOD[:, :1],
+    "constant column": np.column_stack([X_GOOD, np.full(12, 3.0)]),
+    "all constant": np.full((6, 3), 5.0),
+    "all zero": np.zeros((6, 3)),
+    "one value of 1e30": with_value(1e30),
+    "one float32 value of 1e30": with_value(1e30, np.float32),
+    "float16": X_GOOD.astype(np.float16),
+    "bool": X_GOOD > 0.5,
+    "int8": (X_GOOD * 100).astype(np.int8),
+    "uint64": (X_GOOD * 100).astype(np.uint64),
+    "read-only": read_only(X_GOOD),
+    "Fortran order": np.asfortranarray(X_GOOD),
+    "negative strides": X_GOOD[::-1, ::-1],
+    "big-endian": X_GOOD.astype(">f8"),
+    "list": X_GOOD.tolist(),
+    "objects of numbers": X_GOOD.astype(object),
+    "pandas": pd.DataFrame(
+        {
+            "int": [1, 2, 3, 4],
+            "float32": np.arange(4, dtype=np.float32),
+            "bool": [True, False, True, True],
+            "nullable": pd.array([1, 2, 3, 5], dtype="Int64"),
+        },
+        index=list("wxyz"),
+    ),
+    "polars": pl.DataFrame({"int": [1, 2, 3, 4], "float": [0.5, 1.0, 2.0, 4.0], "bool": [True, False, True, True]}),
+}
+
+
+@pytest.mark.parametrize("case", GOOD_X)
+def test_odd_rows_that_work(model, case):
+    X = GOOD_X[case]
+    if case in ("one row", "one feature"):
+        model.set_params(nz=1)
+    Z = model.fit(X).transform(X)
+    assert Z.shape == (len(X), model.nz)
+    for values in (Z, model.inverse_transform(Z), model.score_samples(X), model.sample(3, random_state=0)):
+        assert np.isfinite(np.asarray(values)).all()
+    assert type(model.score(X)) is float
+
+
+def test_read_only_memory_map(model, tmp_path):
+    X = memory_map(X_GOOD, tmp_path)
+    np.testing.assert_array_equal(model.fit(X).transform(X), model.fit(X_GOOD).transform(X_GOOD))
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "conv"])
+def test_a_last_batch_of_one_row(network, backbone):
+    X = np.random.default_rng(0).standard_normal((9, 16))
+    model = network(backbone=backbone, batch_size=4, max_epochs=2, random_state=0).fit(X)
+    assert np.isfinite(model.score(X))
+    assert np.isfinite(model.fit(X[:1]).score(X))

@@ -1,0 +1,45 @@
+"""scikit-learn's own checks, those that `check_estimator` yields and those that it does not."""
+
+import pytest
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+
+ESTIMATORS = [PCAReducer, AutoencoderTransformer, VAETransformer]
+
+NEVER_YIELDED = [
+    "check_dataframe_column_names_consistency",
+    "check_estimators_partial_fit_n_features",
+    "check_get_feature_names_out_error",
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_inplace_ensure_writeable",
+    "check_param_validation",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+]
+
+
+def name_of(item):
+    return getattr(item, "__name__", None) or getattr(getattr(item, "func", item), "__name__", repr(item))
+
+
+@pytest.mark.filterwarnings("default")  # what a check does with warnings is its own affair
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator(), mark=None)],
+    ids=name_of,
+)
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("check", NEVER_YIELDED)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_check_never_yielded(estimator, check):
+    getattr(estimator_checks, check)(estimator.__name__, estimator())
