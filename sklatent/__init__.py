@@ -5,16 +5,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sklatent.autoencoder import AutoencoderTransformer
+    from sklatent.classification import GenerativeClassifier
+    from sklatent.outliers import LatentOutlierDetector
     from sklatent.pca import PCAReducer
     from sklatent.vae import VAETransformer
 
 __version__ = "0.1.0"
 
-__all__ = ["AutoencoderTransformer", "PCAReducer", "VAETransformer"]
+__all__ = [
+    "AutoencoderTransformer",
+    "GenerativeClassifier",
+    "LatentOutlierDetector",
+    "PCAReducer",
+    "VAETransformer",
+]
 
 # Imported on first use, so that `import sklatent` and `PCAReducer` load no PyTorch.
 _MODULES = {
     "AutoencoderTransformer": "sklatent.autoencoder",
+    "GenerativeClassifier": "sklatent.classification",
+    "LatentOutlierDetector": "sklatent.outliers",
     "PCAReducer": "sklatent.pca",
     "VAETransformer": "sklatent.vae",
 }

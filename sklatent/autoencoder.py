@@ -18,8 +18,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklatent.base import SequenceOf, _BaseLatentModel, spawn_seeds
 from sklatent.batches import Rows
-from sklatent.likelihoods import LIKELIHOODS, Gaussian, Standardizer
-from sklatent.linalg import center_and_scale
+from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Gaussian, Standardizer
+from sklatent.linalg import mean_and_variance
 from sklatent.networks import ACTIVATIONS, BACKBONES, Autoencoder, Backbone, build_backbone
 from sklatent.objectives import gauss_newton_codes, laplace_evidence, reconstruction_terms
 from sklatent.priors import Normal
@@ -140,12 +140,12 @@ class _BaseAutoencoder(_BaseLatentModel):
     def _build_module(self, X: NDArray, seed: int) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as what it is
-            loc, scale = center_and_scale(X)
-        standardizer = Standardizer(torch.from_numpy(loc), scale)
+            mean, variances = mean_and_variance(X)
+        scale = float(np.sqrt(variances.mean())) or 1.0
+        standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
         link = {} if self.output_activation is None else {"link": self.output_activation}
         likelihood = LIKELIHOODS[self.likelihood](standardizer, **link)
-        if self.output_activation == "sigmoid" or likelihood.unit_range:
-            self._check_unit_range(X)
+        self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         encoder, decoder = build_backbone(
             self.backbone,
             input_shape,
@@ -183,14 +183,14 @@ class _BaseAutoencoder(_BaseLatentModel):
             )
         return (1, side, side)
 
-    def _check_support(self, X: NDArray) -> None:
-        if self.module_.likelihood.unit_range:
-            self._check_unit_range(X)
+    def _check_scorable(self, X: NDArray) -> None:
+        self._check_support(X, self.module_.likelihood.support)
 
-    def _check_unit_range(self, X: NDArray) -> None:
-        if X.min() < 0 or X.max() > 1:
+    def _check_support(self, X: NDArray, support: str) -> None:
+        words, holds = SUPPORTS[support]
+        if not holds(X):
             raise ValueError(
-                f"X must lie in [0, 1] with likelihood={self.likelihood!r} and "
+                f"X must {words} with likelihood={self.likelihood!r} and "
                 f"output_activation={self.output_activation!r}, got values from {X.min():g} to {X.max():g}."
             )
 
@@ -270,9 +270,10 @@ class AutoencoderTransformer(_BaseAutoencoder):
     image_shape : (channels, height, width), default=None
         How to fold a row for "conv" or a callable. None stands for a square image of one channel with "conv", and for
         (n_features,) otherwise.
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
-        x given z: normal with one learned variance, or Bernoulli, which takes X in [0, 1] and is a density for X of
-        zeros and ones only.
+    likelihood : str, default="gaussian"
+        x given z: "gaussian" with one learned variance, "gaussian_diagonal" with one for each feature; "bernoulli" for
+        X of zeros and ones, which takes grey levels in [0, 1] too but is no density for them, as the
+        "continuous_bernoulli" is; "poisson" for counts.
     output_activation : {"sigmoid"} or None, default=None
         None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
     density : {"laplace", "residual"}, default="laplace"
@@ -310,9 +311,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
         m, the mean of the codes that fit the training rows best.
     latent_covariance_ : ndarray of shape (nz, nz)
         S, their covariance less the error of each.
-    noise_variance_ : float
-        Variance of x given z, in squared units of X: the squared error over n_features - nz degrees of freedom. NaN
-        with the Bernoulli likelihood.
+    noise_variance_ : float or ndarray of shape (n_features,)
+        Variance of x given z, in squared units of X: the squared error over n_features - nz degrees of freedom. one
+        for each feature with "gaussian_diagonal", NaN with the other likelihoods.
     n_components_ : int
         nz.
     n_iter_ : int
@@ -370,7 +371,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
         hidden_sizes: Sequence[int] | None = None,
         activation: str = "silu",
         image_shape: tuple[int, int, int] | None = None,
-        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
+        likelihood: str = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
         density: Literal["laplace", "residual"] = "laplace",
         max_epochs: int | Literal["auto"] = "auto",
@@ -417,8 +418,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
         Returns
         -------
         score : ndarray of shape (n_samples,), float64
-            Nats, with respect to Lebesgue measure in the units of X (to counting measure with the Bernoulli
-            likelihood). "laplace" estimates the density: it is exact for a linear decoder, and takes the manifold about
+            Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
+            "poisson"). "laplace" estimates the density: it is exact for a linear decoder, and takes the manifold about
             the code as its tangent plane otherwise. It costs nz passes through the decoder. "residual" is the density
             of x given its own code, which does not integrate to one over x: compare it at one nz only.
         """
@@ -435,11 +436,13 @@ class AutoencoderTransformer(_BaseAutoencoder):
         n_samples, n_features = X.shape
         nz, likelihood = self.n_components_, self.module_.likelihood
         moments = self._by_chunks(self._code_moments, X, n_values=n_features * nz)
-        Z, errors, squares = moments[:, :nz], moments[:, nz:-1].mean(axis=0).reshape(nz, nz), moments[:, -1].sum()
+        Z, errors, squares = np.split(moments, [nz, nz + nz**2], axis=1)
+        errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
-            learned = likelihood.noise_variance
-            likelihood.set_noise_variance(squares / (max(n_samples - 1, 1) * max(n_features - nz, 1)))
-            errors *= likelihood.noise_variance / learned
+            learned = np.mean(likelihood.noise_variance)
+            freedom = max(n_samples - 1, 1) * max(n_features - nz, 1) / n_features
+            likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
+            errors *= np.mean(likelihood.noise_variance) / learned
         spread = np.atleast_2d(np.cov(Z, rowvar=False)) if n_samples > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         values = np.maximum(values, MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1] or 1.0)
@@ -450,12 +453,12 @@ class AutoencoderTransformer(_BaseAutoencoder):
         )
 
     def _code_moments(self, X: NDArray) -> NDArray:
-        """Code of largest likelihood, its covariance and the squared error of the row, side by side."""
+        """Code of largest likelihood, its covariance and the squared errors of the row, side by side."""
 
         def moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
             z, covariance = gauss_newton_codes(module, x)
-            error = (module.likelihood.mean(module.decoder(z)) - x).square().sum(-1, keepdim=True)
-            return torch.cat([z, covariance.flatten(1), error], dim=1)
+            squares = (module.likelihood.mean(module.decoder(z)) - x).square()
+            return torch.cat([z, covariance.flatten(1), squares], dim=1)
 
         return self._infer(moments, X)
 

@@ -99,7 +99,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Score each row of X in nats."""
         check_is_fitted(self)
         X = self._validate_rows(X)
-        self._check_support(X)
+        self._check_scorable(X)
         scores = self._by_chunks(self._log_prob, X, n_values=self._n_score_values())
         return scores.astype(np.float64, copy=False)
 
@@ -153,7 +153,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         raise NotImplementedError
 
-    def _check_support(self, X: NDArray) -> None:
+    def _check_scorable(self, X: NDArray) -> None:
         """Raise ValueError where p(x) is not defined."""
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:

@@ -1,6 +1,6 @@
 """Decompositions behind PCA: moments of rows and their spectrum, for any Array API namespace."""
 
-__all__ = ["Moments", "Spectrum", "center_and_scale", "check_variance", "decompose", "minka_dimension"]
+__all__ = ["Moments", "Spectrum", "check_variance", "decompose", "mean_and_variance", "minka_dimension"]
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,8 +80,8 @@ class Moments:
         return Moments(n_samples, mean, self.scatter + other.scatter + between)
 
 
-def center_and_scale(X: Array) -> tuple[Array, float]:
-    """Column means, and the root of the mean column variance (divisor n): one number for all columns.
+def mean_and_variance(X: Array) -> tuple[Array, Array]:
+    """Mean and variance (divisor n) of each column.
 
     Parameters
     ----------
@@ -89,9 +89,7 @@ def center_and_scale(X: Array) -> tuple[Array, float]:
 
     Returns
     -------
-    mean : array of shape (n_features,), float64
-    scale : float
-        1.0 when every column is constant.
+    mean, variance : array of shape (n_features,), float64
 
     Raises
     ------
@@ -100,9 +98,10 @@ def center_and_scale(X: Array) -> tuple[Array, float]:
     """
     xp = array_namespace(X)
     mean = xp.sum(X, axis=0, dtype=xp.float64) / X.shape[0]
-    squares = sum(float(xp.sum((xp.astype(rows, xp.float64) - mean) ** 2)) for rows in _chunks(X))
-    check_variance(squares)
-    return mean, float(np.sqrt(squares / (X.shape[0] * X.shape[1]))) or 1.0
+    squares = (xp.sum((xp.astype(rows, xp.float64) - mean) ** 2, axis=0) for rows in _chunks(X))
+    variance = reduce(lambda total, part: total + part, squares) / X.shape[0]
+    check_variance(float(xp.sum(variance)))
+    return mean, variance
 
 
 def check_variance(variance: float) -> None:

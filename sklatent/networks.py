@@ -10,7 +10,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from sklatent.likelihoods import Bernoulli, Gaussian, Standardizer
+from sklatent.likelihoods import Likelihood, Standardizer
 from sklatent.objectives import Terms, elbo_terms, reconstruction_terms
 from sklatent.priors import Normal, StandardNormal
 
@@ -36,7 +36,8 @@ class Autoencoder(nn.Module):
         From (n, *input_shape) to (n, n_code), and from (n, nz) to n rows of n_features numbers in any shape.
     standardizer : Standardizer
         Applied to the rows before the encoder.
-    likelihood : Gaussian or Bernoulli
+    likelihood : Likelihood
+        Its `start` at the column means is added to what the decoder gives.
     input_shape : tuple of int
     nz : int
 
@@ -56,13 +57,13 @@ class Autoencoder(nn.Module):
         encoder: nn.Module,
         decoder: nn.Module,
         standardizer: Standardizer,
-        likelihood: Gaussian | Bernoulli,
+        likelihood: Likelihood,
         input_shape: tuple[int, ...],
         nz: int,
     ):
         super().__init__()
         self.encoder = encoder
-        self.decoder = nn.Sequential(decoder, nn.Flatten())
+        self.decoder = nn.Sequential(decoder, nn.Flatten(), Offset(likelihood.start(standardizer.loc).float()))
         self.standardizer = standardizer
         self.likelihood = likelihood
         self.prior = StandardNormal(nz)
@@ -118,6 +119,20 @@ class VariationalAutoencoder(Autoencoder):
     def loss(self, terms: Terms) -> Tensor:
         """Mean of reconstruction + beta * KL over the rows, in nats."""
         return (terms.reconstruction + self.beta * terms.kl).mean()
+
+
+class Offset(nn.Module):
+    """Add a constant row."""
+
+    constant: Tensor
+
+    def __init__(self, constant: Tensor):
+        super().__init__()
+        self.register_buffer("constant", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows plus the constant, shape of x."""
+        return x + self.constant
 
 
 class Scale(nn.Module):

@@ -48,9 +48,10 @@ class VAETransformer(_BaseAutoencoder):
     image_shape : (channels, height, width), default=None
         How to fold a row for "conv" or a callable. None stands for a square image of one channel with "conv", and for
         (n_features,) otherwise.
-    likelihood : {"gaussian", "bernoulli"}, default="gaussian"
-        x given z: normal with one learned variance, or Bernoulli, which takes X in [0, 1] and is a density for X of
-        zeros and ones only.
+    likelihood : str, default="gaussian"
+        x given z: "gaussian" with one learned variance, "gaussian_diagonal" with one for each feature; "bernoulli" for
+        X of zeros and ones, which takes grey levels in [0, 1] too but is no density for them, as the
+        "continuous_bernoulli" is; "poisson" for counts.
     output_activation : {"sigmoid"} or None, default=None
         None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
     max_epochs : int or "auto", default="auto"
@@ -81,8 +82,9 @@ class VAETransformer(_BaseAutoencoder):
     ----------
     module_ : torch.nn.Module
         The trained network, in evaluation mode.
-    noise_variance_ : float
-        Variance of x given z, in squared units of X; NaN with the Bernoulli likelihood.
+    noise_variance_ : float or ndarray of shape (n_features,)
+        Variance of x given z, in squared units of X; one for each feature with "gaussian_diagonal", NaN with the other
+        likelihoods.
     n_components_ : int
         nz.
     n_iter_ : int
@@ -148,7 +150,7 @@ class VAETransformer(_BaseAutoencoder):
         hidden_sizes: Sequence[int] | None = None,
         activation: str = "silu",
         image_shape: tuple[int, int, int] | None = None,
-        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
+        likelihood: str = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
         max_epochs: int | Literal["auto"] = "auto",
         batch_size: int | Literal["auto"] = "auto",
@@ -195,8 +197,8 @@ class VAETransformer(_BaseAutoencoder):
         Returns
         -------
         bound : ndarray of shape (n_samples,), float64
-            Nats, with respect to Lebesgue measure in the units of X (to counting measure with the Bernoulli
-            likelihood): at most log p(x) in expectation, and nearer to it with more draws. Not multiplied by `beta`.
+            Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
+            "poisson"): at most log p(x) in expectation, and nearer to it with more draws. Not multiplied by `beta`.
             The draws are tied to the values of the row, so a row scores the same in any order, subset or batch.
         """
         return super().score_samples(X)

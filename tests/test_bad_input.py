@@ -69,7 +69,7 @@ NETWORK_BAD = {
     "image_shape zero": ({"image_shape": (1, 0, 4)}, "'image_shape' .* must be"),
     "backbone": ({"backbone": "resnet"}, "'backbone' parameter"),
     "activation": ({"activation": "step"}, "'activation' parameter"),
-    "likelihood": ({"likelihood": "poisson"}, "'likelihood' parameter"),
+    "likelihood": ({"likelihood": "cauchy"}, "'likelihood' parameter"),
     "output_activation": ({"output_activation": "relu"}, "'output_activation' parameter"),
     "max_epochs=0": ({"max_epochs": 0}, "'max_epochs' parameter"),
     "batch_size=0": ({"batch_size": 0}, "'batch_size' parameter"),
@@ -158,13 +158,26 @@ def test_cuda_where_there_is_none(network, monkeypatch):
         network(device="cuda:0").fit(X_GOOD)
 
 
-@pytest.mark.parametrize("parameters", [{"likelihood": "bernoulli"}, {"output_activation": "sigmoid"}], ids=str)
+@pytest.mark.parametrize(
+    "parameters",
+    [{"likelihood": "bernoulli"}, {"likelihood": "continuous_bernoulli"}, {"output_activation": "sigmoid"}],
+    ids=str,
+)
 @pytest.mark.parametrize("value", [-0.01, 1.01])
 @pytest.mark.usefixtures("no_training")
 def test_values_outside_the_likelihoods_range(network, parameters, value):
     model = network(**parameters)
     with pytest.raises(ValueError, match=r"X must lie in \[0, 1\] with likelihood=.*got values from"):
         model.fit(with_value(value))
+    assert_untouched(model)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5])
+@pytest.mark.usefixtures("no_training")
+def test_what_is_no_count(network, value):
+    model = network(likelihood="poisson")
+    with pytest.raises(ValueError, match=r"X must be counts \(0, 1, 2, \.\.\.\) with likelihood='poisson'"):
+        model.fit(np.round(with_value(0)) + (np.arange(4) == 1) * value)
     assert_untouched(model)
 
 

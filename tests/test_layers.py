@@ -15,7 +15,7 @@ LAYERS = [
     ["networks"],
     ["training"],
     ["base", "pca", "autoencoder", "vae"],
-    ["metrics", "datasets"],
+    ["classification", "outliers", "metrics", "datasets"],
 ]
 # Within a layer only these may import one another.
 SIBLINGS = {"pca": {"base"}, "autoencoder": {"base"}, "vae": {"base", "autoencoder"}}

@@ -28,7 +28,9 @@ class LinearGaussian(nn.Module):
 
     def __init__(self, shift=0.0, stretch=0.0):
         super().__init__()
-        self.likelihood = Gaussian(Standardizer(normal(N_FEATURES, seed=2), 2.0)).double()
+        self.likelihood = Gaussian(
+            Standardizer(normal(N_FEATURES, seed=2), 2.0, torch.full((N_FEATURES,), 4.0))
+        ).double()
         nn.init.constant_(self.likelihood.log_variance, -0.7)
         self.prior = StandardNormal(1)
         self.decoder = nn.Linear(1, N_FEATURES, bias=False).double()
@@ -120,7 +122,7 @@ def test_a_bernoulli_decoder_sums_to_one_over_all_rows():
     """By Gauss-Hermite quadrature over one z, p(x) sums to 1 over all 256 rows."""
     nodes, weights = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(60))
     rows = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 8)
-    likelihood = Bernoulli(Standardizer(torch.zeros(8), 1.0))
+    likelihood = Bernoulli(Standardizer(torch.zeros(8), 1.0, torch.ones(8)))
     eta = torch.tanh(nodes[:, None] * normal(1, 8)) * 2 + normal(1, 8, seed=1)
     log_prob = likelihood.log_prob(rows, eta[:, None].expand(-1, 256, -1))  # (nodes, rows)
     total = (log_prob.exp().sum(1) * weights).sum() / math.sqrt(2 * math.pi)

@@ -1,0 +1,359 @@
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy.stats import multivariate_normal, norm
+from sklearn.base import BaseEstimator, clone
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from sklatent import AutoencoderTransformer, GenerativeClassifier, PCAReducer, VAETransformer
+
+PREDICTIONS = ["predict", "predict_proba", "predict_log_proba", "score_samples"]
+FAR = np.full((1, 3), 1e6)  # log p(x) near -1e12
+
+
+@pytest.fixture
+def blobs(rng):
+    """Three correlated normal classes of 30, 40 and 50 rows that overlap."""
+    X = [rng.standard_normal((n, 3)) @ rng.standard_normal((3, 3)) + 2 * k for k, n in enumerate([30, 40, 50])]
+    return np.concatenate(X), np.repeat([0, 1, 2], [30, 40, 50])
+
+
+def sample_covariance_qda(X, y, priors=None):
+    """scikit-learn's QDA with the divisor n_samples - 1 in place of n_samples, as PCAReducer has."""
+    qda = QuadraticDiscriminantAnalysis(solver="svd", priors=priors).fit(X, y)
+    qda.scalings_ = [scaling * n / (n - 1) for scaling, n in zip(qda.scalings_, np.bincount(y), strict=True)]
+    return qda
+
+
+@pytest.mark.parametrize("prior", [None, [0.2, 0.5, 0.3]])
+def test_full_rank_pca_is_quadratic_discriminant_analysis(blobs, prior):
+    X, y = blobs
+    model = GenerativeClassifier(PCAReducer(), class_prior=prior).fit(X, y)
+    qda = sample_covariance_qda(X, y, prior)
+    # Both go through singular values of well-conditioned rows: 1e-8 leaves room for log p(c|x) of -100.
+    np.testing.assert_allclose(model.predict_log_proba(X), qda.predict_log_proba(X), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(model.predict_proba(X), qda.predict_proba(X), rtol=1e-8, atol=1e-12)
+    np.testing.assert_array_equal(model.predict(X), qda.predict(X))
+
+
+def test_one_gaussian_is_quadratic_discriminant_analysis(blobs):
+    X, y = blobs
+    model = GenerativeClassifier(GaussianMixture(1, reg_covar=0.0)).fit(X, y)
+    qda = QuadraticDiscriminantAnalysis(solver="svd").fit(X, y)  # here both divide by n_samples
+    np.testing.assert_allclose(model.predict_log_proba(X), qda.predict_log_proba(X), rtol=1e-8, atol=1e-10)
+
+
+def test_score_samples_is_the_density_of_the_mixture_of_classes(blobs):
+    X, y = blobs
+    model = GenerativeClassifier(PCAReducer()).fit(X, y)
+    density = sum(
+        np.mean(y == c) * multivariate_normal(X[y == c].mean(axis=0), np.cov(X[y == c].T)).pdf(X) for c in range(3)
+    )
+    np.testing.assert_allclose(model.score_samples(X), np.log(density), rtol=1e-9)
+
+
+def test_kernel_densities_by_hand():
+    X, y = np.array([[0.0], [1.0], [4.0]]), ["a", "a", "b"]
+    x = np.array([[-1.0], [0.5], [3.0], [7.0]])
+    a = 2 / 3 * (norm.pdf(x, 0, 0.5) + norm.pdf(x, 1, 0.5)) / 2
+    b = 1 / 3 * norm.pdf(x, 4, 0.5)
+    model = GenerativeClassifier(KernelDensity(bandwidth=0.5)).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(x), np.hstack([a, b]) / (a + b), rtol=1e-10)
+    np.testing.assert_allclose(model.score_samples(x), np.log(a + b)[:, 0], rtol=1e-10)
+    assert model.predict(x).tolist() == ["a", "a", "b", "b"]
+
+
+def test_digits(digits):
+    X, y = digits
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    assert cross_val_score(GenerativeClassifier(PCAReducer(8)), X, y, cv=folds).mean() >= 0.98
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        PCAReducer(2),
+        AutoencoderTransformer(1, hidden_sizes=(8,), max_epochs=5, random_state=0),
+        VAETransformer(1, hidden_sizes=(8,), max_epochs=5, random_state=0),
+        GaussianMixture(2, random_state=0),
+        KernelDensity(bandwidth=0.5),
+        make_pipeline(FunctionTransformer(), PCAReducer(2)),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_every_density_classifies(blobs, estimator):
+    X, y = blobs
+    X = X + 20 * y[:, np.newaxis]
+    model = GenerativeClassifier(estimator).fit(X, y)
+    assert model.score(X, y) == 1.0
+    assert [type(density) for density in model.estimators_] == [type(estimator)] * 3
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(X[::-5]), model.predict(X)[::-5])
+
+
+def test_grid_search_over_the_density(blobs):
+    X, y = blobs
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), GenerativeClassifier(PCAReducer())),
+        {"generativeclassifier__estimator__nz": [1, 3], "generativeclassifier__class_prior": [None, [1 / 3] * 3]},
+        cv=3,
+    )
+    search.fit(X, y)
+    # The classes differ in the orientation of their covariance, which one component and a sphere do not hold.
+    assert search.best_params_["generativeclassifier__estimator__nz"] == 3
+
+
+def test_parameters_are_cloned_and_set():
+    model = GenerativeClassifier(PCAReducer(2), class_prior=[0.5, 0.5], reject_threshold=-3, n_jobs=1)
+    copy = clone(model).set_params(estimator__nz=4)
+    assert (model.estimator.nz, copy.estimator.nz) == (2, 4)
+    assert copy.get_params(deep=False) == model.get_params(deep=False) | {"estimator": copy.estimator}
+
+
+def test_the_estimator_itself_is_never_fitted(blobs):
+    density = PCAReducer(2)
+    GenerativeClassifier(density).fit(*blobs)
+    assert vars(density) == vars(PCAReducer(2))
+
+
+def test_the_prior_matters(blobs):
+    X, y = blobs
+    model = GenerativeClassifier(PCAReducer()).fit(X, y)
+    np.testing.assert_allclose(model.class_prior_, np.array([30, 40, 50]) / 120, rtol=1e-15)
+    np.testing.assert_array_equal(model.class_count_, [30, 40, 50])
+    certain = GenerativeClassifier(PCAReducer(), class_prior=[0, 1, 0]).fit(X, y)
+    np.testing.assert_array_equal(certain.predict_proba(X), np.tile([0.0, 1.0, 0.0], (120, 1)))
+    np.testing.assert_allclose(certain.score_samples(X), certain.estimators_[1].score_samples(X), rtol=1e-15)
+
+
+@pytest.mark.parametrize("estimator", [PCAReducer(2), GaussianMixture()])
+def test_rows_far_from_every_class(blobs, estimator):
+    model = GenerativeClassifier(estimator).fit(*blobs)
+    assert model.score_samples(FAR)[0] < -1e10
+    assert model.predict_proba(FAR).sum() == pytest.approx(1.0, rel=1e-15)
+    assert model.predict_log_proba(FAR).max() == 0.0
+
+
+@pytest.mark.parametrize("prior", [None, [0.0, 0.3, 0.7]])
+def test_the_prior_remains_where_every_density_is_zero(blobs, prior):
+    X, y = blobs
+    model = GenerativeClassifier(KernelDensity(kernel="tophat"), class_prior=prior).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(FAR)[0], model.class_prior_, rtol=1e-15)
+    assert model.predict(FAR) == [2]
+    assert model.score_samples(FAR) == [-np.inf]
+    assert model.set_params(reject_threshold=-1e300).predict(FAR) == [-1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "reject_label"),
+    [
+        (np.array([0, 1, 2]), -1),
+        (np.array([-1, 0, 1]), -2),
+        (np.array([-128, -1, 1], dtype=np.int8), -129),
+        (np.array([0, 1, 255], dtype=np.uint8), -1),
+        (np.array([0.0, 1.0, 2.0]), -1),
+        (np.array([False, True, True]), -1),
+        (np.array(["a", "b", "c"]), "rejected"),
+        (np.array(["a", "b", "c"], dtype=object), "rejected"),
+        (np.array(["a", "rejected", "rejected_"]), "rejected__"),
+    ],
+    ids=lambda labels: f"{labels.dtype} {labels[0]}" if isinstance(labels, np.ndarray) else "",
+)
+def test_rejected_rows(blobs, labels, reject_label):
+    X, y = blobs
+    X = X + 20 * y[:, np.newaxis]
+    model = GenerativeClassifier(PCAReducer(2), reject_threshold=-100.0).fit(X, labels[y])
+    assert model.reject_label_ == reject_label
+    predicted = model.predict(np.concatenate([FAR, X]))
+    assert predicted.tolist() == [reject_label, *labels[y].tolist()]
+    assert model.score(X, labels[y]) == 1.0
+    kept = model.set_params(reject_threshold=None).predict(FAR)
+    assert kept.dtype == labels.dtype
+    assert kept[0] in labels
+
+
+def test_the_threshold_is_on_the_density_of_all_classes(blobs):
+    X, y = blobs
+    model = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+    scores = model.score_samples(X)
+    rejected = model.set_params(reject_threshold=float(np.median(scores))).predict(X) == -1
+    np.testing.assert_array_equal(rejected, scores < np.median(scores))
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_column_names(blobs, frame):
+    X, y = blobs
+    names = ["a", "b", "c"]
+    table = frame(dict(zip(names, X.T, strict=True)))
+    model = GenerativeClassifier(PCAReducer(2)).fit(table, y)
+    assert model.feature_names_in_.tolist() == names
+    array = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+    for method in PREDICTIONS:
+        np.testing.assert_array_equal(getattr(model, method)(table), getattr(array, method)(X))
+        with pytest.raises(ValueError, match="Feature names must be in the same order"):
+            getattr(model, method)(table[["b", "a", "c"]])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [pd.Series(["x", "y"] * 60, dtype="category"), pd.Series(["x", "y"] * 60), pl.Series(["x", "y"] * 60)],
+    ids=["pandas category", "pandas", "polars"],
+)
+def test_labels_from_a_table(blobs, y):
+    X, _ = blobs
+    model = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+    assert model.classes_.tolist() == ["x", "y"]
+    assert set(model.predict(X)) <= {"x", "y"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_densities_get_the_precision_of_the_rows(blobs, dtype):
+    X, y = blobs
+    model = GenerativeClassifier(PCAReducer(2)).fit(X.astype(dtype), y)
+    assert model.estimators_[0].components_.dtype == dtype
+    assert model.predict_log_proba(X.astype(dtype)).dtype == np.float64
+
+
+def test_parallel_classes(blobs):
+    X, y = blobs
+    one, two = (GenerativeClassifier(PCAReducer(2), n_jobs=n_jobs).fit(X, y) for n_jobs in (None, 2))
+    for method in PREDICTIONS:  # to rounding: a worker may give the linear algebra another number of threads
+        np.testing.assert_allclose(getattr(two, method)(X), getattr(one, method)(X), rtol=1e-9)
+
+
+def test_a_class_of_one_row(blobs):
+    X, y = blobs
+    y = np.where(np.arange(len(y)) == 7, 9, y)
+    assert GenerativeClassifier(PCAReducer(1)).fit(X, y).predict(X[7:8]) == [9]
+    message = r"GaussianMixture could not be fitted on class 9 with n_samples=1: .* minimum of 2"
+    with pytest.raises(ValueError, match=message) as error:
+        GenerativeClassifier(GaussianMixture()).fit(X, y)
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_one_class(blobs):
+    X, _ = blobs
+    model = GenerativeClassifier(PCAReducer(2)).fit(X, ["horse"] * len(X))
+    np.testing.assert_array_equal(model.predict_proba(X), np.ones((len(X), 1)))
+    np.testing.assert_array_equal(model.score_samples(X), PCAReducer(2).fit(X).score_samples(X))
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [[0.5, 0.5], [[0.2, 0.3, 0.5]], [0.5, 0.6, 0.1], [-0.2, 0.6, 0.6], [np.nan, 0.5, 0.5], [np.inf, 0, 0], ["x"] * 3],
+    ids=str,
+)
+def test_bad_prior(blobs, prior):
+    model = GenerativeClassifier(PCAReducer(2), class_prior=prior)
+    message = r"class_prior must be .* shape \(n_classes,\)=\(3,\) .* non-negative .* sum to 1\. Got \[.* instead"
+    with pytest.raises(ValueError, match=message):
+        model.fit(*blobs)
+    assert vars(model) == vars(GenerativeClassifier(model.estimator, class_prior=prior))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"estimator": LogisticRegression()}, r"'fit' and 'score_samples'\. Got LogisticRegression\(\) instead"),
+        ({"estimator": make_pipeline(StandardScaler())}, r"'score_samples'\. Got Pipeline"),
+        ({"estimator": None}, r"'score_samples'\. Got None instead"),
+        ({"class_prior": 0.5}, "'class_prior' parameter of GenerativeClassifier must be an array-like"),
+        ({"reject_threshold": np.nan}, "'reject_threshold' parameter of GenerativeClassifier must be a float"),
+        ({"reject_threshold": "low"}, r"'reject_threshold' .* Got 'low' instead"),
+        ({"n_jobs": 1.5}, "'n_jobs' parameter of GenerativeClassifier must be"),
+    ],
+    ids=str,
+)
+def test_bad_parameters(blobs, parameters, message):
+    model = GenerativeClassifier(**{"estimator": PCAReducer(2)} | parameters)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*blobs)
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_a_failed_fit_leaves_the_former_one(blobs):
+    X, y = blobs
+    model = GenerativeClassifier(PCAReducer(3)).fit(X, y)
+    state, proba = dict(vars(model)), model.predict_proba(X)
+    with pytest.raises(ValueError, match="PCAReducer could not be fitted on class 'a' with n_samples=60: nz=3 must be"):
+        model.fit(X[:, :2], ["a", "b"] * 60)
+    assert vars(model) == state
+    np.testing.assert_array_equal(model.predict_proba(X), proba)
+
+
+class ConstantScore(BaseEstimator):
+    """A density whose every score is `value`."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def fit(self, X):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def score_samples(self, X):
+        return np.full(len(X), self.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_log_density_are_refused(blobs, value):
+    model = GenerativeClassifier(ConstantScore(value)).fit(*blobs)
+    message = f"ConstantScore.score_samples must be less than infinity. Got {value} for row 0 under class 0"
+    for method in PREDICTIONS:
+        with pytest.raises(ValueError, match=message):
+            getattr(model, method)(FAR)
+
+
+def test_methods_before_fit(blobs):
+    X, _ = blobs
+    for method in PREDICTIONS:
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            getattr(GenerativeClassifier(PCAReducer(2)), method)(X)
+
+
+NEVER_YIELDED = [
+    "check_dataframe_column_names_consistency",
+    "check_inplace_ensure_writeable",
+    "check_param_validation",
+]
+
+
+def name_of(item):
+    if isinstance(item, GenerativeClassifier):
+        return type(item.estimator).__name__
+    return getattr(item, "func", item).__name__
+
+
+@pytest.mark.filterwarnings("default")  # what a check does with warnings is its own affair
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        pair
+        for density in (
+            PCAReducer(1),
+            KernelDensity(),
+            # The default init_params="kmeans" refuses array API dispatch, which one of the checks switches on.
+            GaussianMixture(init_params="random_from_data", random_state=0),
+        )
+        for pair in estimator_checks_generator(GenerativeClassifier(density), mark=None)
+    ],
+    ids=name_of,
+)
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("check", NEVER_YIELDED)
+def test_check_never_yielded(check):
+    getattr(estimator_checks, check)("GenerativeClassifier", GenerativeClassifier(PCAReducer(1)))
