@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
@@ -20,13 +21,13 @@ from sklatent.base import SequenceOf, _BaseLatentModel, spawn_seeds
 from sklatent.batches import Rows
 from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Gaussian, Standardizer
 from sklatent.linalg import mean_and_variance
-from sklatent.networks import ACTIVATIONS, BACKBONES, Autoencoder, Backbone, build_backbone
+from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, Backbone, build_backbone
 from sklatent.objectives import gauss_newton_codes, laplace_evidence, reconstruction_terms
-from sklatent.priors import Normal
+from sklatent.priors import Normal, Prior, StandardNormal
 from sklatent.training import LatentNet, StopEarly, lr_scheduler
 
-# The latent density of the autoencoder takes nz passes through the decoder, on at most so many of the rows.
-MAX_MOMENT_ROWS = 10_000
+# What is learned of the codes after training is learned from at most so many of the rows.
+MAX_ROWS_AFTER_TRAINING = 10_000
 # Least variance of the codes along any direction, over the largest.
 MIN_LATENT_VARIANCE = 1e-9
 
@@ -52,6 +53,8 @@ class _BaseAutoencoder(_BaseLatentModel):
         "image_shape": [SequenceOf(Integral, 1, None, closed="left", length=3), None],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
         "output_activation": [StrOptions({"sigmoid"}), None],
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "noise_kind": [StrOptions(set(CORRUPTIONS))],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
@@ -77,6 +80,8 @@ class _BaseAutoencoder(_BaseLatentModel):
         image_shape,
         likelihood,
         output_activation,
+        noise,
+        noise_kind,
         max_epochs,
         batch_size,
         lr,
@@ -96,6 +101,8 @@ class _BaseAutoencoder(_BaseLatentModel):
         self.image_shape = image_shape
         self.likelihood = likelihood
         self.output_activation = output_activation
+        self.noise = noise
+        self.noise_kind = noise_kind
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -124,8 +131,7 @@ class _BaseAutoencoder(_BaseLatentModel):
             lr=self.lr,
             # The one variance has as far to go as a weight has, and no network to help it.
             optimizer__param_groups=[("likelihood.log_variance", {"lr": 10 * self.lr})],
-            callbacks=self._early_stopping()
-            + lr_scheduler(self.lr_schedule, n_epochs * math.ceil(len(train) / n_batch)),
+            callbacks=self._callbacks(n_epochs * math.ceil(len(train) / n_batch)),
             device=device,
             verbose=self.verbose,
         )
@@ -146,6 +152,8 @@ class _BaseAutoencoder(_BaseLatentModel):
         link = {} if self.output_activation is None else {"link": self.output_activation}
         likelihood = LIKELIHOODS[self.likelihood](standardizer, **link)
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
+        if self.noise_kind == "masking" and self.noise >= 1:
+            raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
         encoder, decoder = build_backbone(
             self.backbone,
             input_shape,
@@ -155,15 +163,24 @@ class _BaseAutoencoder(_BaseLatentModel):
             activation=self.activation,
             seed=seed,
         )
-        return self._assemble(encoder, decoder, standardizer, likelihood, input_shape, self.nz)
+        corrupt = partial(CORRUPTIONS[self.noise_kind], amount=self.noise) if self.noise else None
+        prior = self._build_prior(X, standardizer, seed)
+        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
 
     @abstractmethod
     def _n_code(self) -> int:
         """Width of the encoder's output."""
 
     @abstractmethod
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+        """The density of the codes that training starts with."""
+
+    @abstractmethod
     def _assemble(self, *parts: Any) -> Autoencoder:
-        """The module of encoder, decoder, standardizer, likelihood, input shape and nz."""
+        """The module of encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
+
+    def _callbacks(self, n_steps: int) -> list:
+        return self._early_stopping() + lr_scheduler(self.lr_schedule, n_steps)
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
         if self.image_shape is not None:
@@ -215,7 +232,8 @@ class _BaseAutoencoder(_BaseLatentModel):
 
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         generator = torch.Generator(self.module_.standardizer.loc.device).manual_seed(seed)
-        Z = self.module_.prior.sample(n_samples, generator).cpu().numpy()
+        with torch.no_grad():
+            Z = self.module_.prior_density().sample(n_samples, generator).cpu().numpy()
         if mean:
             return self._by_chunks(self._decode, Z)
         draw = lambda module, z: module.likelihood.sample(module.decoder(z), generator)  # noqa: E731
@@ -276,6 +294,11 @@ class AutoencoderTransformer(_BaseAutoencoder):
         "continuous_bernoulli" is; "poisson" for counts.
     output_activation : {"sigmoid"} or None, default=None
         None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
+    noise : float, default=0.0
+        Corruption of the encoder's input in training; the target and all scores stay clean. With "gaussian" the
+        deviation of what is added, in units of the root mean deviation of the columns.
+    noise_kind : {"gaussian", "masking"}, default="gaussian"
+        "masking" puts the column mean in place of a share `noise` of the entries.
     density : {"laplace", "residual"}, default="laplace"
         What `score_samples` gives: Laplace's approximation to log p(x), or log p(x | z) at the code of x, which is
         cheaper but no density and grows with nz.
@@ -373,6 +396,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
         image_shape: tuple[int, int, int] | None = None,
         likelihood: str = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
+        noise: float = 0.0,
+        noise_kind: Literal["gaussian", "masking"] = "gaussian",
         density: Literal["laplace", "residual"] = "laplace",
         max_epochs: int | Literal["auto"] = "auto",
         batch_size: int | Literal["auto"] = "auto",
@@ -395,6 +420,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
             image_shape=image_shape,
             likelihood=likelihood,
             output_activation=output_activation,
+            noise=noise,
+            noise_kind=noise_kind,
             max_epochs=max_epochs,
             batch_size=batch_size,
             lr=lr,
@@ -432,7 +459,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
     def _fit_latent_density(self, X: NDArray) -> None:
         """Moments of the codes and of the residual, such that a linear decoder gives probabilistic PCA."""
-        X = X[:: -(-len(X) // MAX_MOMENT_ROWS)].astype(np.float64)
+        X = some_rows(X).astype(np.float64)
         n_samples, n_features = X.shape
         nz, likelihood = self.n_components_, self.module_.likelihood
         moments = self._by_chunks(self._code_moments, X, n_values=n_features * nz)
@@ -471,8 +498,16 @@ class AutoencoderTransformer(_BaseAutoencoder):
     def _n_code(self) -> int:
         return self.nz
 
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+        return StandardNormal(self.nz)  # until the codes of the training rows are known
+
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
+
+
+def some_rows(X: NDArray) -> NDArray:
+    """At most `MAX_ROWS_AFTER_TRAINING` rows, evenly spaced."""
+    return X[:: -(-len(X) // MAX_ROWS_AFTER_TRAINING)]
 
 
 def _float64_twin(module: Autoencoder) -> Autoencoder:

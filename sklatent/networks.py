@@ -1,18 +1,20 @@
 """Encoders and decoders: a multilayer perceptron and the chapter's convolutional pair, for any size of input."""
 
-__all__ = ["ACTIVATIONS", "BACKBONES", "Autoencoder", "VariationalAutoencoder", "build_backbone"]
+__all__ = ["ACTIVATIONS", "BACKBONES", "CORRUPTIONS", "Autoencoder", "VariationalAutoencoder", "build_backbone"]
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sklatent.likelihoods import Likelihood, Standardizer
 from sklatent.objectives import Terms, elbo_terms, reconstruction_terms
-from sklatent.priors import Normal, StandardNormal
+from sklatent.posteriors import NormalPosterior
+from sklatent.priors import Prior
 
 Backbone = Callable[[tuple[int, ...], int, int], tuple[nn.Module, nn.Module]]
 
@@ -38,19 +40,17 @@ class Autoencoder(nn.Module):
         Applied to the rows before the encoder.
     likelihood : Likelihood
         Its `start` at the column means is added to what the decoder gives.
+    prior : Prior
+        Density of the codes.
     input_shape : tuple of int
-    nz : int
+    corrupt : callable (h, noise) -> h or None
+        What training does to the encoder's input.
 
     Attributes
     ----------
-    prior : Normal or StandardNormal
-        Density of the codes; here the standard normal until the codes of the training rows are known.
     n_noise : int
         Random numbers that `forward` takes for each row.
     """
-
-    n_noise = 0
-    prior: Normal | StandardNormal
 
     def __init__(
         self,
@@ -58,67 +58,95 @@ class Autoencoder(nn.Module):
         decoder: nn.Module,
         standardizer: Standardizer,
         likelihood: Likelihood,
+        prior: Prior,
         input_shape: tuple[int, ...],
-        nz: int,
+        corrupt: Callable[[Tensor, Tensor], Tensor] | None,
     ):
         super().__init__()
         self.encoder = encoder
         self.decoder = nn.Sequential(decoder, nn.Flatten(), Offset(likelihood.start(standardizer.loc).float()))
         self.standardizer = standardizer
         self.likelihood = likelihood
-        self.prior = StandardNormal(nz)
+        self.prior = prior
         self.input_shape = input_shape
+        self.corrupt = corrupt
+        self.n_noise = 0 if corrupt is None else len(standardizer.loc)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Codes (n, nz) of rows (n, n_features)."""
-        return self._head(x)
+        return self.read(self.inputs(x, noise))
 
     def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Parts of the loss of each row; `eps` is not used."""
-        return reconstruction_terms(self, x)
+        """Parts of the loss of each row, with the draws eps (n, n_noise)."""
+        return reconstruction_terms(self, x, self._corruption(eps))
 
     def loss(self, terms: Terms) -> Tensor:
         """Mean loss of the rows, in nats."""
         return terms.reconstruction.mean()
 
-    def _head(self, x: Tensor) -> Tensor:
-        dtype = next(self.encoder.parameters()).dtype
-        return self.encoder(self.standardizer(x, dtype).reshape(-1, *self.input_shape))
+    def prior_density(self) -> Any:
+        """p(z), with `log_prob` and `sample`."""
+        return self.prior
+
+    def inputs(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What the encoder sees of rows (n, n_features): standardized, and corrupted where there is noise."""
+        h = self.standardizer(x, next(self.parameters()).dtype)
+        return h if noise is None or self.corrupt is None else self.corrupt(h, noise)
+
+    def read(self, h: Tensor) -> Tensor:
+        """The encoder's output (n, n_code) for its inputs (n, n_features)."""
+        return self.encoder(h.reshape(-1, *self.input_shape))
+
+    def _corruption(self, eps: Tensor) -> Tensor | None:
+        """The draws for the corruption of the inputs, which come last; none outside training."""
+        return eps[:, -len(self.standardizer.loc) :] if self.training and self.corrupt is not None else None
 
 
 class VariationalAutoencoder(Autoencoder):
-    """The encoder gives mean and log variance of q(z | x), side by side.
+    """The encoder gives a posterior q(z | x).
 
     Parameters
     ----------
-    *args : as for `Autoencoder`, the encoder giving 2 * nz numbers
+    *args : as for `Autoencoder`
+    posterior : class of `posteriors`
+    nz : int
     beta : float
         Weight of the KL divergence in the loss.
+
+    Attributes
+    ----------
+    kl_weight : float
+        What `beta` is multiplied by in training, for a warm-up.
     """
 
-    prior: StandardNormal
-
-    def __init__(self, *args, beta: float):
+    def __init__(self, *args, posterior: Any, nz: int, beta: float):
         super().__init__(*args)
-        self.n_noise = self.prior.nz
+        self.posterior_class = posterior
+        self.nz = nz
+        self.n_noise += nz
         self.beta = beta
+        self.kl_weight = 1.0
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z | x), each (n, nz)."""
-        mu, log_var = self._head(x).chunk(2, dim=-1)
-        return mu, log_var
+    def posterior(self, x: Tensor, noise: Tensor | None = None) -> NormalPosterior:
+        """q(z | x) of rows (n, n_features)."""
+        return self.posterior_class.from_code(self.read(self.inputs(x, noise)))
 
-    def encode(self, x: Tensor) -> Tensor:
+    def prior_density(self) -> Any:
+        """p(z), with `log_prob`, `sample`, `kl` and `kl_per_dimension`."""
+        return self.prior.density(lambda h: self.posterior_class.from_code(self.read(h)))
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Posterior means (n, nz): at inference nothing is drawn (14.7.2)."""
-        return self.posterior(x)[0]
+        return self.posterior(x, noise).mu
 
     def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Parts of minus the ELBO of each row, with the draws eps (n, nz)."""
-        return elbo_terms(self, x, eps)
+        """Parts of minus the ELBO of each row, with the draws eps (n, n_noise)."""
+        return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
 
     def loss(self, terms: Terms) -> Tensor:
         """Mean of reconstruction + beta * KL over the rows, in nats."""
-        return (terms.reconstruction + self.beta * terms.kl).mean()
+        beta = self.beta * self.kl_weight if self.training else self.beta
+        return (terms.reconstruction + beta * terms.kl).mean()
 
 
 class Offset(nn.Module):
@@ -241,6 +269,18 @@ def _conv(
 
 
 BACKBONES = {"mlp": _mlp, "conv": _conv}
+
+
+def _add_noise(h: Tensor, eps: Tensor, amount: float) -> Tensor:
+    return h + amount * eps
+
+
+def _mask(h: Tensor, eps: Tensor, amount: float) -> Tensor:
+    """Put the column mean, 0 in standardized units, in place of a share of the entries."""
+    return torch.where(torch.special.ndtr(eps) < amount, 0.0, h)
+
+
+CORRUPTIONS: dict[str, Callable[..., Tensor]] = {"gaussian": _add_noise, "masking": _mask}
 
 
 def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, int, int, int], tuple[int, int]]:

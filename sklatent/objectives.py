@@ -7,7 +7,6 @@ __all__ = [
     "importance_bound",
     "laplace_evidence",
     "reconstruction_terms",
-    "reparameterize",
 ]
 
 import math
@@ -31,47 +30,41 @@ class Terms(NamedTuple):
     """KL divergence of q(z | x) from p(z); zeros for a model without a posterior."""
 
 
-def reparameterize(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
-    """A draw from N(mu, diag exp log_var) as a differentiable function of both.
+def reconstruction_terms(model: Any, x: Tensor, noise: Tensor | None = None) -> Terms:
+    """Minus ln p(x | z) at the one code z that the encoder of an autoencoder gives.
 
     Parameters
     ----------
-    mu, log_var : Tensor of shape (n, nz)
-    eps : Tensor of shape (..., n, nz)
-        Draws from N(0, I).
-
-    References
-    ----------
-    Kingma & Welling (2014), "Auto-encoding variational Bayes", section 2.4; Chaudhury (2024), listing 14.5.
+    model : module with `encode`, `decoder` and `likelihood`
+    x : Tensor of shape (n, n_features)
+    noise : Tensor of shape (n, n_features) or None
+        Draws from N(0, 1) with which the encoder's input, and not the target, is corrupted.
     """
-    return mu + torch.exp(log_var / 2) * eps
-
-
-def reconstruction_terms(model: Any, x: Tensor) -> Terms:
-    """Minus ln p(x | z) at the one code z that the encoder of an autoencoder gives."""
-    log_prob = model.likelihood.log_prob(x, model.decoder(model.encode(x)))
+    log_prob = model.likelihood.log_prob(x, model.decoder(model.encode(x, noise)))
     return Terms(-log_prob, torch.zeros_like(log_prob))
 
 
-def elbo_terms(model: Any, x: Tensor, eps: Tensor) -> Terms:
+def elbo_terms(model: Any, x: Tensor, eps: Tensor, noise: Tensor | None = None) -> Terms:
     """The two parts of the evidence lower bound, by one draw of z a row.
 
-    ELBO = E_q ln p(x | z) - KL(q(z | x) || p(z)) <= ln p(x).
+    ELBO = E_q ln p(x | z) - KL(q(z | x) || p(z)) <= ln p(x), the divergence in closed form where there is one.
 
     Parameters
     ----------
-    model : module with `posterior`, `decoder`, `likelihood` and `prior`
+    model : module with `posterior`, `decoder`, `likelihood` and `prior_density`
     x : Tensor of shape (n, n_features)
     eps : Tensor of shape (n, nz)
         Draws from N(0, I).
+    noise : Tensor of shape (n, n_features) or None
+        As for `reconstruction_terms`.
 
     References
     ----------
     Chaudhury (2024), 14.7.6; Kingma & Welling (2014), eq. 10.
     """
-    mu, log_var = model.posterior(x)
-    eta = model.decoder(reparameterize(mu, log_var, eps))
-    return Terms(-model.likelihood.log_prob(x, eta), model.prior.kl(mu, log_var))
+    q = model.posterior(x, noise)
+    log_prob = model.likelihood.log_prob(x, model.decoder(q.sample(eps)))
+    return Terms(-log_prob, model.prior_density().kl(q, eps))
 
 
 def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
@@ -81,7 +74,7 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
     Parameters
     ----------
-    model : module with `posterior`, `decoder`, `likelihood` and `prior`
+    model : module with `posterior`, `decoder`, `likelihood` and `prior_density`
     x : Tensor of shape (n, n_features)
     eps : Tensor of shape (n_draws, n, nz)
         Draws from N(0, I).
@@ -95,11 +88,10 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     ----------
     Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", eq. 8.
     """
-    mu, log_var = model.posterior(x)
-    z = reparameterize(mu, log_var, eps)  # (n_draws, n, nz)
+    q = model.posterior(x)
+    z = q.sample(eps)  # (n_draws, n, nz)
     eta = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (n_draws, n, n_features)
-    log_q = -0.5 * (eps.square() + log_var + math.log(2 * math.pi)).sum(-1)
-    log_weights = model.likelihood.log_prob(x, eta) + model.prior.log_prob(z) - log_q
+    log_weights = model.likelihood.log_prob(x, eta) + model.prior_density().log_prob(z) - q.log_prob_of(eps)
     return torch.logsumexp(log_weights, dim=0) - math.log(len(eps))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping, EpochTimer, LRScheduler, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PrintLog
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -140,6 +140,29 @@ def _cosine(step: int, n_steps: int) -> float:
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {"cosine": _cosine}
+
+
+class KLWarmup(Callback):
+    """Raise the weight of the KL divergence from 0 to 1 over the first steps.
+
+    Parameters
+    ----------
+    n_steps : int
+        Steps until the weight is 1.
+    """
+
+    def __init__(self, n_steps: int):
+        self.n_steps = n_steps
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Begin at no weight."""
+        self.step_ = 0
+
+    def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        """Set the weight of the step to come."""
+        if training:
+            net.module_.kl_weight = min(self.step_ / self.n_steps, 1.0)
+            self.step_ += 1
 
 
 class EarlyStop(Exception):

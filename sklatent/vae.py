@@ -3,17 +3,28 @@
 __all__ = ["VAETransformer"]
 
 import hashlib
+import math
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from sklearn.utils._param_validation import Interval
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from sklatent.autoencoder import _BaseAutoencoder
+from sklatent.autoencoder import _BaseAutoencoder, some_rows
+from sklatent.likelihoods import Standardizer
 from sklatent.networks import Autoencoder, Backbone, VariationalAutoencoder
 from sklatent.objectives import importance_bound
+from sklatent.posteriors import POSTERIORS
+from sklatent.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
+from sklatent.training import KLWarmup
+
+# Variance of a posterior mean over the rows above which its dimension counts as used (Burda et al. 2016, section 5.1).
+MIN_ACTIVITY = 0.01
 
 
 class VAETransformer(_BaseAutoencoder):
@@ -33,6 +44,15 @@ class VAETransformer(_BaseAutoencoder):
     beta : float, default=1.0
         Weight of the KL divergence in training: less gives better copies, more gives smoother codes. Scores do not
         contain it.
+    prior : {"standard_normal", "mixture", "vamp"}, default="standard_normal"
+        p(z): N(0, I), a mixture of normal densities learned with the decoder, or the mean of the posteriors of learned
+        pseudo-inputs.
+    n_prior_components : int, default=10
+        Components of "mixture" and "vamp".
+    posterior : {"diagonal", "full"}, default="diagonal"
+        Covariance of q(z | x): a variance for each code, or a Cholesky factor.
+    kl_warmup : float, default=0.0
+        Share of the training steps over which the weight of the KL divergence rises from 0 to `beta`.
     n_draws : int, default=32
         Draws of z for each row in `score_samples`: more tighten the bound and cost as many passes through the decoder.
     backbone : {"mlp", "conv"} or callable, default="mlp"
@@ -54,6 +74,11 @@ class VAETransformer(_BaseAutoencoder):
         "continuous_bernoulli" is; "poisson" for counts.
     output_activation : {"sigmoid"} or None, default=None
         None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
+    noise : float, default=0.0
+        Corruption of the encoder's input in training; the target and all scores stay clean. With "gaussian" the
+        deviation of what is added, in units of the root mean deviation of the columns.
+    noise_kind : {"gaussian", "masking"}, default="gaussian"
+        "masking" puts the column mean in place of a share `noise` of the entries.
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto" makes about 2000 steps, but at least 20 passes and at most 50.
     batch_size : int or "auto", default="auto"
@@ -85,6 +110,10 @@ class VAETransformer(_BaseAutoencoder):
     noise_variance_ : float or ndarray of shape (n_features,)
         Variance of x given z, in squared units of X; one for each feature with "gaussian_diagonal", NaN with the other
         likelihoods.
+    kl_per_dimension_ : ndarray of shape (nz,)
+        Mean over the rows of the KL divergence of each marginal of q from that of p(z), in nats.
+    active_units_ : ndarray of shape (nz,), bool
+        Which codes are used: the posterior mean varies over the rows by more than 0.01.
     n_components_ : int
         nz.
     n_iter_ : int
@@ -135,6 +164,10 @@ class VAETransformer(_BaseAutoencoder):
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **_BaseAutoencoder._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
+        "prior": [StrOptions({"standard_normal", "mixture", "vamp"})],
+        "n_prior_components": [Interval(Integral, 1, None, closed="left")],
+        "posterior": [StrOptions(set(POSTERIORS))],
+        "kl_warmup": [Interval(Real, 0, 1, closed="both")],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -145,6 +178,10 @@ class VAETransformer(_BaseAutoencoder):
         nz: int = 2,
         *,
         beta: float = 1.0,
+        prior: Literal["standard_normal", "mixture", "vamp"] = "standard_normal",
+        n_prior_components: int = 10,
+        posterior: Literal["diagonal", "full"] = "diagonal",
+        kl_warmup: float = 0.0,
         n_draws: int = 32,
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
@@ -152,6 +189,8 @@ class VAETransformer(_BaseAutoencoder):
         image_shape: tuple[int, int, int] | None = None,
         likelihood: str = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
+        noise: float = 0.0,
+        noise_kind: Literal["gaussian", "masking"] = "gaussian",
         max_epochs: int | Literal["auto"] = "auto",
         batch_size: int | Literal["auto"] = "auto",
         lr: float = 5e-3,
@@ -165,6 +204,10 @@ class VAETransformer(_BaseAutoencoder):
         random_state: Any = None,
     ):
         self.beta = beta
+        self.prior = prior
+        self.n_prior_components = n_prior_components
+        self.posterior = posterior
+        self.kl_warmup = kl_warmup
         self.n_draws = n_draws
         super().__init__(
             nz,
@@ -174,6 +217,8 @@ class VAETransformer(_BaseAutoencoder):
             image_shape=image_shape,
             likelihood=likelihood,
             output_activation=output_activation,
+            noise=noise,
+            noise_kind=noise_kind,
             max_epochs=max_epochs,
             batch_size=batch_size,
             lr=lr,
@@ -206,6 +251,31 @@ class VAETransformer(_BaseAutoencoder):
     def _fit(self, X: NDArray) -> None:
         super()._fit(X)
         self.noise_variance_ = self.module_.likelihood.noise_variance
+        self._diagnose(X)
+
+    def _diagnose(self, X: NDArray) -> None:
+        """Divergence and activity of each dimension, and a warning where none is used."""
+        X = some_rows(X)
+        eps = np.random.default_rng(self._draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
+        kl, mu = np.split(self._by_chunks(self._kl_and_mean, np.hstack([X, eps])), [self.nz], axis=1)
+        self.kl_per_dimension_ = kl.mean(axis=0, dtype=np.float64)
+        self.active_units_ = mu.var(axis=0) > MIN_ACTIVITY
+        if not self.active_units_.any() and np.ptp(X, axis=0).any():
+            warnings.warn(
+                "The posterior has collapsed: no code varies over the rows, so the model takes all of them for noise. "
+                f"Try a smaller beta (now {self.beta}), kl_warmup=0.5, or more epochs (now {self.n_iter_}).",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _kl_and_mean(self, rows: NDArray) -> NDArray:
+        """KL divergence of each dimension and posterior mean, side by side; the rows carry their draws behind them."""
+
+        def diagnostics(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+            q = module.posterior(x)
+            return torch.cat([module.prior_density().kl_per_dimension(q, eps), q.mu], dim=1)
+
+        return self._infer(diagnostics, rows[:, : -self.nz], rows[:, -self.nz :])
 
     def _log_prob(self, X: NDArray) -> NDArray:
         return self._infer(importance_bound, X, self._draws(X))
@@ -228,7 +298,21 @@ class VAETransformer(_BaseAutoencoder):
         return draws.transpose(1, 0, 2).astype(X.dtype)
 
     def _n_code(self) -> int:
-        return 2 * self.nz
+        return POSTERIORS[self.posterior].n_code(self.nz)
+
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+        rng = np.random.default_rng(seed)
+        if self.prior == "mixture":
+            means = rng.standard_normal((self.n_prior_components, self.nz), dtype=np.float32)
+            return GaussianMixturePrior(torch.from_numpy(means))
+        if self.prior == "vamp":
+            rows = X[rng.integers(len(X), size=self.n_prior_components)]
+            return VampPrior(standardizer(torch.from_numpy(rows), torch.float32))
+        return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:
-        return VariationalAutoencoder(*parts, beta=self.beta)
+        return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+
+    def _callbacks(self, n_steps: int) -> list:
+        warmup = [("kl_warmup", KLWarmup(math.ceil(self.kl_warmup * n_steps)))] if self.kl_warmup else []
+        return super()._callbacks(n_steps) + warmup

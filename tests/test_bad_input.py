@@ -71,6 +71,9 @@ NETWORK_BAD = {
     "activation": ({"activation": "step"}, "'activation' parameter"),
     "likelihood": ({"likelihood": "cauchy"}, "'likelihood' parameter"),
     "output_activation": ({"output_activation": "relu"}, "'output_activation' parameter"),
+    "noise=-1": ({"noise": -1.0}, "'noise' parameter .* Got -1.0 instead"),
+    "noise_kind": ({"noise_kind": "salt"}, "'noise_kind' parameter"),
+    "mask of all": ({"noise": 1.0, "noise_kind": "masking"}, r"noise=1.0 must be a share in \[0, 1\) with noise_kind="),
     "max_epochs=0": ({"max_epochs": 0}, "'max_epochs' parameter"),
     "batch_size=0": ({"batch_size": 0}, "'batch_size' parameter"),
     "lr=0": ({"lr": 0.0}, "'lr' parameter"),
@@ -93,6 +96,10 @@ VAE_BAD = {
     "beta=nan": ({"beta": np.nan}, "The 'beta' parameter of VAETransformer must be .* Got nan instead"),
     "beta=inf": ({"beta": np.inf}, "The 'beta' parameter of VAETransformer must be .* Got inf instead"),
     "beta='1'": ({"beta": "1"}, "The 'beta' parameter of VAETransformer must be"),
+    "prior": ({"prior": "flat"}, "The 'prior' parameter of VAETransformer must be a str among"),
+    "n_prior_components=0": ({"n_prior_components": 0}, "The 'n_prior_components' parameter of VAETransformer must be"),
+    "posterior": ({"posterior": "flow"}, "The 'posterior' parameter of VAETransformer must be a str among"),
+    "kl_warmup=1.1": ({"kl_warmup": 1.1}, "The 'kl_warmup' parameter of VAETransformer must be a float in the range"),
     "n_draws=0": ({"n_draws": 0}, "The 'n_draws' parameter of VAETransformer must be"),
 }
 

@@ -11,14 +11,14 @@ import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
-    ["linalg", "likelihoods", "priors", "objectives", "batches"],
+    ["linalg", "likelihoods", "posteriors", "priors", "objectives", "batches"],
     ["networks"],
     ["training"],
     ["base", "pca", "autoencoder", "vae"],
     ["classification", "outliers", "metrics", "datasets"],
 ]
 # Within a layer only these may import one another.
-SIBLINGS = {"pca": {"base"}, "autoencoder": {"base"}, "vae": {"base", "autoencoder"}}
+SIBLINGS = {"priors": {"posteriors"}, "pca": {"base"}, "autoencoder": {"base"}, "vae": {"base", "autoencoder"}}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 

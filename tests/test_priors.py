@@ -1,8 +1,10 @@
+import pytest
 import torch
 from scipy.stats import multivariate_normal
 from torch import distributions
 
-from sklatent.priors import Normal, StandardNormal
+from sklatent.posteriors import DiagonalNormal, FullNormal
+from sklatent.priors import GaussianMixturePrior, Normal, StandardNormal, VampPrior
 
 
 def normal(*shape, seed=0):
@@ -15,25 +17,74 @@ def test_log_prob_is_that_of_torch_distributions():
     torch.testing.assert_close(StandardNormal(3).log_prob(z), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_kl_is_that_of_torch_distributions():
+def test_kl_needs_no_draws():
+    q = DiagonalNormal(normal(7, 3), normal(7, 3, seed=1))
+    torch.testing.assert_close(StandardNormal(3).kl(q, normal(7, 3)), q.kl_standard_normal())
+
+
+def test_kl_per_dimension_is_that_of_the_marginals():
     mu, log_var = normal(7, 3), normal(7, 3, seed=1)
     q = distributions.Normal(mu, (log_var / 2).exp())
-    expected = distributions.kl_divergence(q, distributions.Normal(0.0, 1.0)).sum(-1)
-    torch.testing.assert_close(StandardNormal(3).kl(mu, log_var), expected, rtol=1e-12, atol=1e-12)
+    expected = distributions.kl_divergence(q, distributions.Normal(0.0, 1.0))
+    found = StandardNormal(3).kl_per_dimension(DiagonalNormal(mu, log_var), normal(7, 3))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_kl_is_the_general_gaussian_one():
-    """Eq. 14.1 with full matrices, the prior's being the identity."""
-    mu, log_var = normal(3), normal(3, seed=1)
-    q = distributions.MultivariateNormal(mu, torch.diag(log_var.exp()))
-    p = distributions.MultivariateNormal(torch.zeros_like(mu), torch.eye(3, dtype=torch.float64))
-    torch.testing.assert_close(StandardNormal(3).kl(mu, log_var), distributions.kl_divergence(q, p))
+class TestMixture:
+    def prior(self):
+        prior = GaussianMixturePrior(2 * normal(4, 3)).double()
+        with torch.no_grad():
+            prior.logits.copy_(normal(4, seed=1))
+            prior.log_var.copy_(normal(4, 3, seed=2))
+        return prior
+
+    def reference(self, prior):
+        components = distributions.Independent(distributions.Normal(prior.means, (prior.log_var / 2).exp()), 1)
+        return distributions.MixtureSameFamily(distributions.Categorical(logits=prior.logits), components)
+
+    def test_log_prob_is_that_of_torch_distributions(self):
+        prior, z = self.prior(), normal(5, 7, 3)
+        torch.testing.assert_close(
+            prior.density(None).log_prob(z), self.reference(prior).log_prob(z), rtol=1e-12, atol=1e-12
+        )
+
+    def test_kl_averages_to_the_divergence(self):
+        """Against the mean of the difference of the densities of torch.distributions, by its own draws."""
+        prior, n = self.prior(), 200_000
+        mu, log_var = normal(1, 3).expand(n, 3), normal(1, 3, seed=5).expand(n, 3)
+        q = distributions.Independent(distributions.Normal(mu[0], (log_var[0] / 2).exp()), 1)
+        with torch.no_grad():
+            found = prior.density(None).kl(DiagonalNormal(mu, log_var), normal(n, 3, seed=8))
+            z = mu[0] + (log_var[0] / 2).exp() * normal(n, 3, seed=9)
+            expected = q.log_prob(z) - self.reference(prior).log_prob(z)
+        error = ((found.var() + expected.var()) / n).sqrt()
+        assert (found.mean() - expected.mean()).abs() < 5 * error
+
+    def test_kl_per_dimension_of_one_dimension_is_the_kl(self):
+        prior = GaussianMixturePrior(2 * normal(4, 1)).double()
+        q, eps = DiagonalNormal(normal(7, 1), normal(7, 1, seed=1)), normal(7, 1, seed=2)
+        density = prior.density(None)
+        torch.testing.assert_close(density.kl_per_dimension(q, eps)[:, 0], density.kl(q, eps))
+
+    def test_sample_has_its_moments(self):
+        prior, n = self.prior(), 100_000
+        with torch.no_grad():
+            z = prior.density(None).sample(n, torch.Generator().manual_seed(0))
+        reference = self.reference(prior)
+        assert ((z.mean(0) - reference.mean).abs() < 5 * (reference.variance / n).sqrt()).all()
+        torch.testing.assert_close(z.var(0), reference.variance.detach(), rtol=0.05, atol=0)
 
 
-def test_kl_is_zero_at_the_prior_and_least_there():
-    zero = torch.zeros(1, 3, dtype=torch.float64)
-    assert StandardNormal(3).kl(zero, zero).item() == 0
-    assert (StandardNormal(3).kl(normal(100, 3), normal(100, 3, seed=1)) > 0).all()
+@pytest.mark.parametrize("nz", [1, 3])
+def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs(nz):
+    """Tomczak & Welling (2018), eq. 9, with full posteriors."""
+    prior = VampPrior(normal(4, 6))
+    weights = normal(6, FullNormal.n_code(nz), seed=1) / 3
+    posterior = lambda h: FullNormal.from_code(h @ weights)  # noqa: E731
+    q, z = posterior(prior.pseudo_inputs), normal(7, nz)
+    each = [distributions.MultivariateNormal(mu, scale_tril=factor).log_prob(z) for mu, factor in zip(*q, strict=True)]
+    expected = torch.logsumexp(torch.stack(each), dim=0) - torch.log(torch.tensor(4.0))
+    torch.testing.assert_close(prior.density(posterior).log_prob(z), expected)
 
 
 def test_sample_is_repeatable_and_leaves_the_global_generator():

@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from sklatent import VAETransformer
 
@@ -34,9 +35,9 @@ def test_beta_weighs_the_loss_and_not_the_score(X):
 def test_transform_is_the_posterior_mean(X):
     model = VAETransformer(2, max_epochs=2, random_state=0).fit(X)
     with torch.no_grad():
-        mu, log_var = model.module_.posterior(torch.as_tensor(X))
-    np.testing.assert_allclose(model.transform(X), mu, rtol=1e-4, atol=1e-5)
-    assert log_var.shape == (80, 2)
+        q = model.module_.posterior(torch.as_tensor(X))
+    np.testing.assert_allclose(model.transform(X), q.mu, rtol=1e-4, atol=1e-5)
+    assert q.log_var.shape == (80, 2)
 
 
 def test_more_draws_tighten_the_bound(X):
@@ -92,3 +93,88 @@ def test_a_linear_vae_stays_below_the_probabilistic_pca_optimum(rng):
     score, optimum = model.fit(X).score(X), PCAReducer(2).fit(X).score(X)
     assert optimum - 0.05 < score < optimum + 1e-3
     assert model.noise_variance_ == pytest.approx(0.25, rel=0.1)
+
+
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_every_prior_and_posterior_is_a_model(X, prior, posterior):
+    model = VAETransformer(2, prior=prior, posterior=posterior, n_prior_components=3, random_state=0).fit(X)
+    first = model.history_[0]["train_loss"]
+    assert model.loss_curve_[-1] < first
+    assert np.isfinite(model.score_samples(X)).all()
+    assert model.kl_per_dimension_.shape == (2,)
+    n = 4000
+    rows = model.sample(n, random_state=0)
+    # The rows are drawn from the density that is scored, so they score as the training rows do, or nearly.
+    assert abs(model.score(rows) - model.score(X)) < 1.5
+    np.testing.assert_allclose(rows.mean(axis=0), X.mean(axis=0), atol=0.6)
+
+
+def test_a_learned_prior_follows_clusters(rng):
+    """Two far clusters: one normal prior cannot hold their codes, two components can."""
+    X = np.concatenate([rng.standard_normal((300, 4)) - 6, rng.standard_normal((300, 4)) + 6])
+    standard, mixture, vamp = (
+        VAETransformer(1, prior=prior, n_prior_components=2, random_state=0).fit(X).score(X)
+        for prior in ("standard_normal", "mixture", "vamp")
+    )
+    assert mixture > standard
+    assert vamp > standard - 0.2
+
+
+def test_pseudo_inputs_start_at_rows_and_move(X):
+    model = VAETransformer(2, prior="vamp", n_prior_components=5, max_epochs=1, lr=1e-12, random_state=0).fit(X)
+    seen = model.module_.inputs(torch.as_tensor(X)).detach().numpy()
+    gaps = np.abs(model.module_.prior.pseudo_inputs.detach().numpy()[:, None] - seen).max(axis=2).min(axis=1)
+    np.testing.assert_allclose(gaps, 0, atol=1e-6)
+    moved = VAETransformer(2, prior="vamp", n_prior_components=5, random_state=0).fit(X).module_.prior.pseudo_inputs
+    assert not np.allclose(moved.detach().numpy(), model.module_.prior.pseudo_inputs.detach().numpy(), atol=0.01)
+
+
+def test_kl_warmup_ends_before_training_does(X):
+    """At the full weight the loss is the sum of its parts; in the first epoch it is less."""
+    model = VAETransformer(2, kl_warmup=0.5, beta=2.0, max_epochs=20, random_state=0).fit(X)
+    gaps = [row["train_reconstruction"] + 2 * row["train_kl"] - row["train_loss"] for row in model.history_]
+    assert gaps[0] > 0
+    np.testing.assert_allclose(gaps[11:], 0, atol=1e-4)
+    assert model.module_.kl_weight == 1.0
+    plain = VAETransformer(2, beta=2.0, max_epochs=20, random_state=0).fit(X)
+    assert not np.allclose(plain.transform(X), model.transform(X))
+
+
+def test_validation_loss_has_the_full_weight_during_a_warmup(X):
+    model = VAETransformer(2, kl_warmup=1.0, early_stopping=True, max_epochs=3, random_state=0).fit(X)
+    for row in model.history_:
+        assert row["valid_loss"] == pytest.approx(row["valid_reconstruction"] + row["valid_kl"], rel=1e-5)
+
+
+def test_kl_per_dimension_adds_up_to_the_kl(X):
+    model = VAETransformer(3, random_state=0).fit(X)
+    with torch.no_grad():
+        kl = model.module_.posterior(torch.as_tensor(X)).kl_standard_normal().mean()
+    assert model.kl_per_dimension_.sum() == pytest.approx(kl.item(), rel=1e-4)
+
+
+def test_unused_codes_are_told_from_used_ones(rng):
+    """One factor and three codes: at beta = 2 the others, whose variance is that of the noise, do not pay."""
+    X = rng.standard_normal((500, 1)) @ np.full((1, 6), 3.0) + rng.standard_normal((500, 6))
+    model = VAETransformer(3, beta=2.0, hidden_sizes=(), lr=0.02, max_epochs=60, random_state=0).fit(X)
+    assert model.active_units_.sum() == 1
+    np.testing.assert_array_equal(model.active_units_, model.transform(X).var(axis=0) > 0.01)
+    np.testing.assert_array_equal(model.active_units_, model.kl_per_dimension_ > 0.1)
+
+
+def test_a_collapsed_posterior_warns_and_says_what_to_do(X):
+    model = VAETransformer(2, beta=1000.0, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=r"The posterior has collapsed.*Try a smaller beta \(now 1000.0\)"):
+        model.fit(X)
+    assert not model.active_units_.any()
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "masking"])
+def test_noise_corrupts_the_input_and_not_the_target(X, kind):
+    """With all of the input gone, nothing is left to code, and the best copy is the mean."""
+    amount = 100.0 if kind == "gaussian" else 0.999
+    model = VAETransformer(2, noise=amount, noise_kind=kind, beta=0.0, max_epochs=30, random_state=0).fit(X)
+    clean = VAETransformer(2, beta=0.0, max_epochs=30, random_state=0).fit(X)
+    assert model.history_[-1, "train_reconstruction"] > clean.history_[-1, "train_reconstruction"] + 1
+    np.testing.assert_array_equal(model.transform(X), model.transform(X))  # scored and coded clean

@@ -1,0 +1,133 @@
+"""Posteriors q(z | x): normal, read from the numbers that an encoder gives."""
+
+__all__ = ["POSTERIORS", "DiagonalNormal", "FullNormal", "NormalPosterior"]
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class NormalPosterior:
+    """What both forms share: a normal density of codes for each row, with mean `mu`."""
+
+    mu: Tensor
+
+    def sample(self, eps: Tensor) -> Tensor:
+        """Codes as a differentiable function of draws eps (..., nz) from N(0, I)."""
+        raise NotImplementedError
+
+    @property
+    def variances(self) -> Tensor:
+        """Variance of each code, (..., nz)."""
+        raise NotImplementedError
+
+    @property
+    def log_det(self) -> Tensor:
+        """Log determinant of the covariance, (...)."""
+        raise NotImplementedError
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """The eps that `sample` turns into z."""
+        raise NotImplementedError
+
+    def log_prob_of(self, eps: Tensor) -> Tensor:
+        """Log density of the codes that `sample` makes of eps (..., nz): nats, shape (...)."""
+        return -0.5 * (eps.square().sum(-1) + eps.shape[-1] * math.log(2 * math.pi) + self.log_det)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of codes z (..., nz): nats, shape (...)."""
+        return self.log_prob_of(self.whiten(z))
+
+    def kl_standard_normal(self) -> Tensor:
+        r"""KL divergence from N(0, I), (...), in nats.
+
+        .. math:: \frac12 [\mathrm{tr} S + \mu'\mu - n_z - \ln \det S]
+
+        References
+        ----------
+        Chaudhury (2024), "Math and Architectures of Deep Learning", eq. 14.1 with a standard normal.
+        """
+        return 0.5 * ((self.variances + self.mu.square() - 1).sum(-1) - self.log_det)
+
+
+class _Diagonal(NamedTuple):
+    mu: Tensor
+    log_var: Tensor
+
+
+class DiagonalNormal(_Diagonal, NormalPosterior):
+    """N(mu, diag exp log_var), both (..., nz): the chapter's posterior (14.7)."""
+
+    @staticmethod
+    def n_code(nz: int) -> int:
+        """Numbers that an encoder gives for it."""
+        return 2 * nz
+
+    @classmethod
+    def from_code(cls, code: Tensor) -> "DiagonalNormal":
+        """Mean and log variances side by side, (..., 2 nz)."""
+        return cls(*code.chunk(2, dim=-1))
+
+    @property
+    def variances(self) -> Tensor:
+        """Variance of each code, (..., nz)."""
+        return self.log_var.exp()
+
+    @property
+    def log_det(self) -> Tensor:
+        """Log determinant of the covariance, (...)."""
+        return self.log_var.sum(-1)
+
+    def sample(self, eps: Tensor) -> Tensor:
+        """Codes as a differentiable function of draws eps from N(0, I): the reparameterization of listing 14.5."""
+        return self.mu + torch.exp(self.log_var / 2) * eps
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """The eps that `sample` turns into z."""
+        return (z - self.mu) * torch.exp(-self.log_var / 2)
+
+
+class _Full(NamedTuple):
+    mu: Tensor
+    factor: Tensor
+
+
+class FullNormal(_Full, NormalPosterior):
+    """N(mu, L L') with a lower triangular L (..., nz, nz), its diagonal positive."""
+
+    @staticmethod
+    def n_code(nz: int) -> int:
+        """Numbers that an encoder gives for it."""
+        return 2 * nz + nz * (nz - 1) // 2
+
+    @classmethod
+    def from_code(cls, code: Tensor) -> "FullNormal":
+        """Mean, logarithms of the squared diagonal of L, and its entries below the diagonal, side by side."""
+        nz = (math.isqrt(9 + 8 * code.shape[-1]) - 3) // 2
+        mu, log_diagonal, below = code.split([nz, nz, code.shape[-1] - 2 * nz], dim=-1)
+        rows, columns = torch.tril_indices(nz, nz, -1, device=code.device)
+        entries = code.new_zeros(*code.shape[:-1], nz * nz).index_copy(-1, rows * nz + columns, below)
+        return cls(mu, entries.unflatten(-1, (nz, nz)) + torch.diag_embed(torch.exp(log_diagonal / 2)))
+
+    @property
+    def variances(self) -> Tensor:
+        """Variance of each code, (..., nz)."""
+        return self.factor.square().sum(-1)
+
+    @property
+    def log_det(self) -> Tensor:
+        """Log determinant of the covariance, (...)."""
+        return 2 * self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def sample(self, eps: Tensor) -> Tensor:
+        """Codes as a differentiable function of draws eps from N(0, I)."""
+        return self.mu + (self.factor @ eps[..., None])[..., 0]
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """The eps that `sample` turns into z."""
+        return torch.linalg.solve_triangular(self.factor, (z - self.mu)[..., None], upper=False)[..., 0]
+
+
+POSTERIORS: dict[str, Any] = {"diagonal": DiagonalNormal, "full": FullNormal}
