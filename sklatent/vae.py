@@ -289,7 +289,10 @@ class VAETransformer(_BaseAutoencoder):
         So a row scores the same in any order, subset or batch, and the draws of different rows are independent.
         """
         key = self._draw_seed.to_bytes(8, "little")
-        rows = X.astype(np.float64) + 0.0  # one key for 0.0 and -0.0, for float32 and float64
+        standardizer = self.module_.standardizer
+        loc, scale = standardizer.loc.cpu().numpy(), float(standardizer.scale)
+        # Standardized and rounded, so that neither units nor the precision of X change the draws; -0.0 becomes 0.0.
+        rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32) + np.float32(0)
         draws = np.empty((len(X), self.n_draws, self.n_components_))
         for row, out in zip(rows, draws, strict=True):
             digest = hashlib.blake2b(row.tobytes(), digest_size=16, key=key).digest()

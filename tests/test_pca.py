@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 
 from sklatent import PCAReducer
 
@@ -77,7 +80,7 @@ def test_score_on_training_rows_is_the_closed_form(X, nz):
 def test_score_moves_with_units_by_the_jacobian(X, a):
     before = PCAReducer(2).fit(X).score_samples(X)
     after = PCAReducer(2).fit(X * a).score_samples(X * a)
-    np.testing.assert_allclose(after, before - X.shape[1] * np.log(a), rtol=1e-9)
+    np.testing.assert_allclose(after, before - X.shape[1] * np.log(a), rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -136,3 +139,13 @@ def test_score_samples_is_cut_into_chunks_without_a_trace(X, monkeypatch):
 def test_unfitted(method):
     with pytest.raises(Exception, match="This PCAReducer instance is not fitted yet"):
         getattr(PCAReducer(), method)()
+
+
+def test_grid_search_scores_it_as_scikit_learns(digits):
+    """The main job's search: `PCA(8)` and `PCAReducer(8)` before a classifier, the same score to the last fold."""
+    X, y = digits
+    pipeline = Pipeline([("reduce", None), ("classify", LogisticRegression(max_iter=5000))])
+    search = GridSearchCV(pipeline, {"reduce": [PCA(8), PCAReducer(8)]}, cv=3).fit(X, y)
+    for fold in range(3):
+        scikit_learn, ours = search.cv_results_[f"split{fold}_test_score"]
+        assert scikit_learn == ours
