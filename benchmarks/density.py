@@ -1,0 +1,111 @@
+"""Held-out nats of every model, beside scikit-learn's densities; and the published setting of Burda et al. (2016).
+
+Digits / 16 with `train_test_split(random_state=0, stratify=y)`, and 28 x 28 MNIST in [0, 1] with uniform noise of one
+grey level (so that a density of pixels is defined), trained on the first rows of the training images. Importance bounds
+by 100 draws.
+
+    python benchmarks/density.py                    # digits and MNIST, about 15 minutes on two cores
+    python benchmarks/density.py --part digits      # about 2 minutes
+    python benchmarks/density.py --part burda --epochs 50
+"""
+
+import argparse
+import time
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import train_test_split
+
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent.datasets import fetch_mnist
+
+# Table 1 of Burda, Grosse & Salakhutdinov (2016): VAE, one stochastic layer, 5000 draws.
+BURDA = -86.76
+
+
+def models(nz):
+    """The rows of the table: name and unfitted model."""
+    vae = {"random_state": 0, "n_draws": 100}
+    yield f"sklearn PCA({nz})", PCA(nz)
+    yield f"sklearn FactorAnalysis({nz})", FactorAnalysis(nz, random_state=0)
+    yield "sklearn GaussianMixture(10)", GaussianMixture(10, reg_covar=1e-3, random_state=0)
+    yield f"PCAReducer({nz})", PCAReducer(nz)
+    yield f"AutoencoderTransformer({nz})", AutoencoderTransformer(nz, random_state=0)
+    yield f"AutoencoderTransformer({nz}, noise=0.3)", AutoencoderTransformer(nz, noise=0.3, random_state=0)
+    for posterior in ("diagonal", "full"):
+        for prior in ("standard_normal", "mixture", "vamp"):
+            name = f"VAETransformer({nz}), {prior}, {posterior}"
+            yield name, VAETransformer(nz, prior=prior, posterior=posterior, **vae)
+    yield f"VAETransformer({nz}, kl_warmup=0.5)", VAETransformer(nz, kl_warmup=0.5, **vae)
+
+
+def compare(title, X_train, X_test, nz):
+    """Fit and score every model, and print the table."""
+    print(f"\n{title}: {len(X_train)} rows to fit, {len(X_test)} held out, {X_train.shape[1]} features")
+    print(f"{'':48}{'held out':>10}{'training':>10}{'fit s':>8}{'score s':>9}")
+    for name, model in models(nz):
+        start = time.perf_counter()
+        model.fit(X_train)
+        fitted = time.perf_counter()
+        score = model.score(X_test)
+        scored = time.perf_counter()
+        training = model.score(X_train[: len(X_test)])
+        print(f"{name:48}{score:10.2f}{training:10.2f}{fitted - start:8.1f}{scored - fitted:9.1f}", flush=True)
+
+
+def digits():
+    """The small set."""
+    X, y = load_digits(return_X_y=True)
+    compare("Digits / 16", *train_test_split(X / 16, random_state=0, stratify=y)[:2], nz=8)
+
+
+def mnist():
+    """Dequantized pixels: the density of grey levels that noise has made continuous."""
+    rng = np.random.default_rng(0)
+    X_train, X_test = (
+        ((X * 255 + rng.uniform(size=X.shape)) / 256).astype(np.float32)
+        for X in (fetch_mnist(subset="train")[0][:20_000], fetch_mnist(subset="test")[0][:2000])
+    )
+    compare("MNIST, dequantized", X_train, X_test, nz=16)
+
+
+def burda(epochs):
+    """Stochastically binarized MNIST, nz=50, two tanh layers of 200; bits drawn once."""
+    rng = np.random.default_rng(0)
+    X_train, X_test = (
+        (rng.uniform(size=X.shape) < X).astype(np.float32)
+        for X in (fetch_mnist(subset="train")[0], fetch_mnist(subset="test")[0][:500])
+    )
+    model = VAETransformer(
+        50,
+        hidden_sizes=(200, 200),
+        activation="tanh",
+        likelihood="bernoulli",
+        max_epochs=epochs,
+        n_draws=5000,
+        random_state=0,
+        verbose=1,
+    )
+    start = time.perf_counter()
+    model.fit(X_train)
+    seconds = time.perf_counter() - start
+    scores = model.score_samples(X_test)
+    error = scores.std() / np.sqrt(len(scores))
+    print(f"\nBinarized MNIST, nz=50, tanh 200-200, {epochs} epochs in {seconds:.0f} s, {len(X_test)} test images")
+    print(f"{scores.mean():.2f} +- {error:.2f} nats by 5000 draws, {model.active_units_.sum()} units active")
+    print(f"Burda et al. (2016), 3280 passes with bits drawn anew in each: {BURDA}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["digits", "mnist", "burda", "all"], default="all")
+    parser.add_argument("--epochs", type=int, default=50, help="of the published setting (default: 50)")
+    arguments = parser.parse_args()
+    if arguments.part in ("digits", "all"):
+        digits()
+    if arguments.part in ("mnist", "all"):
+        mnist()
+    if arguments.part in ("burda", "all"):
+        burda(arguments.epochs)
