@@ -37,9 +37,9 @@ DENSITIES: dict[str, Callable[[Autoencoder, torch.Tensor], torch.Tensor]] = {
     "residual": lambda module, x: -reconstruction_terms(module, x).reconstruction,
 }
 
-# Float64 twins of fitted modules, each with the versions of the weights that it was made from: made when float64 rows
+# Float64 twins of fitted modules, each with the state of the weights that it was made from: made when float64 rows
 # first come, dropped with the module. They are kept here and not on the estimator, which `transform` leaves as it is.
-_float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[int], Autoencoder]] = WeakKeyDictionary()
+_float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
 
 
 class _BaseAutoencoder(_BaseLatentModel):
@@ -446,9 +446,11 @@ class AutoencoderTransformer(_BaseAutoencoder):
         -------
         score : ndarray of shape (n_samples,), float64
             Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
-            "poisson"). "laplace" estimates the density: it is exact for a linear decoder, and takes the manifold about
-            the code as its tangent plane otherwise. It costs nz passes through the decoder. "residual" is the density
-            of x given its own code, which does not integrate to one over x: compare it at one nz only.
+            "poisson"). "laplace" estimates the density: it is exact for a linear decoder, and elsewhere takes the
+            manifold about the most probable code of x as its tangent plane. It costs some 6 nz + 25 passes through the
+            decoder, and can err by much far from all that was seen in training. "residual" is the density of x given
+            the code that the encoder gives, for one pass; it does not integrate to one over x: compare it at one nz
+            only.
         """
         return super().score_samples(X)
 
@@ -511,11 +513,11 @@ def some_rows(X: NDArray) -> NDArray:
 
 
 def _float64_twin(module: Autoencoder) -> Autoencoder:
-    versions = [tensor._version for tensor in module.state_dict().values()]
+    state = [(tensor.data_ptr(), tensor._version) for tensor in module.state_dict().values()]
     known, twin = _float64_twins.get(module, (None, module))
-    if known != versions:
+    if known != state:
         twin = deepcopy(module).double()
-        _float64_twins[module] = versions, twin
+        _float64_twins[module] = state, twin
     return twin
 
 

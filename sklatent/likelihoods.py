@@ -225,8 +225,8 @@ class Bernoulli(_ExponentialFamily):
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log probability of each row of x."""
-        target = x.to(eta.dtype).expand(eta.shape)
-        return -F.binary_cross_entropy_with_logits(eta, target, reduction="none").sum(-1)
+        # binary_cross_entropy_with_logits says the same in five times the time.
+        return (x.to(eta.dtype) * eta - F.softplus(eta, threshold=40)).sum(-1)
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d)."""
