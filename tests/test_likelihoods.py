@@ -177,7 +177,7 @@ def test_samples_have_the_variance(standardizer, likelihood, generator):
     np.testing.assert_allclose(rows.var(0), np.broadcast_to(model.noise_variance, 3), rtol=5 * math.sqrt(2 / n))
 
 
-@pytest.mark.parametrize("likelihood", ALL)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS.values())
 def test_start_stands_for_the_column_means(likelihood):
     mean = torch.tensor([0.03, 0.5, 0.8], dtype=torch.float64)
     model = likelihood(Standardizer(mean, 1.0, torch.ones_like(mean)))
