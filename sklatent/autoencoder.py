@@ -356,9 +356,12 @@ class AutoencoderTransformer(_BaseAutoencoder):
     Columns are centred and divided by one scale for all of them, so units and offsets do not matter but the relative
     spread of columns does, as for PCA: scale them first where they should count alike.
 
-    The defaults come from a comparison on digits, MNIST and tables of scikit-learn (iris, wine, breast cancer,
-    diabetes, moons, swiss roll, blobs; scaled and not), by held-out score: SiLU against ReLU, widths up to (512, 256),
-    batches of 32 and 64, 50 to 400 epochs, rates of 1e-3 to 6e-3, with and without a schedule.
+    How the defaults were chosen, by held-out nats on digits (nz=8) unless said otherwise. `activation`: "silu" gained
+    3 to 4 nats on "relu" at every width. `hidden_sizes`: (256, 128) gained 5 to 9 on (128,), and (512, 256) overfitted
+    digits but not MNIST, hence the widths by n_features. `batch_size` and `max_epochs`: about 2000 steps suffice; beyond
+    50 passes small tables overfit (breast cancer, scaled: 2 nats lost at 200). `lr`: with the cosine, 5e-3 was ahead of
+    3e-3 and 1e-3 on MNIST and never behind by more than the seeds. `lr_schedule`: the cosine was ahead of a constant
+    rate where the residual is small, as on unscaled tables. `early_stopping` is off as in scikit-learn's perceptrons.
 
     See Also
     --------
