@@ -4,7 +4,7 @@ Its recipe (Chaudhury 2024, figures 14.9 and 14.10): images of 32 x 32, 55,000 f
 d -> 512 -> ReLU -> nz=2 and back, batches of 100, Adam at 1e-3, 20 epochs. Then PCA and the package's own defaults on
 the same split.
 
-    python benchmarks/chapter.py                         # about 12 minutes on two cores
+    python benchmarks/chapter.py                         # about 13 minutes on two cores
     python benchmarks/chapter.py --epochs 1 --seeds 1    # the chapter's figures after its first epoch
 """
 

@@ -100,9 +100,9 @@ def test_samples_decode_draws_from_the_prior(X):
 def test_a_linear_vae_stays_below_the_probabilistic_pca_optimum(rng):
     """Lucas et al. (2019): its optimum is that of probabilistic PCA, so the bound cannot pass the exact score."""
     X = rng.standard_normal((1000, 5)) * [3, 2, 0.5, 0.5, 0.5]
-    model = VAETransformer(2, hidden_sizes=(), max_epochs=60, batch_size=100, lr=0.02, n_draws=100, random_state=0)
+    model = VAETransformer(2, hidden_sizes=(), max_epochs=100, batch_size=100, lr=0.02, n_draws=100, random_state=0)
     score, optimum = model.fit(X).score(X), PCAReducer(2).fit(X).score(X)
-    assert optimum - 0.05 < score < optimum + 1e-3
+    assert optimum - 0.01 < score < optimum + 1e-3
     assert model.noise_variance_ == pytest.approx(0.25, rel=0.1)
 
 
