@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy.special import log_softmax
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator, clone
-from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
@@ -28,29 +28,29 @@ def blobs(rng):
     return np.concatenate(X), np.repeat([0, 1, 2], [30, 40, 50])
 
 
-def sample_covariance_qda(X, y, priors=None):
-    """scikit-learn's QDA with the divisor n_samples - 1 in place of n_samples, as PCAReducer has."""
-    qda = QuadraticDiscriminantAnalysis(solver="svd", priors=priors).fit(X, y)
-    qda.scalings_ = [scaling * n / (n - 1) for scaling, n in zip(qda.scalings_, np.bincount(y), strict=True)]
-    return qda
+def quadratic_log_proba(X, y, priors=None, bias=False):
+    """Quadratic discriminant analysis by scipy: scikit-learn's divides by n or n - 1 according to its version."""
+    priors = np.bincount(y) / len(y) if priors is None else priors
+    densities = [multivariate_normal(X[y == c].mean(axis=0), np.cov(X[y == c].T, bias=bias)) for c in range(3)]
+    return log_softmax(np.column_stack([density.logpdf(X) for density in densities]) + np.log(priors), axis=1)
 
 
 @pytest.mark.parametrize("prior", [None, [0.2, 0.5, 0.3]])
 def test_full_rank_pca_is_quadratic_discriminant_analysis(blobs, prior):
     X, y = blobs
     model = GenerativeClassifier(PCAReducer(), class_prior=prior).fit(X, y)
-    qda = sample_covariance_qda(X, y, prior)
-    # Both go through singular values of well-conditioned rows: 1e-8 leaves room for log p(c|x) of -100.
-    np.testing.assert_allclose(model.predict_log_proba(X), qda.predict_log_proba(X), rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(model.predict_proba(X), qda.predict_proba(X), rtol=1e-8, atol=1e-12)
-    np.testing.assert_array_equal(model.predict(X), qda.predict(X))
+    expected = quadratic_log_proba(X, y, prior)
+    # Both decompose well-conditioned covariances: 1e-8 leaves room for log p(c|x) of -100.
+    np.testing.assert_allclose(model.predict_log_proba(X), expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(model.predict_proba(X), np.exp(expected), rtol=1e-8, atol=1e-12)
+    np.testing.assert_array_equal(model.predict(X), expected.argmax(axis=1))
 
 
 def test_one_gaussian_is_quadratic_discriminant_analysis(blobs):
     X, y = blobs
     model = GenerativeClassifier(GaussianMixture(1, reg_covar=0.0)).fit(X, y)
-    qda = QuadraticDiscriminantAnalysis(solver="svd").fit(X, y)  # here both divide by n_samples
-    np.testing.assert_allclose(model.predict_log_proba(X), qda.predict_log_proba(X), rtol=1e-8, atol=1e-10)
+    expected = quadratic_log_proba(X, y, bias=True)
+    np.testing.assert_allclose(model.predict_log_proba(X), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_score_samples_is_the_density_of_the_mixture_of_classes(blobs):
