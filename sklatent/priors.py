@@ -17,8 +17,8 @@ class Prior(nn.Module):
     """What is learned of p(z)."""
 
     def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> Any:
-        """p(z) with `log_prob`, `sample`, `kl` and `kl_per_dimension`, given the posterior of an encoder's inputs."""
-        raise NotImplementedError
+        """p(z) itself, which may depend on the posterior of an encoder's inputs."""
+        return self
 
 
 class StandardNormal(Prior):
@@ -32,10 +32,6 @@ class StandardNormal(Prior):
     def __init__(self, nz: int):
         super().__init__()
         self.nz = nz
-
-    def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> "StandardNormal":
-        """The density itself; it needs no posterior."""
-        return self
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of codes of shape (..., nz): nats, shape (...)."""
