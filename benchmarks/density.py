@@ -38,7 +38,8 @@ def models(nz):
         for prior in ("standard_normal", "mixture", "vamp"):
             name = f"VAETransformer({nz}), {prior}, {posterior}"
             yield name, VAETransformer(nz, prior=prior, posterior=posterior, **vae)
-    yield f"VAETransformer({nz}, kl_warmup=0.5)", VAETransformer(nz, kl_warmup=0.5, **vae)
+    yield f"VAETransformer({nz}), no warm-up", VAETransformer(nz, kl_warmup=0, **vae)
+    yield f"VAETransformer({nz}), 32 draws", VAETransformer(nz, random_state=0)
 
 
 def compare(title, X_train, X_test, nz):
@@ -84,6 +85,7 @@ def burda(epochs):
         activation="tanh",
         likelihood="bernoulli",
         max_epochs=epochs,
+        kl_warmup=0,
         n_draws=5000,
         random_state=0,
         verbose=1,

@@ -468,7 +468,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
         X = some_rows(X).astype(np.float64)
         n_samples, n_features = X.shape
         nz, likelihood = self.n_components_, self.module_.likelihood
-        moments = self._by_chunks(self._code_moments, X, n_values=n_features * nz)
+        n_rows = max(1, self._CHUNK_SIZE // (n_features * nz))
+        moments = self._by_chunks(self._code_moments, X, n_rows=n_rows)
         Z, errors, squares = np.split(moments, [nz, nz + nz**2], axis=1)
         errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):

@@ -50,7 +50,11 @@ class Autoencoder(nn.Module):
     ----------
     n_noise : int
         Random numbers that `forward` takes for each row.
+    kl_weight : float
+        What the KL divergence, if there is one, is multiplied by in training, for a warm-up.
     """
+
+    kl_weight = 1.0
 
     def __init__(
         self,
@@ -112,11 +116,6 @@ class VariationalAutoencoder(Autoencoder):
     nz : int
     beta : float
         Weight of the KL divergence in the loss.
-
-    Attributes
-    ----------
-    kl_weight : float
-        What `beta` is multiplied by in training, for a warm-up.
     """
 
     def __init__(self, *args, posterior: Any, nz: int, beta: float):
@@ -125,7 +124,6 @@ class VariationalAutoencoder(Autoencoder):
         self.nz = nz
         self.n_noise += nz
         self.beta = beta
-        self.kl_weight = 1.0
 
     def posterior(self, x: Tensor, noise: Tensor | None = None) -> NormalPosterior:
         """q(z | x) of rows (n, n_features)."""

@@ -179,7 +179,10 @@ def _pull_back(model: Any, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient (n, nz) and information (n, nz, nz) of ln p(x | z) about z, in float64."""
     eta, jacobian = _linearize(model.decoder, z)
     gradient = torch.einsum("nd,ndz->nz", model.likelihood.gradient(x, eta), jacobian)
-    information = torch.einsum("nd,ndz,ndy->nzy", model.likelihood.information(eta), jacobian, jacobian)
+    # J' C J a column at a time: the product of each row's matrices at once rounds by their place in the batch.
+    weights = model.likelihood.information(eta)
+    columns = [torch.einsum("nd,ndz->nz", weights * column, jacobian) for column in jacobian.unbind(-1)]
+    information = torch.stack(columns, dim=-1)
     return gradient.double(), information.double()
 
 

@@ -173,6 +173,8 @@ class StopEarly(EarlyStopping):
     """skorch's early stopping, told apart from Ctrl-C: skorch raises KeyboardInterrupt for both."""
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if getattr(net.module_, "kl_weight", 1) < 1:  # in a warm-up the loss rises with the weight of the divergence
+            return
         try:
             super().on_epoch_end(net, **kwargs)
         except KeyboardInterrupt:

@@ -41,7 +41,7 @@ def to_polar(X):
 # the manifold, and the part orthogonal to it). It was told which points form the ring; the autoencoder was not. With
 # two columns to copy, the KL term at full weight from the first step would leave the code saying nothing at all (`fit`
 # then warns of a collapsed posterior), so `kl_warmup` raises it over the first half of the epochs.
-ring = VAETransformer(1, kl_warmup=0.5, max_epochs=200, random_state=0).fit(X_train[y_train == 1])
+ring = VAETransformer(1, max_epochs=200, random_state=0).fit(X_train[y_train == 1])
 
 
 def place_and_score(X):
