@@ -97,7 +97,7 @@ def bce_and_kl(model, X):
             elbo_terms(model.module_, x, torch.randn((len(x), model.n_components_), generator=draws).to(device))
             for x in Batches(Rows(X, device), 1000)
         ]
-    return float(torch.cat([terms.reconstruction + terms.kl for terms in parts]).mean())
+    return float(torch.cat([terms.kl - terms.log_prob for terms in parts]).mean())
 
 
 if __name__ == "__main__":

@@ -1,263 +1,30 @@
-"""The autoencoder, and what it shares with the variational one."""
+"""The autoencoder."""
 
 __all__ = ["AutoencoderTransformer"]
 
-import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from copy import deepcopy
-from functools import partial
-from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
-from sklatent.base import SequenceOf, _BaseLatentModel, spawn_seeds
-from sklatent.batches import Rows
-from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Gaussian, Standardizer
-from sklatent.linalg import mean_and_variance
-from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, Backbone, build_backbone
+from sklatent.likelihoods import Gaussian, Standardizer
+from sklatent.networks import Autoencoder, Backbone
+from sklatent.neural import _BaseAutoencoder
 from sklatent.objectives import gauss_newton_codes, laplace_evidence, reconstruction_terms
 from sklatent.priors import Normal, Prior, StandardNormal
-from sklatent.training import LatentNet, StopEarly, lr_scheduler
 
-# What is learned of the codes after training is learned from at most so many of the rows.
-MAX_ROWS_AFTER_TRAINING = 10_000
 # Least variance of the codes along any direction, over the largest.
 MIN_LATENT_VARIANCE = 1e-9
 
 # Scores of the autoencoder.
 DENSITIES: dict[str, Callable[[Autoencoder, torch.Tensor], torch.Tensor]] = {
     "laplace": laplace_evidence,
-    "residual": lambda module, x: -reconstruction_terms(module, x).reconstruction,
+    "residual": lambda module, x: reconstruction_terms(module, x).log_prob,
 }
-
-# Float64 twins of fitted modules, each with the state of the weights that it was made from: made when float64 rows
-# first come, dropped with the module. They are kept here and not on the estimator, which `transform` leaves as it is.
-_float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
-
-
-class _BaseAutoencoder(_BaseLatentModel):
-    """Parameters, training and inference of a network with an encoder and a decoder."""
-
-    _parameter_constraints: ClassVar[dict[str, list]] = {
-        "nz": [Interval(Integral, 1, None, closed="left")],
-        "backbone": [StrOptions(set(BACKBONES)), callable],
-        "hidden_sizes": [SequenceOf(Integral, 1, None, closed="left"), None],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "image_shape": [SequenceOf(Integral, 1, None, closed="left", length=3), None],
-        "likelihood": [StrOptions(set(LIKELIHOODS))],
-        "output_activation": [StrOptions({"sigmoid"}), None],
-        "noise": [Interval(Real, 0, None, closed="left")],
-        "noise_kind": [StrOptions(set(CORRUPTIONS))],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_schedule": [StrOptions({"constant", "cosine"})],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "device": [str],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-    }
-
-    module_: Autoencoder
-
-    def __init__(
-        self,
-        nz,
-        *,
-        backbone,
-        hidden_sizes,
-        activation,
-        image_shape,
-        likelihood,
-        output_activation,
-        noise,
-        noise_kind,
-        max_epochs,
-        batch_size,
-        lr,
-        lr_schedule,
-        early_stopping,
-        validation_fraction,
-        n_iter_no_change,
-        tol,
-        device,
-        verbose,
-        random_state,
-    ):
-        self.nz = nz
-        self.backbone = backbone
-        self.hidden_sizes = hidden_sizes
-        self.activation = activation
-        self.image_shape = image_shape
-        self.likelihood = likelihood
-        self.output_activation = output_activation
-        self.noise = noise
-        self.noise_kind = noise_kind
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.device = device
-        self.verbose = verbose
-        self.random_state = random_state
-
-    def _fit(self, X: NDArray) -> None:
-        device = _resolve_device(self.device)
-        weights, order, noise, valid_noise, split, draws = spawn_seeds(self.random_state, 6)
-        module = self._build_module(X, weights)
-        train, valid = X, None
-        if self.early_stopping:
-            train, valid = train_test_split(X, test_size=self.validation_fraction, random_state=split)
-        n_batch, n_epochs = self._n_batch(len(train)), self._n_epochs(len(train))
-        net = LatentNet(
-            module,
-            seeds=(order, noise, valid_noise),
-            max_epochs=n_epochs,
-            batch_size=n_batch,
-            lr=self.lr,
-            # The one variance has as far to go as a weight has, and no network to help it.
-            optimizer__param_groups=[("likelihood.log_variance", {"lr": 10 * self.lr})],
-            callbacks=self._callbacks(n_epochs * math.ceil(len(train) / n_batch)),
-            device=device,
-            verbose=self.verbose,
-        )
-        net.train(Rows(train, device), None if valid is None else Rows(valid, device))
-        self.module_ = net.module_.eval()
-        self.history_ = net.history
-        self.loss_curve_ = net.history[:, "train_loss"]
-        self.n_iter_ = len(net.history)
-        self.n_components_ = int(self.nz)
-        self._draw_seed = draws
-
-    def _build_module(self, X: NDArray, seed: int) -> Autoencoder:
-        input_shape = self._input_shape(X.shape[1])
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as what it is
-            mean, variances = mean_and_variance(X)
-        scale = float(np.sqrt(variances.mean())) or 1.0
-        standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
-        link = {} if self.output_activation is None else {"link": self.output_activation}
-        likelihood = LIKELIHOODS[self.likelihood](standardizer, **link)
-        self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
-        if self.noise_kind == "masking" and self.noise >= 1:
-            raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
-        encoder, decoder = build_backbone(
-            self.backbone,
-            input_shape,
-            self.nz,
-            self._n_code(),
-            hidden_sizes=self.hidden_sizes,
-            activation=self.activation,
-            seed=seed,
-        )
-        corrupt = partial(CORRUPTIONS[self.noise_kind], amount=self.noise) if self.noise else None
-        prior = self._build_prior(X, standardizer, seed)
-        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
-
-    @abstractmethod
-    def _n_code(self) -> int:
-        """Width of the encoder's output."""
-
-    @abstractmethod
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
-        """The density of the codes that training starts with."""
-
-    @abstractmethod
-    def _assemble(self, *parts: Any) -> Autoencoder:
-        """The module of encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
-
-    def _callbacks(self, n_steps: int) -> list:
-        return self._early_stopping() + lr_scheduler(self.lr_schedule, n_steps)
-
-    def _input_shape(self, n_features: int) -> tuple[int, ...]:
-        if self.image_shape is not None:
-            if math.prod(self.image_shape) != n_features:
-                raise ValueError(
-                    f"image_shape={self.image_shape} must multiply to n_features={n_features}, "
-                    f"got {math.prod(self.image_shape)}."
-                )
-            return tuple(self.image_shape)
-        if self.backbone != "conv":
-            return (n_features,)
-        side = math.isqrt(n_features)
-        if side**2 != n_features:
-            raise ValueError(
-                "image_shape=None with backbone='conv' stands for a square image of one channel, but "
-                f"n_features={n_features} is not a square. Pass image_shape=(channels, height, width)."
-            )
-        return (1, side, side)
-
-    def _check_scorable(self, X: NDArray) -> None:
-        self._check_support(X, self.module_.likelihood.support)
-
-    def _check_support(self, X: NDArray, support: str) -> None:
-        words, holds = SUPPORTS[support]
-        if not holds(X):
-            raise ValueError(
-                f"X must {words} with likelihood={self.likelihood!r} and "
-                f"output_activation={self.output_activation!r}, got values from {X.min():g} to {X.max():g}."
-            )
-
-    def _n_batch(self, n_samples: int) -> int:
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 32, 256))
-
-    def _n_epochs(self, n_samples: int) -> int:
-        if self.max_epochs != "auto":
-            return int(self.max_epochs)
-        n_steps = math.ceil(n_samples / self._n_batch(n_samples))
-        return int(np.clip(math.ceil(2000 / n_steps), 20, 50))
-
-    def _early_stopping(self) -> list:
-        if not self.early_stopping:
-            return []
-        stop = StopEarly(
-            patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True, sink=print
-        )
-        return [("early_stopping", stop)]
-
-    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
-        generator = torch.Generator(self.module_.standardizer.loc.device).manual_seed(seed)
-        with torch.no_grad():
-            Z = self.module_.prior_density().sample(n_samples, generator).cpu().numpy()
-        if mean:
-            return self._by_chunks(self._decode, Z)
-        draw = lambda module, z: module.likelihood.sample(module.decoder(z), generator)  # noqa: E731
-        return self._by_chunks(lambda Z: self._infer(draw, Z), Z)
-
-    def _encode(self, X: NDArray) -> NDArray:
-        return self._infer(lambda module, x: module.encode(x), X)
-
-    def _decode(self, Z: NDArray) -> NDArray:
-        return self._infer(lambda module, z: module.likelihood.mean(module.decoder(z)), Z)
-
-    def _infer(self, function: Callable[..., torch.Tensor], rows: NDArray, *args: NDArray) -> NDArray:
-        """Call function(module, rows, *args) in the precision of the rows."""
-        module = _float64_twin(self.module_) if rows.dtype == np.float64 else self.module_
-        device = module.standardizer.loc.device
-        with torch.no_grad():
-            tensors = [Rows(array, device).X for array in (rows, *args)]
-            return function(module, *tensors).cpu().numpy()
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if "module_" in state:  # so that a model trained on a GPU loads where there is none
-            state["module_"] = deepcopy(state["module_"]).cpu()
-        return state
 
 
 class AutoencoderTransformer(_BaseAutoencoder):
@@ -310,6 +77,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
         Largest learning rate of Adam.
     lr_schedule : {"cosine", "constant"}, default="cosine"
         "cosine" rises over the first tenth of the steps and then falls to zero.
+    weight_decay : float, default=0.0
+        Share of each weight, times the learning rate, that a step takes away (AdamW); biases are left alone.
     early_stopping : bool, default=False
         Whether to leave out rows, stop when their loss no longer falls, and restore the weights of the best epoch.
     validation_fraction : float, default=0.1
@@ -320,6 +89,18 @@ class AutoencoderTransformer(_BaseAutoencoder):
         By how many nats a loss has to be better.
     device : str, default="auto"
         "cpu", "cuda" or "cuda:<number>"; "auto" takes CUDA where PyTorch finds it.
+    precision : {"float32", "bf16"}, default="float32"
+        Of the layers in training: "bf16" runs the products in bfloat16, for hardware that is faster at them. Weights,
+        losses and everything after training stay float32.
+    warm_start : bool, default=False
+        Whether `fit` starts from the weights of the former fit, and keeps its centre and scale of the columns.
+    checkpoint : str, PathLike or None, default=None
+        File that holds the state of the training, replaced after each epoch. A `fit` that finds it goes on from there,
+        to the same bits as if it had not been stopped; it refuses the file of another fit. Numbers only, no pickle.
+        The state of `callbacks` is not a part of it.
+    callbacks : list of skorch callbacks or None, default=None
+        Called as skorch calls them; its `EarlyStopping` ends the training early. For scikit-learn's callbacks use
+        `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
         1 prints a line an epoch.
     random_state : int, RandomState instance or None, default=None
@@ -406,12 +187,17 @@ class AutoencoderTransformer(_BaseAutoencoder):
         max_epochs: int | Literal["auto"] = "auto",
         batch_size: int | Literal["auto"] = "auto",
         lr: float = 5e-3,
-        lr_schedule: str = "cosine",
+        lr_schedule: Literal["cosine", "constant"] = "cosine",
+        weight_decay: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         tol: float = 1e-4,
         device: str = "auto",
+        precision: Literal["float32", "bf16"] = "float32",
+        warm_start: bool = False,
+        checkpoint: str | PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -430,11 +216,16 @@ class AutoencoderTransformer(_BaseAutoencoder):
             batch_size=batch_size,
             lr=lr,
             lr_schedule=lr_schedule,
+            weight_decay=weight_decay,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
             device=device,
+            precision=precision,
+            warm_start=warm_start,
+            checkpoint=checkpoint,
+            callbacks=callbacks,
             verbose=verbose,
             random_state=random_state,
         )
@@ -458,14 +249,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _fit(self, X: NDArray) -> None:
-        super()._fit(X)
-        self._fit_latent_density(X)
-        self.noise_variance_ = self.module_.likelihood.noise_variance
-
-    def _fit_latent_density(self, X: NDArray) -> None:
+    def _learn_of_codes(self, X: NDArray) -> None:
         """Moments of the codes and of the residual, such that a linear decoder gives probabilistic PCA."""
-        X = some_rows(X).astype(np.float64)
+        X = X.astype(np.float64)
         n_samples, n_features = X.shape
         nz, likelihood = self.n_components_, self.module_.likelihood
         n_rows = max(1, self._CHUNK_SIZE // (n_features * nz))
@@ -491,7 +277,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
         def moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
             z, covariance = gauss_newton_codes(module, x)
-            squares = (module.likelihood.mean(module.decoder(z)) - x).square()
+            squares = (module.likelihood.mean(module.decode(z)) - x).square()
             return torch.cat([z, covariance.flatten(1), squares], dim=1)
 
         return self._infer(moments, X)
@@ -510,32 +296,3 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
-
-
-def some_rows(X: NDArray) -> NDArray:
-    """At most `MAX_ROWS_AFTER_TRAINING` rows, evenly spaced."""
-    return X[:: -(-len(X) // MAX_ROWS_AFTER_TRAINING)]
-
-
-def _float64_twin(module: Autoencoder) -> Autoencoder:
-    state = [(tensor.data_ptr(), tensor._version) for tensor in module.state_dict().values()]
-    known, twin = _float64_twins.get(module, (None, module))
-    if known != state:
-        twin = deepcopy(module).double()
-        _float64_twins[module] = state, twin
-    return twin
-
-
-def _resolve_device(device: str) -> str:
-    """The device to train on; "auto" takes CUDA where there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = None
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
-    return device

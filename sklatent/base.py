@@ -49,9 +49,10 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         with _all_or_nothing(self):
             # A refit starts clean: no attribute of the former fit survives beside those of the new one.
-            for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("__")]:
-                delattr(self, name)
-            self._fit(validate_data(self, X, dtype=FLOAT_DTYPES))
+            if not getattr(self, "warm_start", False):
+                for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("__")]:
+                    delattr(self, name)
+            self._fit(self._validate_training_rows(X))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray:
@@ -161,6 +162,9 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _check_scorable(self, X: NDArray) -> None:
         """Raise ValueError where p(x) is not defined."""
 
+    def _validate_training_rows(self, X: ArrayLike) -> NDArray:
+        return validate_data(self, X, dtype=FLOAT_DTYPES)
+
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
 
@@ -215,11 +219,15 @@ def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:
 
 @contextmanager
 def _all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
-    """Put back the attributes of an estimator when the block raises, Ctrl-C included."""
+    """Put back the attributes of an estimator when the block raises, Ctrl-C included.
+
+    Except what scikit-learn's callbacks want for their teardown, which comes after.
+    """
     before = dict(vars(estimator))
     try:
         yield
     except BaseException:
+        callbacks = {name: value for name, value in vars(estimator).items() if name.startswith(("_callback", "_skl_"))}
         vars(estimator).clear()
-        vars(estimator).update(before)
+        vars(estimator).update(before | callbacks)
         raise

@@ -48,16 +48,26 @@ class Standardizer(nn.Module):
 
     loc: Tensor
     scale: Tensor
+    loc32: Tensor
+    scale32: Tensor
 
     def __init__(self, loc: Tensor, scale: float, variances: Tensor):
         super().__init__()
         self.register_buffer("loc", loc)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
+        # Cast once, and not in each step of the training.
+        self.register_buffer("loc32", self.loc.float())
+        self.register_buffer("scale32", self.scale.float())
         self.variances = variances
 
-    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(x - loc) / scale in the precision of x, then cast: float64 rows keep the digits that an offset costs."""
-        return ((x - self.loc.to(x.dtype)) / self.scale.to(x.dtype)).to(dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        """(x - loc) / scale in the precision of x, so that float64 rows keep the digits that an offset costs.
+
+        The result is in the precision of the module that this one is a part of.
+        """
+        if x.dtype == torch.float32:
+            return (x - self.loc32) / self.scale32
+        return ((x - self.loc) / self.scale).to(self.loc32.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Back to the units of the data, in the precision of x."""
@@ -120,6 +130,7 @@ class Gaussian(Likelihood):
     """
 
     support = "reals"
+    log_unit: Tensor
 
     def __init__(self, standardizer: Standardizer, link: str = "identity", diagonal: bool = False):
         super().__init__()
@@ -130,6 +141,8 @@ class Gaussian(Likelihood):
         variances = standardizer.variances / standardizer.scale**2
         variances = variances if diagonal else variances.mean(0, keepdim=True)
         self.log_variance = nn.Parameter(variances.clamp(min=MIN_VARIANCE).log().float())
+        # ln 2 pi and the Jacobian of the standardizer.
+        self.register_buffer("log_unit", 2 * standardizer.scale.log() + math.log(2 * math.pi))
 
     @property
     def noise_variance(self) -> float | NDArray[np.float64]:  # type: ignore[override]
@@ -147,14 +160,17 @@ class Gaussian(Likelihood):
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log density of each row of x, with respect to Lebesgue measure in the units of X."""
         log_variance = self._log_variance()
-        squares = (self.standardizer(x, eta.dtype) - self._mean(eta)).square() / log_variance.exp()
-        constants = log_variance + 2 * self.standardizer.scale.log().to(eta.dtype) + math.log(2 * math.pi)
-        return -0.5 * (squares.sum(-1) + constants.expand(x.shape[-1]).sum())
+        squares = (self.standardizer(x) - self._mean(eta)).square()
+        precision = (-log_variance).exp()
+        one = len(log_variance) == 1  # then the squares are weighted by it when they have been added
+        distance = squares.sum(-1) * precision if one else (squares * precision).sum(-1)
+        constants = (log_variance + self.log_unit).sum() * (x.shape[-1] / len(log_variance))
+        return -0.5 * (distance + constants)
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
         """Derivative of `log_prob` by eta, (n, d)."""
         mean = self._mean(eta)
-        return self._slope(mean) * (self.standardizer(x, eta.dtype) - mean) / self._log_variance().exp()
+        return self._slope(mean) * (self.standardizer(x) - mean) / self._log_variance().exp()
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d)."""

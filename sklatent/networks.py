@@ -68,7 +68,7 @@ class Autoencoder(nn.Module):
     ):
         super().__init__()
         self.encoder = encoder
-        self.decoder = nn.Sequential(decoder, nn.Flatten(), Offset(likelihood.start(standardizer.loc).float()))
+        self.decoder = _starting_at(likelihood.start(standardizer.loc).float(), decoder)
         self.standardizer = standardizer
         self.likelihood = likelihood
         self.prior = prior
@@ -80,13 +80,17 @@ class Autoencoder(nn.Module):
         """Codes (n, nz) of rows (n, n_features)."""
         return self.read(self.inputs(x, noise))
 
+    def decode(self, z: Tensor) -> Tensor:
+        """What the likelihood reads, (n, n_features), for codes (n, nz)."""
+        return self.decoder(z).flatten(1).to(z.dtype)
+
     def forward(self, x: Tensor, eps: Tensor) -> Terms:
         """Parts of the loss of each row, with the draws eps (n, n_noise)."""
         return reconstruction_terms(self, x, self._corruption(eps))
 
     def loss(self, terms: Terms) -> Tensor:
         """Mean loss of the rows, in nats."""
-        return terms.reconstruction.mean()
+        return -terms.log_prob.mean()
 
     def prior_density(self) -> Any:
         """p(z), with `log_prob` and `sample`."""
@@ -94,12 +98,13 @@ class Autoencoder(nn.Module):
 
     def inputs(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """What the encoder sees of rows (n, n_features): standardized, and corrupted where there is noise."""
-        h = self.standardizer(x, next(self.parameters()).dtype)
+        h = self.standardizer(x)
         return h if noise is None or self.corrupt is None else self.corrupt(h, noise)
 
     def read(self, h: Tensor) -> Tensor:
         """The encoder's output (n, n_code) for its inputs (n, n_features)."""
-        return self.encoder(h.reshape(-1, *self.input_shape))
+        h = h if len(self.input_shape) == 1 else h.unflatten(1, self.input_shape)
+        return self.encoder(h).to(self.standardizer.loc32.dtype)  # autocast may have left another precision
 
     def _corruption(self, eps: Tensor) -> Tensor | None:
         """The draws for the corruption of the inputs, which come last; none outside training."""
@@ -142,13 +147,13 @@ class VariationalAutoencoder(Autoencoder):
         return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
 
     def loss(self, terms: Terms) -> Tensor:
-        """Mean of reconstruction + beta * KL over the rows, in nats."""
+        """Mean of beta * KL - ln p(x | z) over the rows, in nats."""
         beta = self.beta * self.kl_weight if self.training else self.beta
-        return (terms.reconstruction + beta * terms.kl).mean()
+        return -torch.sub(terms.log_prob, terms.kl, alpha=beta).mean()
 
 
 class Offset(nn.Module):
-    """Add a constant row."""
+    """Flatten the rows and add a constant one."""
 
     constant: Tensor
 
@@ -157,8 +162,8 @@ class Offset(nn.Module):
         self.register_buffer("constant", constant)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows plus the constant, shape of x."""
-        return x + self.constant
+        """Rows (n, n_features)."""
+        return x.flatten(1) + self.constant
 
 
 class Scale(nn.Module):
@@ -220,9 +225,9 @@ def _mlp(
 ) -> tuple[nn.Module, nn.Module]:
     n_features = math.prod(input_shape)
     sizes = [n_features, *(_mlp_widths(n_features) if hidden_sizes is None else hidden_sizes)]
-    encoder = nn.Sequential(
-        nn.Flatten(), Scale(min(1.0, 8 / math.sqrt(n_features))), *_dense([*sizes, n_code], activation)
-    )
+    flatten = [nn.Flatten()] if len(input_shape) > 1 else []
+    shrink = [Scale(8 / math.sqrt(n_features))] if n_features > 64 else []
+    encoder = nn.Sequential(*flatten, *shrink, *_dense([*sizes, n_code], activation))
     return encoder, nn.Sequential(*_dense([nz, *reversed(sizes)], activation))
 
 
@@ -287,6 +292,16 @@ def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, in
     n_rows, n_columns = -(-height // multiple), -(-width // multiple)
     rows, columns = n_rows * multiple - height, n_columns * multiple - width
     return (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), (n_rows, n_columns)
+
+
+def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Sequential:
+    """The decoder plus a constant row, which the bias of its last layer takes up where it has one."""
+    layers = list(decoder) if isinstance(decoder, nn.Sequential) else [decoder]
+    if isinstance(layers[-1], nn.Linear) and layers[-1].bias is not None:
+        with torch.no_grad():
+            layers[-1].bias += constant
+        return nn.Sequential(*layers)
+    return nn.Sequential(*layers, Offset(constant))
 
 
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:

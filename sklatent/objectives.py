@@ -22,26 +22,26 @@ STEP_SIZES = (0.0, 0.1, 0.3, 1.0)
 
 
 class Terms(NamedTuple):
-    """The two parts of an objective, each of shape (n,), in nats: the loss of a row is their weighted sum."""
+    """The two parts of an objective, each of shape (n,), in nats: a row gains the first and pays for the second."""
 
-    reconstruction: Tensor
-    """Minus ln p(x | z)."""
+    log_prob: Tensor
+    """ln p(x | z)."""
     kl: Tensor
     """KL divergence of q(z | x) from p(z); zeros for a model without a posterior."""
 
 
 def reconstruction_terms(model: Any, x: Tensor, noise: Tensor | None = None) -> Terms:
-    """Minus ln p(x | z) at the one code z that the encoder of an autoencoder gives.
+    """Density ln p(x | z) at the one code z that the encoder of an autoencoder gives.
 
     Parameters
     ----------
-    model : module with `encode`, `decoder` and `likelihood`
+    model : module with `encode`, `decode` and `likelihood`
     x : Tensor of shape (n, n_features)
     noise : Tensor of shape (n, n_features) or None
         Draws from N(0, 1) with which the encoder's input, and not the target, is corrupted.
     """
-    log_prob = model.likelihood.log_prob(x, model.decoder(model.encode(x, noise)))
-    return Terms(-log_prob, torch.zeros_like(log_prob))
+    log_prob = model.likelihood.log_prob(x, model.decode(model.encode(x, noise)))
+    return Terms(log_prob, torch.zeros_like(log_prob))
 
 
 def elbo_terms(model: Any, x: Tensor, eps: Tensor, noise: Tensor | None = None) -> Terms:
@@ -51,7 +51,7 @@ def elbo_terms(model: Any, x: Tensor, eps: Tensor, noise: Tensor | None = None) 
 
     Parameters
     ----------
-    model : module with `posterior`, `decoder`, `likelihood` and `prior_density`
+    model : module with `posterior`, `decode`, `likelihood` and `prior_density`
     x : Tensor of shape (n, n_features)
     eps : Tensor of shape (n, nz)
         Draws from N(0, I).
@@ -63,8 +63,8 @@ def elbo_terms(model: Any, x: Tensor, eps: Tensor, noise: Tensor | None = None) 
     Chaudhury (2024), 14.7.6; Kingma & Welling (2014), eq. 10.
     """
     q = model.posterior(x, noise)
-    log_prob = model.likelihood.log_prob(x, model.decoder(q.sample(eps)))
-    return Terms(-log_prob, model.prior_density().kl(q, eps))
+    log_prob = model.likelihood.log_prob(x, model.decode(q.sample(eps)))
+    return Terms(log_prob, model.prior_density().kl(q, eps))
 
 
 def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
     Parameters
     ----------
-    model : module with `posterior`, `decoder`, `likelihood` and `prior_density`
+    model : module with `posterior`, `decode`, `likelihood` and `prior_density`
     x : Tensor of shape (n, n_features)
     eps : Tensor of shape (n_draws, n, nz)
         Draws from N(0, I).
@@ -90,7 +90,7 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     """
     q = model.posterior(x)
     z = q.sample(eps)  # (n_draws, n, nz)
-    eta = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (n_draws, n, n_features)
+    eta = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (n_draws, n, n_features)
     log_weights = model.likelihood.log_prob(x, eta) + model.prior_density().log_prob(z) - q.log_prob_of(eps)
     return torch.logsumexp(log_weights, dim=0) - math.log(len(eps))
 
@@ -111,7 +111,7 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    model : module with `encode`, `decoder`, `likelihood` and a normal `prior`
+    model : module with `encode`, `decode`, `likelihood` and a normal `prior`
     x : Tensor of shape (n, n_features)
 
     Returns
@@ -125,7 +125,7 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
     """
 
     def log_joint(z: Tensor) -> Tensor:
-        return model.likelihood.log_prob(x, model.decoder(z)) + model.prior.log_prob(z)
+        return model.likelihood.log_prob(x, model.decode(z)) + model.prior.log_prob(z)
 
     z = model.encode(x)
     for _ in range(LAPLACE_STEPS):
@@ -145,7 +145,7 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    model : module with `encode`, `decoder` and `likelihood`
+    model : module with `encode`, `decode` and `likelihood`
     x : Tensor of shape (n, n_features)
 
     Returns
@@ -159,7 +159,7 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
     covariance = (vectors / values[:, None, :]) @ vectors.mT
     step = (covariance @ gradient[..., None])[..., 0]
-    return _climb(lambda z: model.likelihood.log_prob(x, model.decoder(z)), z, step).double(), covariance
+    return _climb(lambda z: model.likelihood.log_prob(x, model.decode(z)), z, step).double(), covariance
 
 
 def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _joint_curvature(model: Any, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pull_back(model: Any, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient (n, nz) and information (n, nz, nz) of ln p(x | z) about z, in float64."""
-    eta, jacobian = _linearize(model.decoder, z)
+    eta, jacobian = _linearize(model.decode, z)
     gradient = torch.einsum("nd,ndz->nz", model.likelihood.gradient(x, eta), jacobian)
     # J' C J a column at a time: the product of each row's matrices at once rounds by their place in the batch.
     weights = model.likelihood.information(eta)

@@ -24,8 +24,8 @@ class NormalPosterior:
         raise NotImplementedError
 
     @property
-    def log_det(self) -> Tensor:
-        """Log determinant of the covariance, (...)."""
+    def log_pivots(self) -> Tensor:
+        """What the log determinant of the covariance is the sum of, (..., nz)."""
         raise NotImplementedError
 
     def whiten(self, z: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class NormalPosterior:
 
     def log_prob_of(self, eps: Tensor) -> Tensor:
         """Log density of the codes that `sample` makes of eps (..., nz): nats, shape (...)."""
-        return -0.5 * (eps.square().sum(-1) + eps.shape[-1] * math.log(2 * math.pi) + self.log_det)
+        return -0.5 * (eps.square().sum(-1) + eps.shape[-1] * math.log(2 * math.pi) + self.log_pivots.sum(-1))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of codes z (..., nz): nats, shape (...)."""
@@ -49,7 +49,7 @@ class NormalPosterior:
         ----------
         Chaudhury (2024), "Math and Architectures of Deep Learning", eq. 14.1 with a standard normal.
         """
-        return 0.5 * ((self.variances + self.mu.square() - 1).sum(-1) - self.log_det)
+        return 0.5 * (self.variances + self.mu.square() - 1 - self.log_pivots).sum(-1)
 
 
 class _Diagonal(NamedTuple):
@@ -76,9 +76,9 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
         return self.log_var.exp()
 
     @property
-    def log_det(self) -> Tensor:
-        """Log determinant of the covariance, (...)."""
-        return self.log_var.sum(-1)
+    def log_pivots(self) -> Tensor:
+        """What the log determinant of the covariance is the sum of, (..., nz)."""
+        return self.log_var
 
     def sample(self, eps: Tensor) -> Tensor:
         """Codes as a differentiable function of draws eps from N(0, I): the reparameterization of listing 14.5."""
@@ -117,9 +117,9 @@ class FullNormal(_Full, NormalPosterior):
         return self.factor.square().sum(-1)
 
     @property
-    def log_det(self) -> Tensor:
-        """Log determinant of the covariance, (...)."""
-        return 2 * self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    def log_pivots(self) -> Tensor:
+        """What the log determinant of the covariance is the sum of, (..., nz)."""
+        return 2 * self.factor.diagonal(dim1=-2, dim2=-1).log()
 
     def sample(self, eps: Tensor) -> Tensor:
         """Codes as a differentiable function of draws eps from N(0, I)."""

@@ -1,28 +1,30 @@
 """The training loop: skorch's, with rows gathered on the device and losses read once an epoch."""
 
-__all__ = ["LatentNet"]
+__all__ = ["AnnealedTraining", "EarlyStop", "EarlyStoppingAfterWarmup", "LatentNet"]
 
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, LRScheduler, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.helper import predefined_split
+from skorch.history import History
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from sklatent.batches import Batches, Rows
+from sklatent.batches import Batches, Draws
 from sklatent.objectives import Terms
+
+# What a step runs in: float32, or the layers in bfloat16 where autocast finds them safe.
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
 
 class LatentNet(NeuralNet):
     """Train a module whose forward gives the `Terms` of each row.
 
-    The order of the rows and the noise come from generators of the net's own, an epoch at a time, so that training
+    The order of the rows and the noise come from generators of the net's own, many at a time, so that training
     neither reads nor moves PyTorch's global one. The history holds, for each epoch, the mean over the rows of the
     loss, of its reconstruction and of its KL part, as `train_loss`, `train_reconstruction`, `train_kl`, and the same
     for `valid_`.
@@ -33,27 +35,45 @@ class LatentNet(NeuralNet):
         Called with rows (n, n_features) and noise (n, module.n_noise); `module.loss` turns its `Terms` into a scalar.
     seeds : tuple of int
         For the order of the rows, the noise in training, and the noise in validation.
+    weight_decay : float, default=0.0
+        Share of each weight that a step takes away, times the learning rate; matrices and kernels only.
+    precision : {"float32", "bf16"}, default="float32"
     lr, max_epochs, batch_size, device, verbose, callbacks
         As for :class:`skorch.NeuralNet`.
+
+    Attributes
+    ----------
+    step_ : int
+        Steps of the optimizer so far.
     """
 
-    def __init__(self, module: nn.Module, *, seeds: tuple[int, int, int], device: str = "cpu", **kwargs: Any):
-        order, self.noise, _ = (torch.Generator(device).manual_seed(seed) for seed in seeds)
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        seeds: tuple[int, int, int],
+        weight_decay: float = 0.0,
+        precision: str = "float32",
+        device: str = "cpu",
+        **kwargs: Any,
+    ):
+        self.order, self.noise, _ = (torch.Generator(device).manual_seed(seed) for seed in seeds)
         self.seeds = seeds
+        self.weight_decay = weight_decay
+        self.precision = precision
         super().__init__(
             module,
             criterion=nn.Identity,  # the module has its own loss
-            optimizer=torch.optim.Adam,
-            optimizer__fused=True,
+            optimizer=torch.optim.AdamW,
             iterator_train=Batches,
-            iterator_train__generator=order,
+            iterator_train__generator=self.order,
             iterator_valid=Batches,
             device=device,
             **kwargs,
         )
 
-    def train(self, rows: Rows, valid: Rows | None = None) -> "LatentNet":
-        """Train on `rows`; unlike skorch's `fit`, Ctrl-C raises.
+    def train(self, rows: Any, valid: Any = None, state: dict[str, Any] | None = None) -> "LatentNet":
+        """Train on `Rows` or `MappedRows`, from a former state if there is one; unlike skorch's `fit`, Ctrl-C raises.
 
         Raises
         ------
@@ -62,10 +82,51 @@ class LatentNet(NeuralNet):
         """
         self.set_params(train_split=None if valid is None else predefined_split(valid))
         self.initialize()
-        self.notify("on_train_begin", X=rows, y=None)
+        self.step_ = 0
+        self.load_state(state or {})
+        self.notify("on_train_begin", X=rows, y=None)  # where a checkpoint puts back what it holds
         with suppress(EarlyStop):
-            self.fit_loop(rows)
+            self.fit_loop(rows, epochs=self.max_epochs - len(self.history))
         self.notify("on_train_end", X=rows, y=None)
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on: tensors, numbers and the history."""
+        return {
+            "module": self.module_.state_dict(),
+            "optimizer": self.optimizer_.state_dict()["state"],
+            "generators": {"order": self.order.get_state(), "noise": self.noise.get_state()},
+            "step": self.step_,
+            "history": list(self.history),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, or from those of its entries that are there."""
+        if "module" in state:
+            self.module_.load_state_dict(state["module"])
+        if "optimizer" in state:
+            moments = {int(number): moment for number, moment in state["optimizer"].items()}
+            groups = self.optimizer_.state_dict()["param_groups"]
+            self.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+        for name, value in state.get("generators", {}).items():
+            {"order": self.order, "noise": self.noise}[name].set_state(value)
+        self.step_ = state.get("step", self.step_)
+        if "history" in state:
+            self.history_ = History(state["history"])
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "LatentNet":
+        """Fused AdamW; only matrices decay, and the variance of the likelihood learns ten times faster.
+
+        That one number has as far to go as a weight has, and no network to help it.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.module_.named_parameters():
+            lr = 10 * self.lr if name == "likelihood.log_variance" else self.lr
+            decay = 0.0 if parameter.ndim < 2 or name.startswith("prior.") else self.weight_decay
+            groups.setdefault((lr, decay), []).append(parameter)
+        self.optimizer_ = torch.optim.AdamW(
+            [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()], fused=True
+        )
         return self
 
     @property
@@ -75,26 +136,42 @@ class LatentNet(NeuralNet):
         log = [("print_log", PrintLog())] if self.verbose else []
         return [("epoch_timer", EpochTimer()), *log]
 
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the callbacks. skorch's early stopping raises what Ctrl-C does; here `EarlyStop` tells them apart."""
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt:
+            stops = [callback for _, callback in self.callbacks_ if isinstance(callback, EarlyStopping)]
+            if not any(callback.misses_ >= callback.patience for callback in stops):
+                raise
+            raise EarlyStop from None
+
     def run_single_epoch(
         self, iterator: Batches | None, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
     ) -> None:
-        """One pass over the rows; sums stay on the device and are read at its end."""
+        """One pass over the rows; nothing is read from the device before its end."""
         if iterator is None:
             return
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
-        sizes = iterator.sizes()
-        eps = torch.randn((sum(sizes), self.module_.n_noise), generator=noise, device=self.device)
-        totals = torch.zeros(3, device=self.device)
-        for batch in zip(iterator, eps.split(sizes), strict=True):
+        draws = Draws(self.module_.n_noise, noise, len(iterator.rows))
+        steps = []
+        for x in iterator:
+            batch = (x, draws.take(len(x)))
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            totals += step["totals"]
+            steps.append((step["loss"].detach(), *step["terms"]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        for name, total in zip(("loss", "reconstruction", "kl"), totals.tolist(), strict=True):
-            self.history.record(f"{prefix}_{name}", total / sum(sizes))
-        if not math.isfinite(self.history[-1, f"{prefix}_loss"]):
+        for name, value in _means(steps).items():
+            self.history.record(f"{prefix}_{name}", value)
+        self._check_finite(self.history[-1, f"{prefix}_loss"])
+
+    def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        """Leave out skorch's record of each batch."""
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
             raise FloatingPointError(
-                f"The loss became {self.history[-1, f'{prefix}_loss']} in epoch {len(self.history)} with lr={self.lr}. "
+                f"The loss became {loss} in epoch {len(self.history)} with lr={self.lr}. "
                 "Try a smaller lr, or rescale columns with extreme values."
             )
 
@@ -102,10 +179,13 @@ class LatentNet(NeuralNet):
         """One step of the optimizer."""
         # Batch norm has no variance to take from one row, so it uses its running statistics there.
         self._set_training(len(batch[0]) > 1)
-        self.optimizer_.zero_grad()
+        for group in self.optimizer_.param_groups:  # as zero_grad does, without its record for the profiler
+            for parameter in group["params"]:
+                parameter.grad = None
         step = self._evaluate(batch)
         step["loss"].backward()
         self.optimizer_.step()
+        self.step_ += 1
         return step
 
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
@@ -119,18 +199,59 @@ class LatentNet(NeuralNet):
             self.module_.train(training)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        terms: Terms = self.module_(*batch)
-        loss = self.module_.loss(terms)
-        totals = torch.stack([loss * len(batch[0]), terms.reconstruction.sum(), terms.kl.sum()]).detach()
-        return {"loss": loss, "totals": totals}
+        dtype = PRECISIONS[self.precision]
+        with nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype):
+            terms: Terms = self.module_(*batch)
+            loss = self.module_.loss(terms)
+        return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
 
 
-def lr_scheduler(schedule: str, n_steps: int) -> list[tuple[str, LRScheduler]]:
-    """The callback, if any, that changes the learning rate at each of `n_steps` steps."""
-    if schedule == "constant":
-        return []
-    factor = partial(SCHEDULES[schedule], n_steps=n_steps)
-    return [("lr_schedule", LRScheduler(LambdaLR, lr_lambda=factor, step_every="batch", event_name=None))]
+class AnnealedTraining(Callback):
+    """Learning rate and weight of the KL divergence, as functions of the share of the steps that are done.
+
+    Parameters
+    ----------
+    n_steps : int
+        Steps of the whole training.
+    schedule : {"constant", "cosine"}
+    kl_warmup : float
+        Share of the steps over which the weight of the KL divergence rises from 0 to 1.
+    """
+
+    def __init__(self, n_steps: int, schedule: str = "constant", kl_warmup: float = 0.0):
+        self.n_steps = n_steps
+        self.schedule = schedule
+        self.kl_warmup = kl_warmup
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Note the learning rates to change."""
+        self.lrs_ = [group["lr"] for group in net.optimizer_.param_groups]
+
+    def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        """Set the rate and the weight of the step to come."""
+        if not training:
+            return
+        factor = SCHEDULES[self.schedule](net.step_, self.n_steps)
+        for group, lr in zip(net.optimizer_.param_groups, self.lrs_, strict=True):
+            group["lr"] = lr * factor
+        n_warmup = math.ceil(self.kl_warmup * self.n_steps)
+        net.module_.kl_weight = min(net.step_ / n_warmup, 1.0) if n_warmup else 1.0
+
+
+def _means(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
+    """Means over the rows of an epoch, from the loss of each batch and the `Terms` of its rows."""
+    losses, log_prob, kl = zip(*steps, strict=True)
+    sizes = torch.tensor([len(batch) for batch in kl], dtype=torch.float64, device=kl[0].device)
+    sums = {
+        "loss": (torch.stack(losses) * sizes).sum(),
+        "reconstruction": -torch.cat(log_prob).sum(dtype=torch.float64),
+        "kl": torch.cat(kl).sum(dtype=torch.float64),
+    }
+    return {name: value.item() / sizes.sum().item() for name, value in sums.items()}
+
+
+def _constant(step: int, n_steps: int) -> float:
+    return 1.0
 
 
 def _cosine(step: int, n_steps: int) -> float:
@@ -139,45 +260,17 @@ def _cosine(step: int, n_steps: int) -> float:
     return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * min(step / n_steps, 1.0)))
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {"cosine": _cosine}
-
-
-class KLWarmup(Callback):
-    """Raise the weight of the KL divergence from 0 to 1 over the first steps.
-
-    Parameters
-    ----------
-    n_steps : int
-        Steps until the weight is 1.
-    """
-
-    def __init__(self, n_steps: int):
-        self.n_steps = n_steps
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Begin at no weight."""
-        self.step_ = 0
-
-    def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        """Set the weight of the step to come."""
-        if training:
-            net.module_.kl_weight = min(self.step_ / self.n_steps, 1.0)
-            self.step_ += 1
+SCHEDULES: dict[str, Callable[[int, int], float]] = {"constant": _constant, "cosine": _cosine}
 
 
 class EarlyStop(Exception):
-    """Training ended since the validation loss stopped improving."""
+    """Training ended before its last epoch, since a callback said so."""
 
 
-class StopEarly(EarlyStopping):
-    """skorch's early stopping, told apart from Ctrl-C: skorch raises KeyboardInterrupt for both."""
+class EarlyStoppingAfterWarmup(EarlyStopping):
+    """skorch's early stopping, for losses whose KL weight is 1: in a warm-up the loss rises with the weight."""
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        if getattr(net.module_, "kl_weight", 1) < 1:  # in a warm-up the loss rises with the weight of the divergence
-            return
-        try:
+        """Compare the loss with the best, unless it is that of a warm-up."""
+        if getattr(net.module_, "kl_weight", 1) == 1:
             super().on_epoch_end(net, **kwargs)
-        except KeyboardInterrupt:
-            if self.misses_ < self.patience:
-                raise
-            raise EarlyStop from None

@@ -3,10 +3,10 @@
 __all__ = ["VAETransformer"]
 
 import hashlib
-import math
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sklatent.autoencoder import _BaseAutoencoder, some_rows
 from sklatent.likelihoods import Standardizer
 from sklatent.networks import Autoencoder, Backbone, VariationalAutoencoder
+from sklatent.neural import _BaseAutoencoder, some_rows
 from sklatent.objectives import importance_bound
 from sklatent.posteriors import POSTERIORS
 from sklatent.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
-from sklatent.training import KLWarmup
 
 # Variance of a posterior mean over the rows above which its dimension counts as used (Burda et al. 2016, section 5.1).
 MIN_ACTIVITY = 0.01
@@ -88,6 +87,8 @@ class VAETransformer(_BaseAutoencoder):
         Largest learning rate of Adam.
     lr_schedule : {"cosine", "constant"}, default="cosine"
         "cosine" rises over the first tenth of the steps and then falls to zero.
+    weight_decay : float, default=0.0
+        Share of each weight, times the learning rate, that a step takes away (AdamW); biases are left alone.
     early_stopping : bool, default=False
         Whether to leave out rows, stop when their loss no longer falls, and restore the weights of the best epoch.
     validation_fraction : float, default=0.1
@@ -98,6 +99,18 @@ class VAETransformer(_BaseAutoencoder):
         By how many nats a loss has to be better.
     device : str, default="auto"
         "cpu", "cuda" or "cuda:<number>"; "auto" takes CUDA where PyTorch finds it.
+    precision : {"float32", "bf16"}, default="float32"
+        Of the layers in training: "bf16" runs the products in bfloat16, for hardware that is faster at them. Weights,
+        losses and everything after training stay float32.
+    warm_start : bool, default=False
+        Whether `fit` starts from the weights of the former fit, and keeps its centre and scale of the columns.
+    checkpoint : str, PathLike or None, default=None
+        File that holds the state of the training, replaced after each epoch. A `fit` that finds it goes on from there,
+        to the same bits as if it had not been stopped; it refuses the file of another fit. Numbers only, no pickle.
+        The state of `callbacks` is not a part of it.
+    callbacks : list of skorch callbacks or None, default=None
+        Called as skorch calls them; its `EarlyStopping` ends the training early. For scikit-learn's callbacks use
+        `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
         1 prints a line an epoch.
     random_state : int, RandomState instance or None, default=None
@@ -202,12 +215,17 @@ class VAETransformer(_BaseAutoencoder):
         max_epochs: int | Literal["auto"] = "auto",
         batch_size: int | Literal["auto"] = "auto",
         lr: float = 5e-3,
-        lr_schedule: str = "cosine",
+        lr_schedule: Literal["cosine", "constant"] = "cosine",
+        weight_decay: float = 0.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         tol: float = 1e-4,
         device: str = "auto",
+        precision: Literal["float32", "bf16"] = "float32",
+        warm_start: bool = False,
+        checkpoint: str | PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -231,11 +249,16 @@ class VAETransformer(_BaseAutoencoder):
             batch_size=batch_size,
             lr=lr,
             lr_schedule=lr_schedule,
+            weight_decay=weight_decay,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
             device=device,
+            precision=precision,
+            warm_start=warm_start,
+            checkpoint=checkpoint,
+            callbacks=callbacks,
             verbose=verbose,
             random_state=random_state,
         )
@@ -256,14 +279,8 @@ class VAETransformer(_BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _fit(self, X: NDArray) -> None:
-        super()._fit(X)
-        self.noise_variance_ = self.module_.likelihood.noise_variance
-        self._diagnose(X)
-
-    def _diagnose(self, X: NDArray) -> None:
+    def _learn_of_codes(self, X: NDArray) -> None:
         """Divergence and activity of each dimension, and a warning where none is used."""
-        X = some_rows(X)
         eps = np.random.default_rng(self._draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
         kl, mu = np.split(self._by_chunks(self._kl_and_mean, np.hstack([X, eps])), [self.nz], axis=1)
         self.kl_per_dimension_ = kl.mean(axis=0, dtype=np.float64)
@@ -322,13 +339,10 @@ class VAETransformer(_BaseAutoencoder):
             means = rng.standard_normal((self.n_prior_components, self.nz), dtype=np.float32)
             return GaussianMixturePrior(torch.from_numpy(means))
         if self.prior == "vamp":
-            rows = X[rng.integers(len(X), size=self.n_prior_components)]
-            return VampPrior(standardizer(torch.from_numpy(rows), torch.float32))
+            rows = some_rows(X)
+            rows = rows[rng.integers(len(rows), size=self.n_prior_components)]
+            return VampPrior(standardizer(torch.from_numpy(rows)))
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
-
-    def _callbacks(self, n_steps: int) -> list:
-        warmup = [("kl_warmup", KLWarmup(math.ceil(self.kl_warmup * n_steps)))] if self.kl_warmup else []
-        return super()._callbacks(n_steps) + warmup

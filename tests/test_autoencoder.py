@@ -298,7 +298,7 @@ class TestAutoencoder:
         """Section 14.5.1: the same plane as PCA, though not the same axes."""
         X = rng.standard_normal((500, 6)) * [8, 6, 1, 1, 0.5, 0.5]
         model = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, lr=0.02, random_state=0).fit(X)
-        Q, _ = np.linalg.qr(model.module_.decoder[0][0].weight.detach().double().numpy())
+        Q, _ = np.linalg.qr(model.module_.decoder[0].weight.detach().double().numpy())
         cosines = np.linalg.svd(Q.T @ PCAReducer(2).fit(X).components_.T, compute_uv=False)
         assert np.rad2deg(np.arccos(cosines.min())) < 2
         best = -reconstruction_scorer(PCAReducer(2).fit(X), X)
@@ -314,12 +314,12 @@ class TestAutoencoder:
         basis = rng.standard_normal((2, 2))
         axes = basis @ PCAReducer(2).fit(X).components_
         with torch.no_grad():
-            decoder, encoder = model.module_.decoder[0][0], model.module_.encoder[-1]
+            decoder, encoder = model.module_.decoder[0], model.module_.encoder[-1]
             decoder.weight.copy_(torch.as_tensor(axes.T))
             decoder.bias.zero_()
             encoder.weight.copy_(torch.as_tensor(np.linalg.pinv(axes.T) * 1.1 + 0.05))
             encoder.bias.fill_(0.3)
-        model._fit_latent_density(X)
+        model._learn_of_codes(X)
         return model, X
 
     def test_linear_autoencoder_scores_as_probabilistic_pca(self, on_the_plane):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklatent.batches import Batches, Rows
+from sklatent.batches import Batches, Rows, batch_sizes
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from sklatent.batches import Batches, Rows
 )
 def test_sizes_merge_a_lone_last_row(n, batch_size, sizes):
     batches = Batches(Rows(np.arange(n * 2.0).reshape(n, 2)), batch_size)
-    assert batches.sizes() == sizes
+    assert batch_sizes(n, batch_size) == sizes
     assert [len(x) for x in batches] == sizes
 
 

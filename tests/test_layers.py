@@ -13,12 +13,18 @@ PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
     ["linalg", "likelihoods", "posteriors", "priors", "objectives", "batches"],
     ["networks"],
-    ["training"],
-    ["base", "pca", "autoencoder", "vae"],
+    ["training", "checkpoint"],
+    ["base", "pca", "neural", "autoencoder", "vae"],
     ["classification", "outliers", "metrics", "datasets"],
 ]
 # Within a layer only these may import one another.
-SIBLINGS = {"priors": {"posteriors"}, "pca": {"base"}, "autoencoder": {"base"}, "vae": {"base", "autoencoder"}}
+SIBLINGS = {
+    "priors": {"posteriors"},
+    "pca": {"base"},
+    "neural": {"base"},
+    "autoencoder": {"neural"},
+    "vae": {"neural"},
+}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 

@@ -1,0 +1,510 @@
+"""What the two network estimators share: parameters, training and inference."""
+
+__all__: list[str] = []
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import _fit_context
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+from skorch.callbacks import Callback
+from skorch.history import History
+
+from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, spawn_seeds
+from sklatent.batches import MappedRows, Rows, as_tensor, is_sliceable, row_blocks
+from sklatent.checkpoint import Checkpoint, fingerprint, load
+from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Standardizer
+from sklatent.linalg import mean_and_variance
+from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, build_backbone
+from sklatent.priors import Prior
+from sklatent.training import PRECISIONS, SCHEDULES, AnnealedTraining, EarlyStop, EarlyStoppingAfterWarmup, LatentNet
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's."""
+
+    def with_callbacks(method: Callable) -> Callable:
+        """Leave a method as it is."""
+        return method
+
+
+# What is learned of the codes after training is learned from at most so many of the rows.
+MAX_ROWS_AFTER_TRAINING = 10_000
+
+# Float64 twins of fitted modules, each with the state of the weights that it was made from: made when float64 rows
+# first come, dropped with the module. They are kept here and not on the estimator, which `transform` leaves as it is.
+_float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
+
+
+@dataclass
+class Training:
+    """What a fit trains, with what, and for how long."""
+
+    module: Autoencoder
+    seeds: dict[str, int]
+    train: Any
+    valid: Any
+    batch_size: int
+    max_epochs: int
+    device: str
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the optimizer."""
+        return self.max_epochs * math.ceil(len(self.train) / self.batch_size)
+
+
+class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
+    """Parameters, training and inference of a network with an encoder and a decoder."""
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "nz": [Interval(Integral, 1, None, closed="left")],
+        "backbone": [StrOptions(set(BACKBONES)), callable],
+        "hidden_sizes": [SequenceOf(Integral, 1, None, closed="left"), None],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "image_shape": [SequenceOf(Integral, 1, None, closed="left", length=3), None],
+        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "output_activation": [StrOptions({"sigmoid"}), None],
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "noise_kind": [StrOptions(set(CORRUPTIONS))],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_schedule": [StrOptions(set(SCHEDULES))],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "device": [str],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "warm_start": ["boolean"],
+        "checkpoint": [str, PathLike, None],
+        "callbacks": [list, tuple, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    module_: Autoencoder
+    _training_state: dict[str, Any] | None
+
+    def __init__(
+        self,
+        nz,
+        *,
+        backbone,
+        hidden_sizes,
+        activation,
+        image_shape,
+        likelihood,
+        output_activation,
+        noise,
+        noise_kind,
+        max_epochs,
+        batch_size,
+        lr,
+        lr_schedule,
+        weight_decay,
+        early_stopping,
+        validation_fraction,
+        n_iter_no_change,
+        tol,
+        device,
+        precision,
+        warm_start,
+        checkpoint,
+        callbacks,
+        verbose,
+        random_state,
+    ):
+        self.nz = nz
+        self.backbone = backbone
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.image_shape = image_shape
+        self.likelihood = likelihood
+        self.output_activation = output_activation
+        self.noise = noise
+        self.noise_kind = noise_kind
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.device = device
+        self.precision = precision
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    fit = with_callbacks(_BaseLatentModel.fit)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Any:
+        """Go once over the rows of X, from where the last call or `fit` left the network.
+
+        The first call learns the centre and the scale of the columns from its rows, so it should see a fair share of
+        them. The optimizer goes on from call to call, at a constant learning rate and the full weight of the KL
+        divergence; what `fit` learns of the codes after training is learned anew from the rows of each call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : Ignored
+            Present for scikit-learn's conventions.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. When `partial_fit` raises, the estimator is as it was before.
+        """
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        with _all_or_nothing(self):
+            rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=not hasattr(self, "module_"))
+            self._train_further(rows)
+        return self
+
+    def _fit(self, X: NDArray) -> None:
+        training = self._prepare(X, former=getattr(self, "module_", None))
+        self._training_state = None
+        early_stopping = self._early_stopping()
+        context = self._begin_reports(X, training)
+        callbacks = [
+            AnnealedTraining(training.n_steps, self.lr_schedule, getattr(self, "kl_warmup", 0.0)),
+            *(self.callbacks or []),
+            *([] if context is None else [_Report(self, context, X)]),
+            *early_stopping,
+            *self._checkpoint(X, training, *early_stopping),
+        ]
+        net = self._net(training, callbacks).train(training.train, training.valid)
+        self._finish(net.module_, net.history, X, training.seeds["draws"])
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes={})
+
+    def _train_further(self, X: NDArray) -> None:
+        """One epoch, with the optimizer and the generators of the call before."""
+        former = getattr(self, "module_", None)
+        history = getattr(self, "history_", [])
+        state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
+        training = self._prepare(X, former=former, max_epochs=len(history) + 1)
+        net = self._net(training, []).train(training.train, state=state)
+        self._finish(net.module_, net.history, X, getattr(self, "_draw_seed", training.seeds["draws"]))
+        self._training_state = {name: net.state()[name] for name in ("optimizer", "generators", "step")}
+
+    def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
+        """The network and its rows; with `former` its weights are those of that one."""
+        device = _resolve_device(self.device)
+        names = ("weights", "order", "noise", "valid_noise", "split", "draws")
+        seeds = dict(zip(names, spawn_seeds(self.random_state, len(names)), strict=True))
+        if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
+            seeds = load(self.checkpoint)["header"]["seeds"]
+        module = self._build_module(X, seeds["weights"])
+        if former is not None:
+            _adopt(module, former)
+        train, valid = self._split(X, seeds["split"], device)
+        batch_size = self._n_batch(len(train))
+        max_epochs = max_epochs or self._n_epochs(len(train))
+        return Training(module, seeds, train, valid, batch_size, max_epochs, device)
+
+    def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
+        """Rows to train on, and those left out for early stopping."""
+        if not self.early_stopping:
+            return (MappedRows if is_sliceable(X) else Rows)(X, device), None
+        if not is_sliceable(X):
+            train, valid = train_test_split(X, test_size=self.validation_fraction, random_state=seed)
+            return Rows(train, device), Rows(valid, device)
+        index = train_test_split(np.arange(X.shape[0]), test_size=self.validation_fraction, random_state=seed)[1]
+        left_out = np.zeros(X.shape[0], dtype=bool)
+        left_out[index] = True
+        return MappedRows(X, device, ~left_out), MappedRows(X, device, left_out)
+
+    def _net(self, training: Training, callbacks: Sequence[Callback]) -> LatentNet:
+        return LatentNet(
+            training.module,
+            seeds=(training.seeds["order"], training.seeds["noise"], training.seeds["valid_noise"]),
+            max_epochs=training.max_epochs,
+            batch_size=training.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            callbacks=list(callbacks),
+            device=training.device,
+            verbose=self.verbose,
+        )
+
+    def _finish(self, module: Autoencoder, history: History, X: Any, draw_seed: int) -> None:
+        """Set the fitted attributes."""
+        self.module_ = module.eval()
+        self.history_ = history
+        self.loss_curve_ = history[:, "train_loss"]
+        self.n_iter_ = len(history)
+        self.n_components_ = int(self.nz)
+        self._draw_seed = draw_seed
+        self._learn_of_codes(some_rows(X))
+        self.noise_variance_ = self.module_.likelihood.noise_variance
+
+    def _early_stopping(self) -> list[EarlyStoppingAfterWarmup]:
+        if not self.early_stopping:
+            return []
+        return [
+            EarlyStoppingAfterWarmup(
+                patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True
+            )
+        ]
+
+    def _checkpoint(self, X: Any, training: Training, early_stopping: Any = None) -> list[Checkpoint]:
+        """The callback that writes checkpoints, once it is sure that what is there is of the same training."""
+        if self.checkpoint is None:
+            return []
+        irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
+        params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
+        header = {**fingerprint(row_blocks(X), params), "seeds": training.seeds}
+        if Path(self.checkpoint).exists():
+            found = load(self.checkpoint)["header"]
+            differences = [name for name in header if header[name] != found.get(name)]
+            if differences:
+                raise ValueError(
+                    f"checkpoint={str(self.checkpoint)!r} belongs to another fit: its {' and '.join(differences)} are "
+                    "not those of this one. Remove it, or pass another path."
+                )
+        return [Checkpoint(self.checkpoint, header, early_stopping)]
+
+    def _begin_reports(self, X: Any, training: Training) -> Any:
+        """scikit-learn's callback context for this fit; None before scikit-learn 1.9."""
+        if not hasattr(self, "_init_callback_context"):
+            return None
+        context = self._init_callback_context(max_subtasks=training.max_epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X)
+        return context
+
+    def _build_module(self, X: Any, seed: int) -> Autoencoder:
+        input_shape = self._input_shape(X.shape[1])
+        mean, variances = _column_moments(X)
+        scale = float(np.sqrt(variances.mean())) or 1.0
+        standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
+        link = {} if self.output_activation is None else {"link": self.output_activation}
+        likelihood = LIKELIHOODS[self.likelihood](standardizer, **link)
+        self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
+        if self.noise_kind == "masking" and self.noise >= 1:
+            raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
+        encoder, decoder = build_backbone(
+            self.backbone,
+            input_shape,
+            self.nz,
+            self._n_code(),
+            hidden_sizes=self.hidden_sizes,
+            activation=self.activation,
+            seed=seed,
+        )
+        corrupt = partial(CORRUPTIONS[self.noise_kind], amount=self.noise) if self.noise else None
+        prior = self._build_prior(X, standardizer, seed)
+        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+
+    @abstractmethod
+    def _n_code(self) -> int:
+        """Width of the encoder's output."""
+
+    @abstractmethod
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+        """The density of the codes that training starts with."""
+
+    @abstractmethod
+    def _assemble(self, *parts: Any) -> Autoencoder:
+        """The module of encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
+
+    @abstractmethod
+    def _learn_of_codes(self, X: NDArray) -> None:
+        """Set what the codes of some training rows tell."""
+
+    def _input_shape(self, n_features: int) -> tuple[int, ...]:
+        if self.image_shape is not None:
+            if math.prod(self.image_shape) != n_features:
+                raise ValueError(
+                    f"image_shape={self.image_shape} must multiply to n_features={n_features}, "
+                    f"got {math.prod(self.image_shape)}."
+                )
+            return tuple(self.image_shape)
+        if self.backbone != "conv":
+            return (n_features,)
+        side = math.isqrt(n_features)
+        if side**2 != n_features:
+            raise ValueError(
+                "image_shape=None with backbone='conv' stands for a square image of one channel, but "
+                f"n_features={n_features} is not a square. Pass image_shape=(channels, height, width)."
+            )
+        return (1, side, side)
+
+    def _check_scorable(self, X: NDArray) -> None:
+        self._check_support(X, self.module_.likelihood.support)
+
+    def _check_support(self, X: NDArray, support: str) -> None:
+        words, holds = SUPPORTS[support]
+        for rows in row_blocks(X):
+            if not holds(rows):
+                raise ValueError(
+                    f"X must {words} with likelihood={self.likelihood!r} and "
+                    f"output_activation={self.output_activation!r}, got values from {rows.min():g} to {rows.max():g}."
+                )
+
+    def _n_batch(self, n_samples: int) -> int:
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 32, 256))
+
+    def _n_epochs(self, n_samples: int) -> int:
+        if self.max_epochs != "auto":
+            return int(self.max_epochs)
+        n_steps = math.ceil(n_samples / self._n_batch(n_samples))
+        return int(np.clip(math.ceil(2000 / n_steps), 20, 50))
+
+    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
+        generator = torch.Generator(self.module_.standardizer.loc.device).manual_seed(seed)
+        with torch.no_grad():
+            Z = self.module_.prior_density().sample(n_samples, generator).cpu().numpy()
+        if mean:
+            return self._by_chunks(self._decode, Z)
+        draw = lambda module, z: module.likelihood.sample(module.decode(z), generator)  # noqa: E731
+        return self._by_chunks(lambda Z: self._infer(draw, Z), Z)
+
+    def _encode(self, X: NDArray) -> NDArray:
+        return self._infer(lambda module, x: module.encode(x), X)
+
+    def _decode(self, Z: NDArray) -> NDArray:
+        return self._infer(lambda module, z: module.likelihood.mean(module.decode(z)), Z)
+
+    def _infer(self, function: Callable[..., torch.Tensor], rows: NDArray, *args: NDArray) -> NDArray:
+        """Call function(module, rows, *args) in the precision of the rows."""
+        module = _float64_twin(self.module_) if rows.dtype == np.float64 else self.module_
+        device = module.standardizer.loc.device
+        with torch.no_grad():
+            tensors = [as_tensor(array).to(device) for array in (rows, *args)]
+            return function(module, *tensors).cpu().numpy()
+
+    def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, **kwargs: Any) -> NDArray:
+        return super()._by_chunks(partial(_halve_out_of_memory, hook), rows, **kwargs)
+
+    def _validate_training_rows(self, X: Any) -> Any:
+        if not is_sliceable(X):
+            return super()._validate_training_rows(X)
+        for start, rows in enumerate(row_blocks(X)):
+            validate_data(self, rows, dtype=FLOAT_DTYPES, reset=start == 0)
+        return X
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "module_" in state:  # so that a model trained on a GPU loads where there is none
+            state["module_"] = deepcopy(state["module_"]).cpu()
+        return state
+
+
+class _Report(Callback):
+    """Tell scikit-learn's callbacks of each epoch, and stop where one of them asks for it."""
+
+    def __init__(self, estimator: _BaseAutoencoder, context: Any, X: Any):
+        self.estimator = estimator
+        self.context = context
+        self.X = X
+
+    def on_epoch_begin(self, net: LatentNet, **kwargs: Any) -> None:
+        self.epoch_ = self.context.subcontext(task_name="epoch")
+        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
+
+    def on_epoch_end(self, net: LatentNet, **kwargs: Any) -> None:
+        attributes = partial(self._fitted_attributes, net)
+        if self.epoch_.call_on_fit_task_end(estimator=self.estimator, X=self.X, reconstruction_attributes=attributes):
+            raise EarlyStop
+
+    def _fitted_attributes(self, net: LatentNet) -> dict[str, Any]:
+        """Those of an estimator whose training ended here; only made for callbacks that ask for one."""
+        fitted = copy(self.estimator)
+        fitted._finish(deepcopy(net.module_), deepcopy(net.history), self.X, 0)
+        return dict(vars(fitted))
+
+
+def some_rows(X: Any) -> NDArray:
+    """At most `MAX_ROWS_AFTER_TRAINING` rows, evenly spaced."""
+    rows = np.asarray(X[:: -(-X.shape[0] // MAX_ROWS_AFTER_TRAINING)])
+    return rows if rows.dtype in FLOAT_DTYPES else rows.astype(np.float64)
+
+
+def _column_moments(X: Any) -> tuple[NDArray, NDArray]:
+    """Mean and variance (divisor n) of each column, float64."""
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as what it is
+        if not is_sliceable(X):
+            return mean_and_variance(X)
+        scaler = StandardScaler()
+        for rows in row_blocks(X):
+            scaler.partial_fit(rows.astype(np.float64, copy=False))
+        return scaler.mean_, scaler.var_
+
+
+def _adopt(module: Autoencoder, former: Autoencoder) -> None:
+    """Give a new module the weights of a former one, and its idea of the columns."""
+    state = former.state_dict()
+    try:
+        module.load_state_dict({name: state[name] for name in module.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            "The network cannot go on from the weights of the former fit, since a parameter that shapes it has "
+            f"changed. Use warm_start=False and `fit`. {error}"
+        ) from error
+
+
+def _halve_out_of_memory(hook: Callable[[NDArray], NDArray], rows: NDArray) -> NDArray:
+    """Call a hook on halves of the rows, and halves of those, where an accelerator's memory does not hold them."""
+    try:
+        return hook(rows)
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    half = len(rows) // 2
+    return np.concatenate([_halve_out_of_memory(hook, part) for part in (rows[:half], rows[half:])])
+
+
+def _float64_twin(module: Autoencoder) -> Autoencoder:
+    state = [(tensor.data_ptr(), tensor._version) for tensor in module.state_dict().values()]
+    known, twin = _float64_twins.get(module, (None, module))
+    if known != state:
+        twin = deepcopy(module).double()
+        _float64_twins[module] = state, twin
+    return twin
+
+
+def _resolve_device(device: str) -> str:
+    """The device to train on; "auto" takes CUDA where there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = None
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
+    return device
