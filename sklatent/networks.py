@@ -299,7 +299,7 @@ def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Sequential:
     layers = list(decoder) if isinstance(decoder, nn.Sequential) else [decoder]
     if isinstance(layers[-1], nn.Linear) and layers[-1].bias is not None:
         with torch.no_grad():
-            layers[-1].bias += constant
+            layers[-1].bias.add_(constant)
         return nn.Sequential(*layers)
     return nn.Sequential(*layers, Offset(constant))
 

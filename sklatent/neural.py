@@ -212,9 +212,14 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         history = getattr(self, "history_", [])
         state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
         training = self._prepare(X, former=former, max_epochs=len(history) + 1)
+        if "likelihood" in state:  # `_finish` may have set its variance since
+            training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
+        self._training_state = {
+            **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
+            "likelihood": deepcopy(net.module_.likelihood.state_dict()),
+        }
         self._finish(net.module_, net.history, X, getattr(self, "_draw_seed", training.seeds["draws"]))
-        self._training_state = {name: net.state()[name] for name in ("optimizer", "generators", "step")}
 
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """The network and its rows; with `former` its weights are those of that one."""
