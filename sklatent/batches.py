@@ -165,8 +165,8 @@ def is_sliceable(X: Any) -> bool:
 
 
 def row_blocks(X: Any) -> Iterator[NDArray]:
-    """Blocks of the rows of an array, or of what is read slice by slice."""
-    n_rows = max(2, BLOCK_SIZE // (X.shape[1] * X.dtype.itemsize))
+    """Blocks of the rows of an array, or of what is read slice by slice, small enough for a few copies of each."""
+    n_rows = max(2, BLOCK_SIZE // 4 // (X.shape[1] * X.dtype.itemsize))
     for start in range(0, max(X.shape[0], 1), n_rows):
         yield read(X, start, start + n_rows)
 

@@ -231,10 +231,10 @@ def _mlp(
     return encoder, nn.Sequential(*_dense([nz, *reversed(sizes)], activation))
 
 
-def _mlp_widths(n_features: int) -> tuple[int, int]:
-    """About four times the features, then half of that, between (64, 32) and (512, 256)."""
-    width = min(max(2 ** round(math.log2(4 * n_features)), 64), 512)
-    return width, width // 2
+def _mlp_widths(n_features: int) -> tuple[int, ...]:
+    """About four times the features, from 64 on, then half of that; (512, 256, 128) where there are many."""
+    width = max(2 ** round(math.log2(4 * n_features)), 64)
+    return (width, width // 2) if width < 512 else (512, 256, 128)
 
 
 def _dense(sizes: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:

@@ -20,6 +20,9 @@ from sklatent.objectives import Terms
 # What a step runs in: float32, or the layers in bfloat16 where autocast finds them safe.
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
+# Steps whose terms are kept before they are added up: many small tensors that stay leave holes in the heap.
+N_STEPS = 64
+
 
 class LatentNet(NeuralNet):
     """Train a module whose forward gives the `Terms` of each row.
@@ -154,14 +157,19 @@ class LatentNet(NeuralNet):
             return
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
         draws = Draws(self.module_.n_noise, noise, len(iterator.rows))
-        steps = []
+        steps, sums = [], []
         for x in iterator:
             batch = (x, draws.take(len(x)))
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             steps.append((step["loss"].detach(), *step["terms"]))
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        for name, value in _means(steps).items():
+            if len(steps) == N_STEPS:
+                sums.append(_sums(steps))
+                steps = []
+        sums += [_sums(steps)] if steps else []
+        means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the one time that the device is read
+        for name, value in zip(("loss", "reconstruction", "kl"), means, strict=True):
             self.history.record(f"{prefix}_{name}", value)
         self._check_finite(self.history[-1, f"{prefix}_loss"])
 
@@ -238,16 +246,12 @@ class AnnealedTraining(Callback):
         net.module_.kl_weight = min(net.step_ / n_warmup, 1.0) if n_warmup else 1.0
 
 
-def _means(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
-    """Means over the rows of an epoch, from the loss of each batch and the `Terms` of its rows."""
+def _sums(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Sums over the rows of the loss, of minus ln p(x | z) and of the KL divergence, from some batches of an epoch."""
     losses, log_prob, kl = zip(*steps, strict=True)
-    sizes = torch.tensor([len(batch) for batch in kl], dtype=torch.float64, device=kl[0].device)
-    sums = {
-        "loss": (torch.stack(losses) * sizes).sum(),
-        "reconstruction": -torch.cat(log_prob).sum(dtype=torch.float64),
-        "kl": torch.cat(kl).sum(dtype=torch.float64),
-    }
-    return {name: value.item() / sizes.sum().item() for name, value in sums.items()}
+    sizes = torch.tensor([len(batch) for batch in kl], device=kl[0].device)
+    log_prob_sum, kl_sum = (torch.cat(terms).sum(dtype=torch.float64) for terms in (log_prob, kl))
+    return torch.stack([torch.stack(losses).double() @ sizes.double(), -log_prob_sum, kl_sum])
 
 
 def _constant(step: int, n_steps: int) -> float:

@@ -61,7 +61,7 @@ def test_mlp_is_the_chapters_linear_backbone():
 
 
 @pytest.mark.parametrize(
-    ("n_features", "widths"), [(2, [64, 32]), (30, [128, 64]), (64, [256, 128]), (784, [512, 256])]
+    ("n_features", "widths"), [(2, [64, 32]), (30, [128, 64]), (64, [256, 128]), (784, [512, 256, 128])]
 )
 def test_mlp_widths_follow_the_features(n_features, widths):
     encoder, decoder = build("mlp", (n_features,))

@@ -1,0 +1,100 @@
+"""How the defaults of the networks were chosen: each beside its alternatives, on digits and a dozen tables.
+
+Held-out nats of a VAE (`--model autoencoder`: of an autoencoder) on a quarter of the rows, nz=2 unless said otherwise;
+the median of three seeds. A table holds the difference to the defaults: above zero, the alternative is better. Tables
+are scaled by StandardScaler where the name says so, and raw otherwise.
+
+    python benchmarks/defaults.py                     # about 12 minutes on two cores
+    python benchmarks/defaults.py --model autoencoder
+    python benchmarks/defaults.py --only lr batch_size
+"""
+
+import argparse
+import warnings
+
+import numpy as np
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    load_wine,
+    make_blobs,
+    make_circles,
+    make_low_rank_matrix,
+    make_moons,
+    make_s_curve,
+    make_swiss_roll,
+)
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from sklatent import AutoencoderTransformer, VAETransformer
+
+N_SEEDS = 3
+
+
+def tables():
+    """Name, rows and number of codes."""
+    digits = load_digits().data / 16
+    yield "digits, 8 codes", digits, 8
+    yield "digits", digits, 2
+    raw = {"wine": load_wine(), "cancer": load_breast_cancer(), "diabetes": load_diabetes(), "iris": load_iris()}
+    for name, bunch in raw.items():
+        yield name, bunch.data, 2
+        yield f"{name}, scaled", StandardScaler().fit_transform(bunch.data), 2
+    yield "blobs", make_blobs(500, 10, centers=5, random_state=0)[0], 2
+    yield "low rank", make_low_rank_matrix(1000, 40, effective_rank=5, random_state=0), 4
+    yield "swiss roll", make_swiss_roll(1500, noise=0.3, random_state=0)[0], 2
+    yield "S curve", make_s_curve(1500, noise=0.1, random_state=0)[0], 2
+    yield "moons, 1 code", make_moons(1000, noise=0.05, random_state=0)[0], 1
+    yield "ring, 1 code", make_circles(1000, noise=0.05, factor=0.99, random_state=0)[0], 1
+
+
+def alternatives(n_features, n_samples):
+    """For each parameter, what it might have been."""
+    width = min(max(2 ** round(np.log2(4 * n_features)), 64), 512)
+    return {
+        "activation": ["relu", "tanh", "gelu"],
+        "hidden_sizes": [(width,), (width, width // 2), (width, width // 2, width // 4), (2 * width, width)],
+        "lr": [1e-3, 2.5e-3, 1e-2],
+        "lr_schedule": ["constant"],
+        "batch_size": [32, 128, 256],
+        "max_epochs": [20, 100, 200],
+        "kl_warmup": [0, 0.25, 0.75],
+        "weight_decay": [0.1, 1.0],
+    }
+
+
+def main(estimator, only):
+    """One line for each alternative, a column for each table."""
+    sets = [(name, *train_test_split(X, random_state=0), nz) for name, X, nz in tables()]
+    base = [score(estimator, nz, X_train, X_test) for _, X_train, X_test, nz in sets]
+    for (name, X_train, _, _), nats in zip(sets, base, strict=True):
+        print(f"{name:20}{len(X_train):6} x {X_train.shape[1]:<5}{nats:10.2f} nats by the defaults", flush=True)
+    parameters = alternatives(64, 1347)
+    for parameter in only or [name for name in parameters if name in estimator().get_params()]:
+        print(f"\n{parameter:34}" + "".join(f"{name[:12]:>13}" for name, *_ in sets) + f"{'median':>9}")
+        for number, value in enumerate(parameters[parameter]):
+            differences = []
+            for (_, X_train, X_test, nz), nats in zip(sets, base, strict=True):
+                value = alternatives(X_train.shape[1], len(X_train))[parameter][number]
+                differences.append(score(estimator, nz, X_train, X_test, **{parameter: value}) - nats)
+            label = f"{number + 1} layers" if parameter == "hidden_sizes" and number < 3 else str(value)
+            label = "2 layers, twice as wide" if parameter == "hidden_sizes" and number == 3 else label
+            row = "".join(f"{difference:13.2f}" for difference in differences)
+            print(f"{label:34}{row}{np.median(differences):9.2f}", flush=True)
+
+
+def score(estimator, nz, X_train, X_test, **params):
+    """Median over the seeds of the held-out nats."""
+    return np.median([estimator(nz, random_state=seed, **params).fit(X_train).score(X_test) for seed in range(N_SEEDS)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["vae", "autoencoder"], default="vae")
+    parser.add_argument("--only", nargs="+", help="parameters to vary (default: all)")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # of collapsed posteriors
+    main({"vae": VAETransformer, "autoencoder": AutoencoderTransformer}[arguments.model], arguments.only)
