@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sklatent.base import SequenceOf, _BaseLatentModel, spawn_seeds
+from sklatent.base import SequenceOf, _BaseLatentModel, resolve_device, spawn_seeds
 from sklatent.batches import Rows
 from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Gaussian, Standardizer
 from sklatent.linalg import mean_and_variance
@@ -116,7 +116,7 @@ class _BaseAutoencoder(_BaseLatentModel):
         self.random_state = random_state
 
     def _fit(self, X: NDArray) -> None:
-        device = _resolve_device(self.device)
+        device = resolve_device(self.device)
         weights, order, noise, valid_noise, split, draws = spawn_seeds(self.random_state, 6)
         module = self._build_module(X, weights)
         train, valid = X, None
@@ -523,18 +523,3 @@ def _float64_twin(module: Autoencoder) -> Autoencoder:
         twin = deepcopy(module).double()
         _float64_twins[module] = state, twin
     return twin
-
-
-def _resolve_device(device: str) -> str:
-    """The device to train on; "auto" takes CUDA where there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = None
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
-    return device

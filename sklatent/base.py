@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
@@ -47,9 +48,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             The fitted estimator. When `fit` raises, the estimator is as it was before.
         """
         with _all_or_nothing(self):
-            # A refit starts clean: no attribute of the former fit survives beside those of the new one.
-            for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("__")]:
-                delattr(self, name)
+            forget_fit(self)
             self._fit(validate_data(self, X, dtype=FLOAT_DTYPES))
         return self
 
@@ -82,7 +81,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             In the precision of Z; a DataFrame with the fitted column names where `set_output` asks for one.
         """
         check_is_fitted(self)
-        codes = check_array(Z, dtype=FLOAT_DTYPES, estimator=self, input_name="Z")
+        codes = check_array(Z, dtype=self._float_dtypes(Z), estimator=self, input_name="Z")
         if codes.shape[1] != self.n_components_:
             raise ValueError(
                 f"Z has {codes.shape[1]} features, but {type(self).__name__} is expecting {self.n_components_} "
@@ -101,7 +100,8 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         X = self._validate_rows(X)
         self._check_scorable(X)
         scores = self._by_chunks(self._log_prob, X, n_values=self._n_score_values())
-        return scores.astype(np.float64, copy=False)
+        xp = array_namespace(scores)
+        return xp.astype(scores, xp.float64, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean of `score_samples` over the rows of X.
@@ -159,13 +159,18 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
 
+    def _float_dtypes(self, X: Any) -> list:
+        """The precisions that X may have; another is turned into the first."""
+        return FLOAT_DTYPES
+
     def _n_score_values(self) -> int:
         """How many values `_log_prob` holds at a time for each row."""
         return self.n_features_in_
 
     def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, *, n_values: int | None = None) -> NDArray:
         n_rows = max(1, self._CHUNK_SIZE // (n_values or self.n_features_in_))
-        return np.concatenate([hook(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)])
+        parts = [hook(rows[start : start + n_rows]) for start in range(0, rows.shape[0], n_rows)]
+        return array_namespace(parts[0]).concat(parts)
 
     @property
     def _n_features_out(self) -> int:
@@ -199,6 +204,29 @@ class SequenceOf(Interval):
     def __str__(self) -> str:
         size = "" if self.length is None else f" of length {self.length}"
         return f"a list or tuple{size} whose every element is {super().__str__()}"
+
+
+def forget_fit(estimator: BaseEstimator) -> None:
+    """Start a refit clean: no attribute of the former fit survives beside those of the new one."""
+    for name in [name for name in vars(estimator) if name.endswith("_") and not name.startswith("__")]:
+        delattr(estimator, name)
+
+
+def resolve_device(device: str) -> str:
+    """The device to compute on; "auto" takes CUDA where there is one. Loads PyTorch."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
+    return device
 
 
 def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:

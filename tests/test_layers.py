@@ -11,14 +11,20 @@ import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
-    ["linalg", "likelihoods", "posteriors", "priors", "objectives", "batches"],
+    ["linalg", "spectrum", "likelihoods", "posteriors", "priors", "objectives", "batches"],
     ["networks"],
     ["training"],
     ["base", "pca", "autoencoder", "vae"],
     ["classification", "outliers", "metrics", "datasets"],
 ]
 # Within a layer only these may import one another.
-SIBLINGS = {"priors": {"posteriors"}, "pca": {"base"}, "autoencoder": {"base"}, "vae": {"base", "autoencoder"}}
+SIBLINGS = {
+    "spectrum": {"linalg"},
+    "priors": {"posteriors"},
+    "pca": {"base"},
+    "autoencoder": {"base"},
+    "vae": {"base", "autoencoder"},
+}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
