@@ -4,6 +4,7 @@ __all__ = [
     "CenteredRows",
     "FactoredMoments",
     "Moments",
+    "NotFiniteError",
     "SparseRows",
     "center",
     "check_variance",
@@ -75,7 +76,7 @@ class Moments:
             rows = X - shift
             rest = xp.astype(shares @ rows, xp.float64)
             _weigh(rows, weights)
-            scatter = xp.astype(xp.sum(rows * rows, axis=0) if diagonal else rows.T @ rows, xp.float64)
+            scatter = xp.astype(xp.ones_like(shares) @ (rows * rows) if diagonal else rows.T @ rows, xp.float64)
         largest = float(xp.max(scatter))
         if X.dtype != xp.float64 and not SQUARES_OF_FLOAT32[0] < largest < SQUARES_OF_FLOAT32[1]:
             return cls.from_chunk(X, weights, dtype=xp.float64, diagonal=diagonal)
@@ -113,7 +114,7 @@ class FactoredMoments:
     @classmethod
     def from_rows(cls, rows: "CenteredRows") -> "FactoredMoments":
         """Moments of all the rows, centred in one float64 copy."""
-        columns = rows.columns
+        columns = rows.columns(rows.xp.float64)
         factor = rows.whole()
         return cls(columns.weight, columns.n_samples, columns.mean, factor, float(rows.xp.sum(columns.scatter)))
 
@@ -162,10 +163,14 @@ def mean_and_variance(X: Array) -> tuple[Array, Array]:
     return mean, variance
 
 
+class NotFiniteError(ValueError):
+    """Sums over the data that are not finite: the data are not, or float64 is too small for their squares."""
+
+
 def check_variance(variance: float) -> None:
     """Refuse data whose variance, or sum of squares about the mean, is not finite."""
     if not np.isfinite(variance):
-        raise ValueError("The variance of X overflows float64. Rescale X so that its largest value is below 1e150.")
+        raise NotFiniteError("The variance of X overflows float64. Rescale X so that its largest value is below 1e150.")
 
 
 class CenteredRows:
@@ -196,6 +201,7 @@ class CenteredRows:
         self.load = load or (lambda rows: rows)
         self.is_tall = X.shape[0] >= X.shape[1]
         self.long, self.short = max(X.shape), min(X.shape)
+        self._columns: dict[Any, Moments] = {}
 
     @cached_property
     def xp(self) -> Any:
@@ -207,13 +213,15 @@ class CenteredRows:
         """The precision of X, in the namespace of the chunks."""
         return self.load(self.X[:1]).dtype
 
-    @cached_property
-    def columns(self) -> Moments:
-        """Moments of each column on its own; the first to be asked for what needs the mean."""
-        return self.moments(diagonal=True)
+    def columns(self, dtype: Any = None) -> Moments:
+        """Moments of each column on its own, by sums in `dtype`; kept."""
+        dtype = dtype or self.dtype
+        if dtype not in self._columns:
+            self._columns[dtype] = self.moments(dtype, diagonal=True)
+        return self._columns[dtype]
 
     def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
-        """Moments of all rows, read once; products in `dtype`, those of a diagonal in float64."""
+        """Moments of all rows, read once, by products in `dtype`."""
         n_rows = max(1, CHUNK_SIZE // self.X.shape[1]) if diagonal else _n_product_rows(self.X.shape[1])
         moments = reduce(
             Moments.merge,
@@ -221,7 +229,7 @@ class CenteredRows:
                 Moments.from_chunk(
                     self.load(self.X[start : start + n_rows]),
                     None if self.weights is None else self.weights[start : start + n_rows],
-                    dtype=self.xp.float64 if diagonal else dtype,
+                    dtype=dtype,
                     diagonal=diagonal,
                 )
                 for start in range(0, self.X.shape[0], n_rows)
@@ -233,56 +241,86 @@ class CenteredRows:
 
     def gram(self, dtype: Any = None) -> Array:
         """A'A of the tall matrix A, of shape (short, short)."""
-        parts = self._parts(dtype, _n_product_rows(self.short))
-        return self._total(A.T @ A for A in parts)
+        return self._total(part.B.T @ part.B for part in self._parts(dtype, _n_product_rows(self.short)))
 
     def gram_times(self, Q: Array, dtype: Any = None) -> Array:
         """A'A Q by two thin products, of shape (short, n)."""
-        dtype = self._safe(dtype or self.dtype)
-        Q = self.xp.astype(Q, dtype)
-        return self._total(A.T @ (A @ Q) for A in self._parts(dtype, max(1, CHUNK_SIZE // self.short)))
+        return self._total(part.transposed_times(part.times(Q)) for part in self._thin_parts(dtype))
 
-    def times(self, V: Array) -> Array:
-        """A V in float64, of shape (long, n)."""
-        parts = self._parts(self.xp.float64, max(1, CHUNK_SIZE // self.short))
-        return self.xp.concat([A @ V for A in parts])
+    def times(self, V: Array, dtype: Any = None) -> Array:
+        """A V, of shape (long, n)."""
+        products = self.xp.concat([part.times(V) for part in self._thin_parts(dtype)])
+        return self.xp.astype(products, self.xp.float64, copy=False)
 
     def whole(self) -> Array:
         """The centred rows in float64, (n_samples, n_features)."""
-        A = self.xp.concat(list(self._parts(self.xp.float64, max(1, CHUNK_SIZE // self.short))))
+        A = self.xp.concat([part.B for part in self._parts(self.xp.float64, _n_product_rows(self.short))])
         return A if self.is_tall else A.T
 
     def triangle(self) -> Array:
         """R of the QR decomposition of A in float64, of shape (short or fewer, short): A'A = R'R, to full precision."""
-        parts = self._parts(self.xp.float64, _n_product_rows(self.short))
-        start = self.xp.zeros((0, self.short), dtype=self.xp.float64, device=device_of(self.columns.mean))
-        return reduce(lambda R, A: self.xp.linalg.qr(self.xp.concat([R, A]), mode="reduced").R, parts, start)
+        xp = self.xp
+        parts = self._parts(xp.float64, _n_product_rows(self.short))
+        start = xp.zeros((0, self.short), dtype=xp.float64, device=device_of(self.columns(xp.float64).mean))
+        return reduce(lambda R, part: xp.linalg.qr(xp.concat([R, part.B]), mode="reduced").R, parts, start)
 
-    def _parts(self, dtype: Any, n_rows: int) -> Iterator[Array]:
+    def _thin_parts(self, dtype: Any) -> Iterator["_Part"]:
+        """Parts for products with few columns, beside which centring is dear: near the origin it is left implicit."""
+        columns = self.columns(dtype)
+        spread = float(self.xp.sum(columns.scatter)) / columns.weight
+        is_near = self.weights is None and float(columns.mean @ columns.mean) <= 4 * spread
+        return self._parts(dtype, max(1, CHUNK_SIZE // self.short), implicit=is_near)
+
+    def _parts(self, dtype: Any, n_rows: int, implicit: bool = False) -> Iterator["_Part"]:
         """Chunks (n_rows, short) of A."""
-        means = self._means(self._safe(dtype or self.dtype))
+        xp, dtype = self.xp, self._safe(dtype or self.dtype)
+        means = self._means(dtype)
         for start in range(0, self.long, n_rows):
-            part = slice(start, start + n_rows)
-            if self.is_tall:
-                weights = None if self.weights is None else self.weights[part]
-                yield _weigh(center(self.load(self.X[part]), means), weights)
+            cut = slice(start, start + n_rows)
+            B = xp.astype(self.load(self.X[cut] if self.is_tall else self.X[:, cut]), dtype, copy=False)
+            local = means if self.is_tall else [mean[cut] for mean in means]
+            if implicit:
+                ones = xp.ones_like(B[:, 0])
+                yield _Part(B, ones, local[0]) if self.is_tall else _Part(B.T, local[0], ones)
             else:
-                yield _weigh(center(self.load(self.X[:, part]), [mean[part] for mean in means]), self.weights).T
+                B = _weigh(
+                    center(B, local), self.weights[cut] if self.is_tall and self.weights is not None else self.weights
+                )
+                yield _Part(B if self.is_tall else B.T)
 
     def _means(self, dtype: Any) -> list[Array]:
         """The mean in `dtype`, and what that leaves of it where a deviation would show it."""
-        head, rest = split(self.columns.mean, dtype)
-        deviation = self.xp.sqrt(self.columns.scatter / (self.columns.weight or 1.0))
+        columns = self.columns(dtype)
+        head, rest = split(columns.mean, dtype)
+        deviation = self.xp.sqrt(columns.scatter / columns.weight)
         return [head, rest] if self.xp.any(self.xp.abs(rest) > deviation * self.xp.finfo(dtype).eps) else [head]
 
     def _safe(self, dtype: Any) -> Any:
         """`dtype`, or float64 where squares would leave float32."""
         low, high = SQUARES_OF_FLOAT32
-        return dtype if low < float(self.xp.sum(self.columns.scatter)) < high else self.xp.float64
+        return dtype if low < float(self.xp.sum(self.columns(dtype).scatter)) < high else self.xp.float64
 
     def _total(self, products: Iterator[Array]) -> Array:
         """Sum in float64."""
         return reduce(operator.iadd, (self.xp.astype(product, self.xp.float64) for product in products))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of the tall matrix: B - u v', or B where these are None."""
+
+    B: Any
+    u: Any = None
+    v: Any = None
+
+    def times(self, V: Array) -> Array:
+        """(B - u v') V in the precision of B."""
+        V = array_namespace(V).astype(V, self.B.dtype, copy=False)
+        return self.B @ V if self.u is None else self.B @ V - self.u[:, None] * (self.v @ V)
+
+    def transposed_times(self, U: Array) -> Array:
+        """(B - u v')' U."""
+        return self.B.T @ U if self.u is None else self.B.T @ U - self.v[:, None] * (self.u @ U)
 
 
 class SparseRows(CenteredRows):
@@ -316,29 +354,14 @@ class SparseRows(CenteredRows):
         """A'A of the tall matrix A, of shape (short, short)."""
         if self.is_tall:
             return self.moments().scatter
-        mean, roots = self.columns.mean, self._roots
-        rows = self.X.multiply(roots[:, None]).tocsr()
-        products = np.outer(rows @ mean, roots)
-        return (rows @ rows.T).toarray() - products - products.T + (mean @ mean) * np.outer(roots, roots)
+        (part,) = self._thin_parts()
+        products = np.outer(part.B.T @ part.u, part.v)
+        return (part.B.T @ part.B).toarray() - products - products.T + (part.u @ part.u) * np.outer(part.v, part.v)
 
-    def gram_times(self, Q: Array, dtype: Any = None) -> Array:
-        """A'A Q by two thin products, of shape (short, n)."""
-        return self._transposed_times(self._rows_times(Q)) if self.is_tall else self._rows_times(self.times(Q))
-
-    def times(self, V: Array) -> Array:
-        """A V, of shape (long, n)."""
-        return self._rows_times(V) if self.is_tall else self._transposed_times(V)
-
-    def _rows_times(self, V: Array) -> Array:
-        return (self.X @ V - self.columns.mean @ V) * self._roots[:, None]
-
-    def _transposed_times(self, U: Array) -> Array:
-        U = U * self._roots[:, None]
-        return self.X.T @ U - np.outer(self.columns.mean, U.sum(axis=0))
-
-    @cached_property
-    def _roots(self) -> np.ndarray:
-        return np.ones(self.X.shape[0]) if self.weights is None else np.sqrt(self.weights)
+    def _thin_parts(self, dtype: Any = None) -> Iterator[_Part]:
+        roots = np.ones(self.X.shape[0]) if self.weights is None else np.sqrt(self.weights)
+        rows, mean = self.X.multiply(roots[:, None]).tocsr(), self.columns().mean
+        yield _Part(rows, roots, mean) if self.is_tall else _Part(rows.T, mean, roots)
 
 
 def total_weight(weights: Array | None, n_samples: int) -> tuple[float, int]:

@@ -3,6 +3,7 @@
 __all__ = ["PCAReducer"]
 
 import sys
+import warnings
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any, ClassVar, Literal
@@ -13,12 +14,14 @@ from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._array_api import get_namespace
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
 from sklatent.base import _all_or_nothing, _BaseLatentModel, forget_fit, resolve_device, spawn_seeds
-from sklatent.linalg import CenteredRows, FactoredMoments, SparseRows, center, split, total_weight
+from sklatent.linalg import CenteredRows, FactoredMoments, NotFiniteError, SparseRows, center, split, total_weight
+from sklatent.missing import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent.spectrum import Spectrum, decompose, minka_dimension, spectrum_of_moments
 
 Array = Any
@@ -57,9 +60,9 @@ class PCAReducer(_BaseLatentModel):
         cheaper of "covariance" and "randomized", and goes on to products in float64, then to "full", where the
         spectrum found says that digits were lost.
     n_oversamples : int, default=10
-        For "randomized": each block has (nz + n_oversamples) / 2 columns.
+        For "randomized": each block has (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
     n_iter : int or "auto", default="auto"
-        For "randomized": number of blocks, each of which multiplies X twice. "auto" is 7.
+        For "randomized": number of blocks, each of which multiplies X twice. "auto" is 6.
     device : str, default="auto"
         Where rows are multiplied: "cpu", "cuda" or "cuda:<number>", to which NumPy's rows are moved a chunk at a time.
         "auto" takes CUDA where PyTorch is loaded already and finds it, and loads nothing otherwise; tensors stay where
@@ -172,18 +175,8 @@ class PCAReducer(_BaseLatentModel):
             X = self._check_rows(X, reset=True)
             weights = self._check_weights(sample_weight, X)
             self._check_rank(*total_weight(weights, X.shape[0]))
-            load = self._loader(X)
-            with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as what it is
-                spectrum = decompose(
-                    X,
-                    self.solver,
-                    self.nz if isinstance(self.nz, Integral) else None,
-                    weights=weights if weights is None or load is None else load(weights),
-                    load=load,
-                    n_oversamples=self.n_oversamples,
-                    n_iter=self.n_iter,
-                    seed=spawn_seeds(self.random_state, 1)[0],
-                )
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+                spectrum = self._decompose(X, weights)
             self._publish(spectrum, X)
         return self
 
@@ -217,6 +210,7 @@ class PCAReducer(_BaseLatentModel):
                 forget_fit(self)
             X = self._check_rows(X, reset=former is None)
             weights = self._check_weights(sample_weight, X)
+            assert_all_finite(X.data if issparse(X) else X, estimator_name=type(self).__name__, input_name="X")
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = self._moments(X, weights, former)
             self._check_rank(moments.weight, moments.n_samples)
@@ -300,6 +294,34 @@ class PCAReducer(_BaseLatentModel):
         identity = xp.eye(self.n_features_in_, device=device_of(axes))
         return (axes.T * (1 / variances - 1 / noise)) @ axes + identity / noise
 
+    def _decompose(self, X: Any, weights: Array | None) -> Spectrum:
+        nz = self.nz if isinstance(self.nz, Integral) else None
+        load = self._loader(X)
+        try:
+            return decompose(
+                X,
+                self.solver,
+                nz,
+                weights=weights if weights is None or load is None else load(weights),
+                load=load,
+                n_oversamples=self.n_oversamples,
+                n_iter=self.n_iter,
+                seed=spawn_seeds(self.random_state, 1)[0],
+            )
+        except NotFiniteError:  # the sums that are taken anyway find it, at no cost to data that are finite
+            if not self._has_missing(X):
+                raise
+        spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
+        if not has_converged:
+            warnings.warn("EM over the observed entries did not converge.", ConvergenceWarning, stacklevel=4)
+        return spectrum
+
+    def _has_missing(self, X: Any) -> bool:
+        """Whether X has NaN; infinity, and NaN in sparse X, raise ValueError."""
+        name = type(self).__name__
+        assert_all_finite(X.data if issparse(X) else X, allow_nan=not issparse(X), estimator_name=name, input_name="X")
+        return not issparse(X) and bool(array_namespace(X).any(array_namespace(X).isnan(X)))
+
     def _publish(self, spectrum: Spectrum, X: Any) -> None:
         """Set the fitted attributes, where X lies and the axes in its precision."""
         k = self._n_kept(spectrum)
@@ -345,7 +367,15 @@ class PCAReducer(_BaseLatentModel):
         return former
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
-        X = validate_data(self, X, dtype=self._float_dtypes(X), accept_sparse=("csr", "csc"), reset=reset)
+        finite = False if reset else True if issparse(X) else "allow-nan"
+        X = validate_data(
+            self,
+            X,
+            dtype=self._float_dtypes(X),
+            accept_sparse=("csr", "csc"),
+            ensure_all_finite=finite,
+            reset=reset,
+        )
         if reset and issparse(X) and self.solver == "full":
             raise TypeError(
                 'PCAReducer only support sparse inputs with the "auto", "covariance" and "randomized" solvers, while '
@@ -393,12 +423,27 @@ class PCAReducer(_BaseLatentModel):
         return lambda rows: torch.as_tensor(rows).to(device)
 
     def _encode(self, X: Any) -> Array:
+        """Projection of the rows, or its expectation given what is observed of them."""
+        codes = self._project(X)
+        xp = array_namespace(codes)
+        incomplete = _incomplete(X, codes[:, 0])
+        if incomplete is not None:
+            codes[incomplete] = self._project(xp.astype(self._factor_model(X).fill(X[incomplete]), X.dtype))
+        return codes
+
+    def _project(self, X: Any) -> Array:
         xp = array_namespace(X.data if issparse(X) else X)
         axes = xp.astype(_beside(X, self._scaled_components(-1)), X.dtype, copy=False).T
         mean = _beside(X, self.mean_)
-        if issparse(X):
-            return X @ axes - xp.astype(mean @ axes, X.dtype)
+        if issparse(X) or self._is_near_origin():
+            return X @ axes - xp.astype(mean @ xp.astype(axes, xp.float64), X.dtype)
         return center(X, split(mean, X.dtype)) @ axes
+
+    def _is_near_origin(self) -> bool:
+        """Whether rows are as large as their distances from the mean: to centre their products costs no digits then."""
+        xp = array_namespace(self.mean_)
+        spread = float(xp.sum(self.explained_variance_))
+        return float(self.mean_ @ self.mean_) <= 4 * spread
 
     def _decode(self, Z: Array) -> Array:
         xp = array_namespace(Z)
@@ -407,6 +452,13 @@ class PCAReducer(_BaseLatentModel):
 
     def _log_prob(self, X: Any) -> Array:
         X = X.toarray() if issparse(X) else X
+        scores = self._log_prob_complete(X)
+        incomplete = _incomplete(X, scores)
+        if incomplete is not None:
+            scores[incomplete] = self._factor_model(X).log_density(X[incomplete])
+        return scores
+
+    def _log_prob_complete(self, X: Array) -> Array:
         xp = array_namespace(X)
         variances, noise = self._model_variances()
         least = noise if self.n_components_ < self.n_features_in_ else float(variances[-1])
@@ -431,6 +483,17 @@ class PCAReducer(_BaseLatentModel):
             distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
         log_det = float(xp.sum(xp.log(variances))) + n_noise * np.log(noise)
         return -0.5 * (self.n_features_in_ * np.log(2 * np.pi) + log_det + distance)
+
+    def _factor_model(self, X: Array) -> FactorModel:
+        """The model as loadings and noise, for rows with missing values."""
+        xp = array_namespace(X)
+        variances, noise = self._model_variances()
+        if self.n_components_ == self.n_features_in_:  # the last axis stands for the noise
+            noise = float(variances[-1])
+        noise = max(noise, LEAST_NOISE * float(variances[0]))
+        deviations = xp.sqrt(xp.clip(_beside(X, variances) - noise, min=0.0))
+        axes = xp.astype(_beside(X, self.components_), xp.float64)
+        return FactorModel(_beside(X, self.mean_), axes.T * deviations, noise)
 
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         rng = np.random.default_rng(seed)
@@ -462,8 +525,17 @@ class PCAReducer(_BaseLatentModel):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
         tags.input_tags.sparse = self.solver != "full"
         return tags
+
+
+def _incomplete(X: Any, results: Array) -> Array | None:
+    """Which rows of X have missing values; None, at almost no cost, where the results of all are numbers."""
+    xp = array_namespace(results)
+    if issparse(X) or not xp.any(xp.isnan(results)):
+        return None
+    return xp.any(xp.isnan(X), axis=1)
 
 
 def _beside(X: Any, array: Array) -> Array:

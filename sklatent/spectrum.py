@@ -1,6 +1,6 @@
 """The solvers of PCA: eigenvalues and eigenvectors of the covariance of centred rows."""
 
-__all__ = ["SOLVERS", "Spectrum", "decompose", "minka_dimension", "spectrum_of_moments"]
+__all__ = ["SOLVERS", "Spectrum", "decompose", "fix_signs", "minka_dimension", "orthonormal", "spectrum_of_moments"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ LARGE_TRIANGLE = 5000
 # Where there are fewer values, float64 products cost nothing that could be noticed.
 SMALL_DATA = 2**14
 # Blocks of the Krylov space beyond the first.
-N_ITER = 7
+N_ITER = 6
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,10 @@ def decompose(
     weights : array of shape (n_samples,) or None
     load : callable or None
         Brings a chunk of X to the device, see `CenteredRows`.
-    n_oversamples, n_iter, seed
-        Columns of a Krylov block beyond `nz`, number of blocks, and the seed of the first block.
+    n_oversamples, n_iter : int
+        For the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
+    seed : int
+        Draws the first block.
 
     References
     ----------
@@ -112,7 +114,7 @@ def decompose(
         if _is_resolved(pairs, nz, dtype):
             break
     # Rows times their right singular vectors are their left ones, times the singular values.
-    columns = pairs.vectors if rows.is_tall else rows.times(pairs.vectors[:, :nz])
+    columns = pairs.vectors if rows.is_tall else rows.times(pairs.vectors[:, :nz], dtype)
     return _spectrum(pairs, columns, nz, *total_weight(weights, X.shape[0]))
 
 
@@ -127,6 +129,26 @@ def spectrum_of_moments(moments: Moments | FactoredMoments, nz: int | None = Non
         total = float(xp.sum(xp.linalg.diagonal(moments.scatter)))
         pairs = _Pairs(values, columns, moments.mean, total, _rounding(columns))
     return _spectrum(pairs, columns, nz, moments.weight, moments.n_samples)
+
+
+def fix_signs(components: Array) -> Array:
+    """Make the entry of largest magnitude in each row positive."""
+    xp = array_namespace(components)
+    columns = xp.arange(components.shape[1], device=device_of(components))
+    largest = xp.argmax(xp.abs(components), axis=1)[:, None] == columns[None, :]
+    return components * xp.sign(xp.sum(components * xp.astype(largest, components.dtype), axis=1, keepdims=True))
+
+
+def orthonormal(columns: Array, values: Array, n: int, are_orthonormal: bool = False) -> Array:
+    """The n first columns made orthonormal; those of value zero, and missing ones, complete the basis.
+
+    What they are then depends on the others alone, not on rounding, so that rows repeated give what rows weighted give.
+    """
+    xp = array_namespace(columns)
+    m = min(n, values.shape[0], columns.shape[1])
+    if m == n and are_orthonormal and values[n - 1] > 0:
+        return columns[:, :n]
+    return xp.linalg.qr(_pad(columns[:, :m] * (values[:m] > 0), n)).Q
 
 
 def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
@@ -202,8 +224,11 @@ class _Krylov:
     seed: int
 
     def width(self, k: int) -> int:
-        """Columns of a block. Half of what is sought, times more blocks, finds more by as many products."""
-        return -(-(k + self.n_oversamples) // 2)
+        """Columns of a block.
+
+        Half of what is sought, times more blocks, finds more by as many products; multiples of 16 multiply fastest.
+        """
+        return -(-(k + self.n_oversamples) // 32) * 16
 
 
 def _covariance(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
@@ -211,7 +236,7 @@ def _covariance(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) 
         moments = rows.moments(dtype)
         gram, mean = moments.scatter, moments.mean
     else:
-        gram, mean = rows.gram(dtype), rows.columns.mean
+        gram, mean = rows.gram(dtype), rows.columns(dtype).mean
     total = float(rows.xp.sum(rows.xp.linalg.diagonal(gram)))
     return _Pairs(*_eigh(gram, k), mean, total, _rounding(gram))
 
@@ -219,14 +244,16 @@ def _covariance(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) 
 def _full(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
     _, singular_values, components = rows.xp.linalg.svd(rows.triangle(), full_matrices=False)
     values = singular_values**2
-    return _Pairs(values, components.T, rows.columns.mean, float(rows.xp.sum(values)), _rounding(components) ** 2)
+    return _Pairs(
+        values, components.T, rows.columns(rows.xp.float64).mean, float(rows.xp.sum(values)), _rounding(components) ** 2
+    )
 
 
 def _randomized(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
     width = krylov.width(k or rows.short)
     if width * krylov.n_iter >= rows.short:  # the Krylov space is the whole space
         return _covariance(rows, k, dtype, krylov)
-    xp, columns = rows.xp, rows.columns
+    xp, columns = rows.xp, rows.columns(dtype)
     start = np.random.default_rng(krylov.seed).standard_normal((rows.short, width))
     basis = block = xp.linalg.qr(xp.asarray(start, device=device_of(columns.mean))).Q
     image = rows.gram_times(block, dtype)
@@ -303,7 +330,7 @@ def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
 def _new_directions(block: Array, basis: Array) -> Array:
     """Orthonormal columns that span what of the block lies outside the basis."""
     xp = array_namespace(block)
-    for _ in range(3):  # once leaves rounding; a second time removes it; a third for a block that was all rounding
+    for _ in range(2):  # once leaves rounding, which a second time removes
         block = xp.linalg.qr(block - basis @ (basis.T @ block)).Q
     return block
 
@@ -320,22 +347,10 @@ def _spectrum(pairs: _Pairs, columns: Array, k: int | None, weight: float, n_sam
     rank = min(n_samples, columns.shape[0])
     values = pairs.values[:rank]
     values = values * (values > pairs.rounding * values[0])
-    components = _fix_signs(_orthonormal(columns, values, rank if k is None else k, columns is pairs.vectors).T)
+    components = fix_signs(orthonormal(columns, values, rank if k is None else k, columns is pairs.vectors).T)
     if k is None and values.shape[0] < rank:
         values = _pad(values, rank)
     return Spectrum(pairs.mean, components, values / divisor, pairs.total / divisor, divisor, n_samples)
-
-
-def _orthonormal(columns: Array, values: Array, n: int, are_orthonormal: bool) -> Array:
-    """The n first columns made orthonormal; those of value zero, and missing ones, complete the basis.
-
-    What they are then depends on the others alone, not on rounding, so that rows repeated give what rows weighted give.
-    """
-    xp = array_namespace(columns)
-    m = min(n, values.shape[0], columns.shape[1])
-    if m == n and are_orthonormal and values[n - 1] > 0:
-        return columns[:, :n]
-    return xp.linalg.qr(_pad(columns[:, :m] * (values[:m] > 0), n)).Q
 
 
 def _pad(array: Array, n: int) -> Array:
@@ -343,11 +358,3 @@ def _pad(array: Array, n: int) -> Array:
     xp = array_namespace(array)
     zeros = xp.zeros((*array.shape[:-1], n - array.shape[-1]), dtype=array.dtype, device=device_of(array))
     return xp.concat([array, zeros], axis=-1)
-
-
-def _fix_signs(components: Array) -> Array:
-    """Make the entry of largest magnitude in each row positive."""
-    xp = array_namespace(components)
-    columns = xp.arange(components.shape[1], device=device_of(components))
-    largest = xp.argmax(xp.abs(components), axis=1)[:, None] == columns[None, :]
-    return components * xp.sign(xp.sum(components * xp.astype(largest, components.dtype), axis=1, keepdims=True))

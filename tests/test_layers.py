@@ -11,7 +11,7 @@ import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
-    ["linalg", "spectrum", "likelihoods", "posteriors", "priors", "objectives", "batches"],
+    ["linalg", "spectrum", "missing", "likelihoods", "posteriors", "priors", "objectives", "batches"],
     ["networks"],
     ["training"],
     ["base", "pca", "autoencoder", "vae"],
@@ -20,6 +20,7 @@ LAYERS = [
 # Within a layer only these may import one another.
 SIBLINGS = {
     "spectrum": {"linalg"},
+    "missing": {"linalg", "spectrum"},
     "priors": {"posteriors"},
     "pca": {"base"},
     "autoencoder": {"base"},
