@@ -81,6 +81,8 @@ class Moments:
         if X.dtype != xp.float64 and not SQUARES_OF_FLOAT32[0] < largest < SQUARES_OF_FLOAT32[1]:
             return cls.from_chunk(X, weights, dtype=xp.float64, diagonal=diagonal)
         scatter -= _squares(rest, diagonal) * weight
+        if diagonal:  # rounding leaves the sum of squares of a constant column slightly below zero
+            scatter = xp.clip(scatter, min=0.0)
         return cls(weight, n_samples, xp.astype(shift, xp.float64) + rest, scatter)
 
     def merge(self, other: "Moments") -> "Moments":

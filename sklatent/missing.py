@@ -216,7 +216,7 @@ def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tupl
         squares += float(xp.sum(weight * given.rows**2))
         n_observed += float(xp.sum(weight * given.mask))
         log_density += float(xp.sum(weights[cut] * given.log_density))
-    regression = xp.linalg.solve(_unpack(second, k + 1), cross[:, :, None])[:, :, 0]  # (n_features, k + 1)
+    regression = (xp.linalg.inv(_unpack(second, k + 1)) @ cross[:, :, None])[:, :, 0]  # (n_features, k + 1)
     noise = (squares - float(xp.sum(regression * cross))) / n_observed
     loadings, shift = _expand(regression, _unpack(everywhere[None, :], k + 1)[0, :, :])
     return FactorModel(model.mean + shift, loadings, max(noise, least)), log_density
@@ -249,7 +249,9 @@ def _pack_square(matrices: Array) -> Array:
     """The upper triangles of matrices (n, k, k) with a row and column of zeros, in the order of `_pack`."""
     xp, k = array_namespace(matrices), matrices.shape[1] + 1
     i, j = np.triu_indices(k)
-    flat = xp.concat([xp.reshape(matrices, (-1, (k - 1) ** 2)), xp.zeros_like(matrices[:, :1, 0])], axis=1)
+    n = matrices.shape[0]
+    zero = xp.zeros((n, 1), dtype=matrices.dtype, device=device_of(matrices))
+    flat = xp.concat([xp.reshape(matrices, (n, (k - 1) ** 2)), zero], axis=1)
     index = np.where(j < k - 1, i * (k - 1) + j, (k - 1) ** 2)
     return xp.take(flat, xp.asarray(index, device=device_of(matrices)), axis=1)
 
@@ -260,4 +262,6 @@ def _unpack(pairs: Array, k: int) -> Array:
     index = np.zeros((k, k), dtype=np.int64)
     index[np.triu_indices(k)] = np.arange(pairs.shape[1])
     index = np.maximum(index, index.T)
-    return xp.reshape(xp.take(pairs, xp.asarray(index.reshape(-1), device=device_of(pairs)), axis=1), (-1, k, k))
+    return xp.reshape(
+        xp.take(pairs, xp.asarray(index.reshape(-1), device=device_of(pairs)), axis=1), (pairs.shape[0], k, k)
+    )

@@ -275,7 +275,7 @@ class PCAReducer(_BaseLatentModel):
         xp = array_namespace(self.mean_)
         axes, noise = xp.astype(self.components_, xp.float64), self.noise_variance_
         excess = xp.clip(self.explained_variance_ - noise, min=0.0)
-        return (axes.T * excess) @ axes + noise * xp.eye(self.n_features_in_, device=device_of(axes))
+        return (axes.T * excess) @ axes + noise * xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
 
     def get_precision(self) -> NDArray[np.float64]:
         """Inverse of the model's covariance, with the variance floor of `score_samples`.
@@ -291,7 +291,7 @@ class PCAReducer(_BaseLatentModel):
         variances, noise = self._model_variances()
         if self.n_components_ == self.n_features_in_:
             return (axes.T / variances) @ axes
-        identity = xp.eye(self.n_features_in_, device=device_of(axes))
+        identity = xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
         return (axes.T * (1 / variances - 1 / noise)) @ axes + identity / noise
 
     def _decompose(self, X: Any, weights: Array | None) -> Spectrum:
@@ -345,7 +345,7 @@ class PCAReducer(_BaseLatentModel):
         variances = np.asarray(to_device(spectrum.variances, "cpu"))
         if self.nz == "mle":
             return minka_dimension(variances, spectrum.n_samples) if rank > 1 else 1
-        shares = np.cumsum(variances) / (spectrum.total or 1.0)
+        shares = np.cumsum(variances / (spectrum.total or 1.0))  # the sums of explained_variance_ratio_, to the bit
         return min(int(np.searchsorted(shares, self.nz, side="right")) + 1, rank)
 
     def _moments(self, X: Any, weights: Array | None, former: Any) -> Any:
@@ -403,8 +403,6 @@ class PCAReducer(_BaseLatentModel):
         n_samples, n_features = max(n_samples, int(weight)), self.n_features_in_
         if self.nz == "mle" and n_samples < n_features:
             raise ValueError("nz='mle' is only supported if n_samples >= n_features")
-        if self.nz == "mle" and self.solver == "randomized":
-            raise ValueError(f"nz='mle' cannot be a string with solver={self.solver!r}")
         if isinstance(self.nz, Integral) and self.nz > min(n_samples, n_features):
             raise ValueError(
                 f"nz={self.nz} must be between 1 and min(n_samples, n_features)={min(n_samples, n_features)} "
