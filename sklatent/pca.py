@@ -117,6 +117,9 @@ class PCAReducer(_BaseLatentModel):
     -2.7
     """
 
+    # Beside products with few columns, rows that stay in the cache are centred and squared at little cost.
+    _CHUNK_SIZE = 2**19
+
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "nz": [
             Interval(Integral, 1, None, closed="left"),
@@ -473,7 +476,8 @@ class PCAReducer(_BaseLatentModel):
         xp = array_namespace(X)
         axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
         n_noise = self.n_features_in_ - self.n_components_
-        rows = center(X, split(_beside(X, self.mean_), dtype))
+        means = split(_beside(X, self.mean_), dtype)
+        rows = center(X, means[:1] if self._is_near_origin() else means)
         codes = rows @ axes.T
         distance = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
         if n_noise:
