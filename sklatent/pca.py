@@ -44,6 +44,9 @@ class PCAReducer(_BaseLatentModel):
     :math:`V \mathrm{diag}(\lambda - \sigma^2) V' + \sigma^2 I`. The fitted attributes are those of
     :class:`sklearn.decomposition.PCA`, with the same meanings and signs.
 
+    NaN is a missing value. The code of a row is then the posterior mean of its projection, given what is observed, so
+    that `inverse_transform(transform(X))` fills what is missing.
+
     Parameters
     ----------
     nz : int, float, "mle" or None, default=None
@@ -102,7 +105,8 @@ class PCAReducer(_BaseLatentModel):
 
     References
     ----------
-    Tipping & Bishop (1999), "Probabilistic principal component analysis", JRSS B 61, eq. 4 to 8.
+    .. [1] Tipping & Bishop (1999), "Probabilistic principal component analysis", JRSS B 61, eq. 4 to 8 and appendix B.
+
     Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4 and listing 14.1.
 
     Examples
@@ -162,7 +166,8 @@ class PCAReducer(_BaseLatentModel):
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
             Rows to fit. float32 and float64 are taken as they are, other numbers as float64. A memory map is read a
-            chunk at a time and never copied whole. Sparse arrays stay sparse.
+            chunk at a time and never copied whole. Sparse arrays stay sparse. NaN is a missing value: the model is then
+            the one of largest likelihood of what is observed [1]_, by EM on the CPU, or where tensors lie.
         y : Ignored
             Present for scikit-learn's conventions.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -221,6 +226,21 @@ class PCAReducer(_BaseLatentModel):
             self.moments_ = moments
         return self
 
+    def transform(self, X: Any) -> Any:
+        """Project the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Z : array of shape (n_samples, n_components)
+            The codes V'(x - mean), in the precision of X; of a row with missing values, their expectation given what is
+            observed.
+        """
+        return super().transform(X)
+
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         r"""Log density of each row: exact log p(x).
 
@@ -239,9 +259,10 @@ class PCAReducer(_BaseLatentModel):
         Returns
         -------
         log_prob : ndarray of shape (n_samples,), float64
-            Nats, a density with respect to Lebesgue measure in the units of X. Variances below 2.2e-16 of the
-            largest one are scored as that floor (of the largest squared mean where X is constant, of 1 where X is
-            zero), so rank-deficient data have a finite score.
+            Nats, a density with respect to Lebesgue measure in the units of X; of a row with missing values, the exact
+            marginal density of those observed, 0.0 where none is, with a floor of 1e-12 for the noise. Variances below
+            2.2e-16 of the largest one are scored as that floor (of the largest squared mean where X is constant, of 1
+            where X is zero), so rank-deficient data have a finite score.
         """
         return super().score_samples(X)
 
