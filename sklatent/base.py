@@ -5,9 +5,11 @@ __all__: list[str] = []
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
@@ -28,6 +30,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     _parameter_constraints: ClassVar[dict[str, list]] = {}
     _CHUNK_SIZE = 2**22
+    _N_SCORE_ROWS = 128
 
     n_components_: int
 
@@ -48,10 +51,8 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             The fitted estimator. When `fit` raises, the estimator is as it was before.
         """
         with _all_or_nothing(self):
-            # A refit starts clean: no attribute of the former fit survives beside those of the new one.
             if not getattr(self, "warm_start", False):
-                for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("__")]:
-                    delattr(self, name)
+                forget_fit(self)
             self._fit(self._validate_training_rows(X))
         return self
 
@@ -84,7 +85,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             In the precision of Z; a DataFrame with the fitted column names where `set_output` asks for one.
         """
         check_is_fitted(self)
-        codes = check_array(Z, dtype=FLOAT_DTYPES, estimator=self, input_name="Z")
+        codes = check_array(Z, dtype=self._float_dtypes(Z), estimator=self, input_name="Z")
         if codes.shape[1] != self.n_components_:
             raise ValueError(
                 f"Z has {codes.shape[1]} features, but {type(self).__name__} is expecting {self.n_components_} "
@@ -103,11 +104,12 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         X = self._validate_rows(X)
         self._check_scorable(X)
         # Matrix products round by their number of rows: with the same number in every call, and a power of two so that
-        # no row is left over from a kernel's tiles, a row scores the same to the last bit in whatever company it comes.
-        n_rows = 2 ** int(math.log2(np.clip(self._CHUNK_SIZE / 4 / self._n_score_values(), 1, 128)))
-        padded = np.concatenate([X, np.broadcast_to(X[-1], (-len(X) % n_rows, X.shape[1]))])
-        scores = self._by_chunks(self._log_prob, padded, n_rows=n_rows)
-        return scores[: len(X)].astype(np.float64, copy=False)
+        # no row is left over from a kernel's tiles, a row scores the same to the last bit in whatever company it comes
+        # (with NumPy's BLAS in float64 only).
+        n_rows = 2 ** int(math.log2(np.clip(self._CHUNK_SIZE / 4 / self._n_score_values(), 1, self._N_SCORE_ROWS)))
+        scores = self._by_chunks(partial(self._log_prob_padded, n_rows), X, n_rows=n_rows)
+        xp = array_namespace(scores)
+        return xp.astype(scores, xp.float64, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean of `score_samples` over the rows of X.
@@ -168,13 +170,26 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
 
+    def _float_dtypes(self, X: Any) -> list:
+        """The precisions that X may have; another is turned into the first."""
+        return FLOAT_DTYPES
+
     def _n_score_values(self) -> int:
         """How many values `_log_prob` holds at a time for each row."""
         return self.n_features_in_
 
+    def _log_prob_padded(self, n_rows: int, X: Any) -> Any:
+        """`_log_prob`, called with n_rows rows whatever their number."""
+        X = X.toarray() if hasattr(X, "toarray") else X
+        xp, n = array_namespace(X), X.shape[0]
+        if n < n_rows:
+            X = xp.take(X, xp.clip(xp.arange(n_rows), max=n - 1), axis=0)  # the last row fills up
+        return self._log_prob(X)[:n]
+
     def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, *, n_rows: int | None = None) -> NDArray:
         n_rows = n_rows or max(1, self._CHUNK_SIZE // self.n_features_in_)
-        return np.concatenate([hook(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)])
+        parts = [hook(rows[start : start + n_rows]) for start in range(0, rows.shape[0], n_rows)]
+        return array_namespace(parts[0]).concat(parts)
 
     @property
     def _n_features_out(self) -> int:
@@ -208,6 +223,29 @@ class SequenceOf(Interval):
     def __str__(self) -> str:
         size = "" if self.length is None else f" of length {self.length}"
         return f"a list or tuple{size} whose every element is {super().__str__()}"
+
+
+def forget_fit(estimator: BaseEstimator) -> None:
+    """Start a refit clean: no attribute of the former fit survives beside those of the new one."""
+    for name in [name for name in vars(estimator) if name.endswith("_") and not name.startswith("__")]:
+        delattr(estimator, name)
+
+
+def resolve_device(device: str) -> str:
+    """The device to compute on; "auto" takes CUDA where there is one. Loads PyTorch."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
+    return device
 
 
 def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:

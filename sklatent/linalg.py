@@ -1,83 +1,142 @@
-"""Decompositions behind PCA: moments of rows and their spectrum, for any Array API namespace."""
+"""Moments of rows, and centred rows as an operator: dense or sparse, weighted or not, a chunk at a time."""
 
-__all__ = ["Moments", "Spectrum", "check_variance", "decompose", "mean_and_variance", "minka_dimension"]
+__all__ = [
+    "CenteredRows",
+    "FactoredMoments",
+    "Moments",
+    "NotFiniteError",
+    "SparseRows",
+    "center",
+    "check_variance",
+    "mean_and_variance",
+    "split",
+    "total_weight",
+]
 
+import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
-from scipy.special import gammaln
 
 Array = Any
 
-# A chunk of this many float64 values is 32 MB: large enough for BLAS to run at full speed, small beside the data.
-CHUNK_SIZE = 2**22
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Eigenvalues and eigenvectors of the sample covariance of n rows, all in float64.
-
-    Attributes
-    ----------
-    mean : array of shape (n_features,)
-    components : array of shape (rank, n_features)
-        Orthonormal rows by decreasing variance, rank = min(n_samples, n_features). The entry of largest magnitude
-        in each row is positive: scikit-learn's sign convention.
-    variances : array of shape (rank,)
-        Variance along each component, divisor n_samples - 1 (1 for a single row); never negative.
-    n_samples : int
-    """
-
-    mean: Array
-    components: Array
-    variances: Array
-    n_samples: int
+# A chunk of this many values stays in the cache, where centring it costs little beside multiplying it.
+CHUNK_SIZE = 2**19
+# Sums of squares between these have lost nothing in float32, to overflow or underflow.
+SQUARES_OF_FLOAT32 = 1e-20, 1e30
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of a set of rows, in float64.
+    """Weight, mean and scatter of a set of rows, in float64.
 
-    `scatter` is the sum of (x - mean)(x - mean)' over the rows. The moments of a union come from the moments of
-    its parts, so rows may arrive in chunks of any size and need to be read once only.
+    `scatter` is the sum of w (x - mean)(x - mean)' over the rows, w being 1 where there are no weights. The moments of
+    a union come from the moments of its parts, so rows may arrive in chunks of any size and need to be read once only.
+
+    Attributes
+    ----------
+    weight : float
+        Sum of the weights.
+    n_samples : int
+        Number of rows with a weight above zero.
+    mean : array of shape (n_features,)
+    scatter : array of shape (n_features, n_features), or (n_features,) for its diagonal alone
 
     References
     ----------
     Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", The American Statistician, eq. 2.1.
     """
 
+    weight: float
     n_samples: int
     mean: Array
     scatter: Array
 
     @classmethod
-    def from_chunk(cls, X: Array) -> "Moments":
-        """Moments of rows few enough to be centred in one float64 copy.
+    def from_chunk(
+        cls, X: Array, weights: Array | None = None, *, dtype: Any = None, diagonal: bool = False
+    ) -> "Moments":
+        """Moments of rows few enough to be centred in one copy.
 
-        The product runs in the precision of X, since float64 products cost twice the time of float32 ones. Centring
-        in float64 first keeps the digits that an offset would cost, and an exact power of two keeps the squares
-        of large values within float32.
+        Products run in `dtype`, that of X by default, since float64 products cost twice the time of float32 ones. A
+        rough mean is subtracted first, which loses nothing: a difference is rounded to its own size. What is left of
+        the mean is then small enough to be summed in the same precision and corrected for.
         """
         xp = array_namespace(X)
-        rows = xp.astype(X, xp.float64)
-        mean = xp.mean(rows, axis=0)
-        rows = rows - mean
-        unit = _power_of_two_above(float(xp.max(xp.abs(rows))))
-        rows = xp.astype(rows / unit, X.dtype)
-        return cls(X.shape[0], mean, xp.astype(rows.T @ rows, xp.float64) * unit * unit)
+        X = xp.astype(X, dtype or X.dtype, copy=False)
+        weight, n_samples = total_weight(weights, X.shape[0])
+        shares = (xp.ones_like(X[:, 0]) if weights is None else xp.astype(weights, X.dtype)) / (weight or 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked after below
+            shift = shares @ X
+            rows = X - shift
+            rest = xp.astype(shares @ rows, xp.float64)
+            _weigh(rows, weights)
+            scatter = xp.astype(xp.ones_like(shares) @ (rows * rows) if diagonal else rows.T @ rows, xp.float64)
+        largest = float(xp.max(scatter))
+        if X.dtype != xp.float64 and not SQUARES_OF_FLOAT32[0] < largest < SQUARES_OF_FLOAT32[1]:
+            return cls.from_chunk(X, weights, dtype=xp.float64, diagonal=diagonal)
+        scatter -= _squares(rest, diagonal) * weight
+        if diagonal:  # rounding leaves the sum of squares of a constant column slightly below zero
+            scatter = xp.clip(scatter, min=0.0)
+        return cls(weight, n_samples, xp.astype(shift, xp.float64) + rest, scatter)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of the rows of both."""
-        n_samples = self.n_samples + other.n_samples
+        weight = self.weight + other.weight
         shift = other.mean - self.mean
-        between = shift[:, None] * shift[None, :] * (self.n_samples * other.n_samples / n_samples)
-        mean = self.mean + shift * (other.n_samples / n_samples)
-        return Moments(n_samples, mean, self.scatter + other.scatter + between)
+        share = other.weight / (weight or 1.0)
+        scatter = self.scatter + other.scatter
+        scatter += _squares(shift, self.scatter.ndim == 1) * (self.weight * share)
+        return Moments(weight, self.n_samples + other.n_samples, self.mean + shift * share, scatter)
+
+
+@dataclass(frozen=True)
+class FactoredMoments:
+    """Moments of rows with too many columns for a scatter matrix: it is kept as factor' factor.
+
+    `factor` has a row for each direction kept. The least of them are dropped beyond a number of rows; `total`, the
+    trace of the scatter, keeps count of them.
+
+    References
+    ----------
+    Ross, Lim, Lin & Yang (2008), "Incremental learning for robust visual tracking", IJCV 77, figure 1.
+    """
+
+    weight: float
+    n_samples: int
+    mean: Array
+    factor: Array
+    total: float
+
+    @classmethod
+    def from_rows(cls, rows: "CenteredRows") -> "FactoredMoments":
+        """Moments of all the rows, centred in one float64 copy."""
+        columns = rows.columns(rows.xp.float64)
+        factor = rows.whole()
+        return cls(columns.weight, columns.n_samples, columns.mean, factor, float(rows.xp.sum(columns.scatter)))
+
+    def merge(self, other: "FactoredMoments") -> "FactoredMoments":
+        """Moments of the rows of both; the factor has the rows of both and one for the shift of the mean."""
+        xp = array_namespace(self.mean)
+        weight = self.weight + other.weight
+        share = other.weight / (weight or 1.0)
+        shift = other.mean - self.mean
+        step = shift * (self.weight * share) ** 0.5
+        factor = xp.concat([self.factor, other.factor, step[None, :]])
+        total = self.total + other.total + float(step @ step)
+        return FactoredMoments(weight, self.n_samples + other.n_samples, self.mean + shift * share, factor, total)
+
+    def truncate(self, n_directions: int | None) -> "FactoredMoments":
+        """The same with at most so many rows in the factor, orthogonal and by decreasing norm."""
+        xp = array_namespace(self.mean)
+        _, norms, directions = xp.linalg.svd(self.factor, full_matrices=False)
+        n = min(n_directions or len(norms), self.n_samples, len(norms))
+        return replace(self, factor=norms[:n, None] * directions[:n, :])
 
 
 def mean_and_variance(X: Array) -> tuple[Array, Array]:
@@ -98,145 +157,255 @@ def mean_and_variance(X: Array) -> tuple[Array, Array]:
     """
     xp = array_namespace(X)
     mean = xp.sum(X, axis=0, dtype=xp.float64) / X.shape[0]
-    squares = (xp.sum((xp.astype(rows, xp.float64) - mean) ** 2, axis=0) for rows in _chunks(X))
-    variance = reduce(lambda total, part: total + part, squares) / X.shape[0]
+    n_rows = max(1, CHUNK_SIZE // X.shape[1])
+    chunks = (X[start : start + n_rows, :] for start in range(0, X.shape[0], n_rows))
+    squares = (xp.sum((xp.astype(rows, xp.float64) - mean) ** 2, axis=0) for rows in chunks)
+    variance = reduce(operator.iadd, squares) / X.shape[0]
     check_variance(float(xp.sum(variance)))
     return mean, variance
+
+
+class NotFiniteError(ValueError):
+    """Sums over the data that are not finite: the data are not, or float64 is too small for their squares."""
 
 
 def check_variance(variance: float) -> None:
     """Refuse data whose variance, or sum of squares about the mean, is not finite."""
     if not np.isfinite(variance):
-        raise ValueError("The variance of X overflows float64. Rescale X so that its largest value is below 1e150.")
+        raise NotFiniteError("The variance of X overflows float64. Rescale X so that its largest value is below 1e150.")
 
 
-def decompose(X: Array, solver: str = "auto", nz: int | None = None) -> Spectrum:
-    """Spectrum of the sample covariance of X.
+class CenteredRows:
+    """Dense rows less their mean, times the roots of their weights: the matrix that PCA decomposes.
 
-    Parameters
-    ----------
-    X : array of shape (n_samples, n_features), float32 or float64
-    solver : {"auto", "covariance", "full"}
-        "covariance" takes the eigenvectors of the scatter matrix: fast where there are more rows than columns, but
-        squaring the data halves the digits, so components of small variance are lost. "full" takes the singular
-        vectors of the centred rows in float64, and loses nothing. "auto" tries the first where there are enough rows
-        and keeps it if the `nz` leading components (all of them if None) are well above its rounding.
-    nz : int or None
-        Number of components that "auto" has to get right.
-    """
-    return SOLVERS[solver](X, nz)
-
-
-def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
-    r"""Dimension of largest Bayesian evidence under Laplace's approximation.
-
-    With :math:`v_k` the mean of the d - k smallest variances and :math:`m = dk - k(k + 1)/2`, the log evidence is
-
-    .. math::
-        \ln p(X | k) \approx \ln p(U) - \frac{n}{2} \sum_{i \le k} \ln \lambda_i - \frac{n(d - k)}{2} \ln v_k
-        + \frac{m + k}{2} \ln 2\pi - \frac{1}{2} \ln |A_Z| - \frac{k}{2} \ln n.
-
-    The cost is O(d^2) for all k together: the double sum in :math:`|A_Z|` splits into parts that accumulate.
+    It is never made whole. Each method reads the rows a chunk at a time, centres the chunk and multiplies it; sums over
+    chunks are in float64. The matrix is taken tall: where there are more columns than rows, its transpose, cut into
+    chunks of columns. "Short" is the smaller of n_samples and n_features, "long" the larger one.
 
     Parameters
     ----------
-    variances : ndarray of shape (n_features,), decreasing
-    n_samples : int
+    X : array of shape (n_samples, n_features)
+        float32 or float64, of any Array API namespace; a memory map is read, not copied.
+    weights : array of shape (n_samples,) or None, default=None
+        float64, in the namespace of the chunks.
+    load : callable, default=None
+        What brings a chunk of X to the device; None leaves it where it is.
 
-    Returns
-    -------
-    k : int, from 1 to n_features - 1
-
-    References
+    Attributes
     ----------
-    Minka (2000), "Automatic choice of dimensionality for PCA", eq. 77 and 78 of the technical report.
+    is_tall : bool
+        Whether there are at least as many rows as columns.
     """
-    n_features = len(variances)
-    tiny = np.finfo(float).tiny
-    k = np.arange(1, n_features)
-    kept = np.maximum(variances, tiny)
-    noise = np.maximum((kept.sum() - np.cumsum(kept)[:-1]) / (n_features - k), 1e-15)  # scikit-learn's floor
-    log_uniform = -k * np.log(2) + np.cumsum(
-        gammaln((n_features - k + 1) / 2) - (n_features - k + 1) / 2 * np.log(np.pi)
-    )
-    n_pairs = n_features * k - k * (k + 1) / 2
-    later = np.triu(np.ones((n_features, n_features), dtype=bool), 1)
-    gaps = np.log(np.maximum(kept[:, None] - kept[None, :], tiny), where=later, out=np.zeros(later.shape))
-    inverse_gaps = np.log(
-        np.maximum(1 / kept[None, :] - 1 / kept[:, None], tiny), where=later, out=np.zeros(later.shape)
-    )
-    noise_gaps = np.log(np.maximum(1 / noise[None, :] - 1 / kept[:-1, None], tiny))  # (i, k)
-    log_hessian = (
-        np.cumsum(gaps.sum(axis=1))[:-1]
-        + np.cumsum(inverse_gaps.sum(axis=0))[:-1]
-        + (n_features - k) * (noise_gaps * (k[:, None] <= k[None, :])).sum(axis=0)
-        + n_pairs * np.log(n_samples)
-    )
-    log_evidence = (
-        log_uniform
-        - n_samples / 2 * (np.cumsum(np.log(kept))[:-1] + (n_features - k) * np.log(noise))
-        + (n_pairs + k) / 2 * np.log(2 * np.pi)
-        - log_hessian / 2
-        - k / 2 * np.log(n_samples)
-    )
-    return int(np.argmax(np.where(variances[:-1] < 1e-15, -np.inf, log_evidence))) + 1
+
+    def __init__(self, X: Any, weights: Array | None = None, load: Callable[[Any], Array] | None = None):
+        self.X = X
+        self.weights = weights
+        self.load = load or (lambda rows: rows)
+        self.is_tall = X.shape[0] >= X.shape[1]
+        self.long, self.short = max(X.shape), min(X.shape)
+        self._columns: dict[Any, Moments] = {}
+
+    @cached_property
+    def xp(self) -> Any:
+        """The namespace of the chunks."""
+        return array_namespace(self.load(self.X[:1]))
+
+    @cached_property
+    def dtype(self) -> Any:
+        """The precision of X, in the namespace of the chunks."""
+        return self.load(self.X[:1]).dtype
+
+    def columns(self, dtype: Any = None) -> Moments:
+        """Moments of each column on its own, by sums in `dtype`; kept."""
+        dtype = dtype or self.dtype
+        if dtype not in self._columns:
+            self._columns[dtype] = self.moments(dtype, diagonal=True)
+        return self._columns[dtype]
+
+    def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
+        """Moments of all rows, read once, by products in `dtype`."""
+        n_rows = max(1, CHUNK_SIZE // self.X.shape[1]) if diagonal else _n_product_rows(self.X.shape[1])
+        moments = reduce(
+            Moments.merge,
+            (
+                Moments.from_chunk(
+                    self.load(self.X[start : start + n_rows]),
+                    None if self.weights is None else self.weights[start : start + n_rows],
+                    dtype=dtype,
+                    diagonal=diagonal,
+                )
+                for start in range(0, self.X.shape[0], n_rows)
+            ),
+        )
+        scatter = moments.scatter if diagonal else self.xp.linalg.diagonal(moments.scatter)
+        check_variance(float(self.xp.sum(scatter) + self.xp.sum(moments.mean**2)))
+        return moments
+
+    def gram(self, dtype: Any = None) -> Array:
+        """A'A of the tall matrix A, of shape (short, short)."""
+        return self._total(part.B.T @ part.B for part in self._parts(dtype, _n_product_rows(self.short)))
+
+    def gram_times(self, Q: Array, dtype: Any = None) -> Array:
+        """A'A Q by two thin products, of shape (short, n)."""
+        return self._total(part.transposed_times(part.times(Q)) for part in self._thin_parts(dtype))
+
+    def times(self, V: Array, dtype: Any = None) -> Array:
+        """A V, of shape (long, n)."""
+        products = self.xp.concat([part.times(V) for part in self._thin_parts(dtype)])
+        return self.xp.astype(products, self.xp.float64, copy=False)
+
+    def whole(self) -> Array:
+        """The centred rows in float64, (n_samples, n_features)."""
+        A = self.xp.concat([part.B for part in self._parts(self.xp.float64, _n_product_rows(self.short))])
+        return A if self.is_tall else A.T
+
+    def triangle(self) -> Array:
+        """R of the QR decomposition of A in float64, of shape (short or fewer, short): A'A = R'R, to full precision."""
+        xp = self.xp
+        parts = self._parts(xp.float64, _n_product_rows(self.short))
+        start = xp.zeros((0, self.short), dtype=xp.float64, device=device_of(self.columns(xp.float64).mean))
+        return reduce(lambda R, part: xp.linalg.qr(xp.concat([R, part.B]), mode="reduced").R, parts, start)
+
+    def _thin_parts(self, dtype: Any) -> Iterator["_Part"]:
+        """Parts for products with few columns, beside which centring is dear: near the origin it is left implicit."""
+        columns = self.columns(dtype)
+        spread = float(self.xp.sum(columns.scatter)) / columns.weight
+        is_near = self.weights is None and float(columns.mean @ columns.mean) <= 4 * spread
+        return self._parts(dtype, max(1, CHUNK_SIZE // self.short), implicit=is_near)
+
+    def _parts(self, dtype: Any, n_rows: int, implicit: bool = False) -> Iterator["_Part"]:
+        """Chunks (n_rows, short) of A."""
+        xp, dtype = self.xp, self._safe(dtype or self.dtype)
+        means = self._means(dtype)
+        for start in range(0, self.long, n_rows):
+            cut = slice(start, start + n_rows)
+            B = xp.astype(self.load(self.X[cut] if self.is_tall else self.X[:, cut]), dtype, copy=False)
+            local = means if self.is_tall else [mean[cut] for mean in means]
+            if implicit:
+                ones = xp.ones_like(B[:, 0])
+                yield _Part(B, ones, local[0]) if self.is_tall else _Part(B.T, local[0], ones)
+            else:
+                B = _weigh(
+                    center(B, local), self.weights[cut] if self.is_tall and self.weights is not None else self.weights
+                )
+                yield _Part(B if self.is_tall else B.T)
+
+    def _means(self, dtype: Any) -> list[Array]:
+        """The mean in `dtype`, and what that leaves of it where a deviation would show it."""
+        columns = self.columns(dtype)
+        head, rest = split(columns.mean, dtype)
+        deviation = self.xp.sqrt(columns.scatter / columns.weight)
+        return [head, rest] if self.xp.any(self.xp.abs(rest) > deviation * self.xp.finfo(dtype).eps) else [head]
+
+    def _safe(self, dtype: Any) -> Any:
+        """`dtype`, or float64 where squares would leave float32."""
+        low, high = SQUARES_OF_FLOAT32
+        return dtype if low < float(self.xp.sum(self.columns(dtype).scatter)) < high else self.xp.float64
+
+    def _total(self, products: Iterator[Array]) -> Array:
+        """Sum in float64."""
+        return reduce(operator.iadd, (self.xp.astype(product, self.xp.float64) for product in products))
 
 
-def _covariance_spectrum(X: Array, nz: int | None = None) -> Spectrum:
-    xp = array_namespace(X)
-    moments = reduce(Moments.merge, map(Moments.from_chunk, _chunks(X)))
-    check_variance(float(xp.sum(xp.linalg.diagonal(moments.scatter))))
-    variances, vectors = xp.linalg.eigh(moments.scatter / max(moments.n_samples - 1, 1))
-    rank = min(X.shape)
-    components = xp.flip(vectors, axis=1).T[:rank, :]
-    # Rounding leaves eigenvalues of a singular matrix slightly below zero.
-    variances = xp.clip(xp.flip(variances, axis=0)[:rank], min=0.0)
-    return Spectrum(moments.mean, _fix_signs(components), variances, moments.n_samples)
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of the tall matrix: B - u v', or B where these are None."""
+
+    B: Any
+    u: Any = None
+    v: Any = None
+
+    def times(self, V: Array) -> Array:
+        """(B - u v') V in the precision of B."""
+        V = array_namespace(V).astype(V, self.B.dtype, copy=False)
+        return self.B @ V if self.u is None else self.B @ V - self.u[:, None] * (self.v @ V)
+
+    def transposed_times(self, U: Array) -> Array:
+        """(B - u v')' U."""
+        return self.B.T @ U if self.u is None else self.B.T @ U - self.v[:, None] * (self.u @ U)
 
 
-def _full_spectrum(X: Array, nz: int | None = None) -> Spectrum:
-    xp = array_namespace(X)
-    n_samples, n_features = X.shape
-    mean = xp.sum(X, axis=0, dtype=xp.float64) / n_samples
-    rows = xp.astype(X, xp.float64) - mean
-    check_variance(float(xp.sum(rows**2)))
-    if n_samples > n_features:  # R has the singular values and right vectors of the rows, and is smaller
-        rows = xp.linalg.qr(rows, mode="reduced").R
-    _, singular_values, components = xp.linalg.svd(rows, full_matrices=False)
-    return Spectrum(mean, _fix_signs(components), singular_values**2 / max(n_samples - 1, 1), n_samples)
+class SparseRows(CenteredRows):
+    """Rows of a SciPy sparse array, which stays sparse: the mean is subtracted from the products.
+
+    Products are in float64. They lose the digits of the square of mean over deviation, which is small where most
+    entries are zero.
+    """
+
+    def __init__(self, X: Any, weights: np.ndarray | None = None):
+        super().__init__(X.tocsr().astype(np.float64, copy=False), weights)
+        self.xp, self.dtype = array_namespace(np.empty(0)), np.dtype(np.float64)
+
+    def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
+        """Moments of all rows."""
+        weights = np.ones(self.X.shape[0]) if self.weights is None else self.weights
+        weight, n_samples = total_weight(self.weights, self.X.shape[0])
+        mean = (self.X.T @ weights) / (weight or 1.0)
+        if diagonal:
+            stored = self.X.copy()
+            stored.data = np.ones_like(stored.data)
+            n_zero = weight - stored.T @ weights  # weight of the entries that are not stored
+            stored.data = (self.X.data - mean[self.X.indices]) ** 2
+            scatter = stored.T @ weights + n_zero * mean**2
+        else:
+            scatter = (self.X.T @ self.X.multiply(weights[:, None])).toarray() - weight * np.outer(mean, mean)
+        check_variance(float(np.sum(scatter if diagonal else np.diagonal(scatter))))
+        return Moments(weight, n_samples, mean, scatter)
+
+    def gram(self, dtype: Any = None) -> Array:
+        """A'A of the tall matrix A, of shape (short, short)."""
+        if self.is_tall:
+            return self.moments().scatter
+        (part,) = self._thin_parts()
+        products = np.outer(part.B.T @ part.u, part.v)
+        return (part.B.T @ part.B).toarray() - products - products.T + (part.u @ part.u) * np.outer(part.v, part.v)
+
+    def _thin_parts(self, dtype: Any = None) -> Iterator[_Part]:
+        roots = np.ones(self.X.shape[0]) if self.weights is None else np.sqrt(self.weights)
+        rows, mean = self.X.multiply(roots[:, None]).tocsr(), self.columns().mean
+        yield _Part(rows, roots, mean) if self.is_tall else _Part(rows.T, mean, roots)
 
 
-def _auto_spectrum(X: Array, nz: int | None = None) -> Spectrum:
-    n_samples, n_features = X.shape
-    if n_samples < n_features:
-        return _full_spectrum(X)
-    spectrum = _covariance_spectrum(X)
-    least = float(spectrum.variances[(nz or n_features) - 1])
-    # An eigenvalue of the scatter carries an error of eps times the largest one; half the digits have to be right.
-    resolved = float(np.sqrt(np.finfo(np.float32 if X.dtype.itemsize == 4 else np.float64).eps))
-    return spectrum if least > resolved * float(spectrum.variances[0]) else _full_spectrum(X)
+def total_weight(weights: Array | None, n_samples: int) -> tuple[float, int]:
+    """Sum of the weights, and how many are above zero; each of None is 1."""
+    if weights is None:
+        return float(n_samples), n_samples
+    xp = array_namespace(weights)
+    return float(xp.sum(weights)), int(xp.count_nonzero(weights))
 
 
-SOLVERS: dict[str, Callable[[Array, int | None], Spectrum]] = {
-    "auto": _auto_spectrum,
-    "covariance": _covariance_spectrum,
-    "full": _full_spectrum,
-}
+def split(mean: Array, dtype: Any) -> list[Array]:
+    """A float64 array as the sum of two in `dtype`."""
+    xp = array_namespace(mean)
+    head = xp.astype(mean, dtype)
+    return [head, xp.astype(mean - xp.astype(head, xp.float64), dtype)]
 
 
-def _fix_signs(components: Array) -> Array:
-    """Make the entry of largest magnitude in each row positive."""
-    xp = array_namespace(components)
-    columns = xp.arange(components.shape[1], device=device_of(components))
-    largest = xp.argmax(xp.abs(components), axis=1)[:, None] == columns[None, :]
-    return components * xp.sign(xp.sum(components * xp.astype(largest, components.dtype), axis=1, keepdims=True))
+def center(X: Array, means: list[Array]) -> Array:
+    """X less the sum of `means`, in their precision.
+
+    The difference of two numbers is rounded to its own size, not to theirs: with the mean in two parts, float32 rows
+    far from the origin are centred as precisely as in float64.
+    """
+    rows = array_namespace(X).astype(X, means[0].dtype, copy=False) - means[0]
+    for mean in means[1:]:
+        rows -= mean
+    return rows
 
 
-def _chunks(X: Array) -> Iterator[Array]:
-    n_rows = max(1, CHUNK_SIZE // X.shape[1])
-    return (X[start : start + n_rows, :] for start in range(0, X.shape[0], n_rows))
+def _weigh(rows: Array, weights: Array | None) -> Array:
+    """Rows times the roots of their weights, in place."""
+    if weights is not None:
+        xp = array_namespace(rows)
+        rows *= xp.astype(xp.sqrt(weights), rows.dtype)[:, None]
+    return rows
 
 
-def _power_of_two_above(value: float) -> float:
-    """Smallest power of two above a finite value; 1.0 for zero, infinity and NaN."""
-    return float(2.0 ** np.frexp(value)[1]) if np.isfinite(value) else 1.0
+def _squares(x: Array, diagonal: bool) -> Array:
+    return x * x if diagonal else x[:, None] * x[None, :]
+
+
+def _n_product_rows(n_columns: int) -> int:
+    """Rows of a chunk whose products of columns cost more than adding them to the others', yet that is no copy of X."""
+    most = max(8 * CHUNK_SIZE // n_columns, n_columns)
+    return max(1, CHUNK_SIZE // n_columns, min(4 * n_columns, most))

@@ -25,7 +25,7 @@ from sklearn.utils.validation import validate_data
 from skorch.callbacks import Callback
 from skorch.history import History
 
-from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, spawn_seeds
+from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
 from sklatent.batches import MappedRows, Rows, as_tensor, is_sliceable, row_blocks
 from sklatent.checkpoint import Checkpoint, fingerprint, load
 from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Standardizer
@@ -223,7 +223,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
 
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """The network and its rows; with `former` its weights are those of that one."""
-        device = _resolve_device(self.device)
+        device = resolve_device(self.device)
         names = ("weights", "order", "noise", "valid_noise", "split", "draws")
         seeds = dict(zip(names, spawn_seeds(self.random_state, len(names)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
@@ -498,18 +498,3 @@ def _float64_twin(module: Autoencoder) -> Autoencoder:
         twin = deepcopy(module).double()
         _float64_twins[module] = state, twin
     return twin
-
-
-def _resolve_device(device: str) -> str:
-    """The device to train on; "auto" takes CUDA where there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = None
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
-    return device

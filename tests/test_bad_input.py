@@ -48,6 +48,11 @@ PCA_BAD = {
     "nz=5": ({"nz": 5}, r"nz=5 must be between 1 and min\(n_samples, n_features\)=4 with solver='auto'"),
     "solver": ({"solver": "arpack"}, "The 'solver' parameter of PCAReducer must be"),
     "whiten": ({"whiten": "yes"}, "The 'whiten' parameter of PCAReducer must be"),
+    "n_oversamples=0": ({"n_oversamples": 0}, "The 'n_oversamples' parameter of PCAReducer must be .* Got 0 instead"),
+    "n_iter=0": ({"n_iter": 0}, "The 'n_iter' parameter of PCAReducer must be .* Got 0 instead"),
+    "device unknown": ({"device": "tpu"}, "device='tpu' must be 'auto', 'cpu', 'cuda'"),
+    "device meta": ({"device": "meta"}, "device='meta' must be"),
+    "random_state": ({"random_state": "seed"}, "The 'random_state' parameter of PCAReducer must be"),
 }
 
 NETWORK_BAD = {
@@ -133,6 +138,8 @@ def no_training(monkeypatch):
 @pytest.mark.parametrize("case", BAD_X)
 @pytest.mark.usefixtures("no_training")
 def test_bad_rows(model, case):
+    if case in ("NaN", "sparse") and isinstance(model, PCAReducer):
+        return  # it takes missing values and sparse rows
     X, error, message = BAD_X[case]
     model.set_params(nz=1)
     with pytest.raises(error, match=message):
@@ -143,6 +150,8 @@ def test_bad_rows(model, case):
 @pytest.mark.parametrize("case", ["NaN", "inf", "no rows", "1-D", "3-D", "complex", "objects", "sparse"])
 @pytest.mark.parametrize("method", ["transform", "score_samples", "score"])
 def test_bad_rows_after_fit(model, case, method):
+    if case in ("NaN", "sparse") and isinstance(model, PCAReducer):
+        return  # it takes missing values and sparse rows
     X, error, message = BAD_X[case]
     model.fit(X_GOOD)
     with pytest.raises(error, match=message):
@@ -159,10 +168,94 @@ def test_bad_parameters(estimator, parameters, message):
 
 
 @pytest.mark.usefixtures("no_training")
-def test_cuda_where_there_is_none(network, monkeypatch):
+def test_cuda_where_there_is_none(model, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="device='cuda:0' was asked for, but PyTorch finds no CUDA device"):
-        network(device="cuda:0").fit(X_GOOD)
+        model.set_params(device="cuda:0").fit(X_GOOD)
+
+
+BAD_WEIGHTS = {
+    "negative": (np.r_[-1.0, np.ones(11)], "Negative values in data passed to `sample_weight`"),
+    "too few": (np.ones(11), r"sample_weight.shape == \(11,\), expected \(12,\)"),
+    "all zero": (np.zeros(12), "Sample weights must contain at least one non-zero number"),
+    "NaN": (np.r_[np.nan, np.ones(11)], "Input sample_weight contains NaN"),
+    "2-D": (np.ones((12, 1)), "Sample weights must be 1D array or scalar"),
+    "shares": (np.full(12, 1 / 24), "sample_weight must add up to more than 1, got 0.5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_bad_weights(case, method):
+    weights, message = BAD_WEIGHTS[case]
+    pca = PCAReducer(1)
+    with pytest.raises(ValueError, match=message):
+        getattr(pca, method)(X_GOOD, sample_weight=weights)
+    assert_untouched(pca)
+
+
+@pytest.mark.parametrize("case", ["negative", "too few", "all zero"])
+def test_bad_weights_of_a_score(case):
+    weights, message = BAD_WEIGHTS[case]
+    with pytest.raises(ValueError, match=message):
+        PCAReducer(1).fit(X_GOOD).score(X_GOOD, sample_weight=weights)
+
+
+BAD_BATCHES = {
+    "another width": (X_GOOD[:, :3], "X has 3 features, but PCAReducer is expecting 4 features as input"),
+    "NaN": (with_value(np.nan), "Input X contains NaN"),
+    "inf": (with_value(np.inf), "Input X contains infinity"),
+    "complex": (X_GOOD + 1j, "Complex data not supported"),
+    "overflow": (with_value(1e200), "The variance of X overflows float64"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BATCHES)
+def test_bad_batch_leaves_the_former_ones(case):
+    X, message = BAD_BATCHES[case]
+    pca = PCAReducer(2).partial_fit(X_GOOD)
+    state, scatter = dict(vars(pca)), pca.moments_.scatter.copy()
+    with pytest.raises(ValueError, match=message):
+        pca.partial_fit(X)
+    assert vars(pca) == state
+    np.testing.assert_array_equal(pca.moments_.scatter, scatter)
+
+
+def test_first_batch_of_fewer_rows_than_components():
+    pca = PCAReducer(3)
+    with pytest.raises(ValueError, match=r"nz=3 must be between 1 and min\(n_samples, n_features\)=2 with"):
+        pca.partial_fit(X_GOOD[:2])
+    assert_untouched(pca)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_sparse_with_what_is_not_finite(value):
+    pca = PCAReducer(2)
+    with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
+        pca.fit(sparse.csr_array(with_value(value)))
+    assert_untouched(pca)
+    with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
+        pca.fit(X_GOOD).transform(sparse.csr_array(with_value(value)))
+
+
+def test_sparse_with_the_full_solver():
+    with pytest.raises(TypeError, match='only support sparse inputs with the "auto", "covariance" and "randomized"'):
+        PCAReducer(2, solver="full").fit(sparse.csr_array(X_GOOD))
+
+
+def test_a_column_of_nothing():
+    X = X_GOOD.copy()
+    X[:, 2] = np.nan
+    with pytest.raises(ValueError, match="Input X contains no observed value in column 2"):
+        PCAReducer(2).fit(X)
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e200])
+def test_missing_values_beside_what_is_too_large(value):
+    X = with_value(value)
+    X[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"contains infinity|overflows float64"):
+        PCAReducer(2).fit(X)
 
 
 @pytest.mark.parametrize(

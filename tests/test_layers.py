@@ -11,7 +11,7 @@ import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
-    ["linalg", "likelihoods", "posteriors", "priors", "objectives", "batches"],
+    ["linalg", "spectrum", "missing", "likelihoods", "posteriors", "priors", "objectives", "batches"],
     ["networks"],
     ["training", "checkpoint"],
     ["base", "pca", "neural", "autoencoder", "vae"],
@@ -19,6 +19,8 @@ LAYERS = [
 ]
 # Within a layer only these may import one another.
 SIBLINGS = {
+    "spectrum": {"linalg"},
+    "missing": {"linalg", "spectrum"},
     "priors": {"posteriors"},
     "pca": {"base"},
     "neural": {"base"},

@@ -1,12 +1,21 @@
 import numpy as np
 import pytest
+import scipy
+import torch
+from scipy import sparse
 from scipy.stats import multivariate_normal
+from sklearn import config_context
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.utils.fixes import parse_version
 
 from sklatent import PCAReducer
+
+needs_dispatch = pytest.mark.skipif(
+    parse_version(scipy.__version__) < parse_version("1.14"), reason="array_api_dispatch asks for SciPy 1.14"
+)
 
 ATTRIBUTES = [
     "components_",
@@ -28,7 +37,7 @@ def X(rng):
 
 
 @pytest.mark.parametrize("nz", [None, 1, 3, 6, 0.5, 0.99, "mle"])
-@pytest.mark.parametrize("solver", ["auto", "covariance", "full"])
+@pytest.mark.parametrize("solver", ["auto", "covariance", "full", "randomized"])
 @pytest.mark.parametrize("whiten", [False, True])
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 2e-5)])
 def test_agrees_with_scikit_learn(X, nz, solver, whiten, dtype, rtol):
@@ -49,7 +58,7 @@ def test_agrees_with_scikit_learn(X, nz, solver, whiten, dtype, rtol):
     assert ours.components_.dtype == Z.dtype == ours.inverse_transform(Z).dtype == dtype
 
 
-@pytest.mark.parametrize("solver", ["covariance", "full"])
+@pytest.mark.parametrize("solver", ["covariance", "full", "randomized"])
 def test_agrees_with_scikit_learn_on_more_columns_than_rows(rng, solver):
     X = rng.standard_normal((10, 30))
     ours, reference = PCAReducer(4, solver=solver).fit(X), PCA(4, svd_solver="full").fit(X)
@@ -94,7 +103,7 @@ def test_score_moves_with_units_by_the_jacobian(X, a):
     ],
     ids=["zero", "constant", "one row", "rank deficient", "zero noise"],
 )
-@pytest.mark.parametrize("solver", ["auto", "covariance", "full"])
+@pytest.mark.parametrize("solver", ["auto", "covariance", "full", "randomized"])
 @pytest.mark.parametrize("whiten", [False, True])
 def test_degenerate_data_have_a_finite_score(rows, nz, solver, whiten):
     pca = PCAReducer(nz, solver=solver, whiten=whiten).fit(rows)
@@ -149,3 +158,151 @@ def test_grid_search_scores_it_as_scikit_learns(digits):
     for fold in range(3):
         scikit_learn, ours = search.cv_results_[f"split{fold}_test_score"]
         assert scikit_learn == ours
+
+
+@pytest.mark.parametrize("nz", [None, 3, 0.9])
+@pytest.mark.parametrize("whiten", [False, True])
+def test_integer_weights_equal_repeated_rows(X, nz, whiten, rng):
+    weights = rng.integers(0, 4, len(X))
+    weighted = PCAReducer(nz, whiten=whiten).fit(X, sample_weight=weights)
+    repeated = PCAReducer(nz, whiten=whiten).fit(X.repeat(weights, axis=0))
+    for name in ATTRIBUTES:
+        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-10, atol=1e-12)
+    assert weighted.score(X, sample_weight=weights) == pytest.approx(repeated.score(X.repeat(weights, axis=0)))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("nz", [None, 3])
+def test_partial_fit_equals_fit(X, nz, container, rng):
+    pca = PCAReducer(nz)
+    starts = np.flatnonzero(rng.random(len(X)) < 0.1)
+    for part in np.split(np.arange(len(X)), starts[starts >= 3]):
+        pca.partial_fit(container(X[part]))
+    reference = PCAReducer(nz, solver="full").fit(X)
+    for name in ATTRIBUTES:
+        np.testing.assert_allclose(getattr(pca, name), getattr(reference, name), rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_partial_fit_of_single_rows(X):
+    pca = PCAReducer()
+    for row in X[:20]:
+        pca.partial_fit([row])
+    np.testing.assert_allclose(pca.components_, PCAReducer().fit(X[:20]).components_, rtol=1e-9, atol=1e-10)
+
+
+def test_partial_fit_with_weights(X, rng):
+    weights = rng.uniform(0.5, 2, len(X))
+    pca = PCAReducer(2).partial_fit(X[:50], sample_weight=weights[:50]).partial_fit(X[50:], sample_weight=weights[50:])
+    reference = PCAReducer(2).fit(X, sample_weight=weights)
+    np.testing.assert_allclose(pca.explained_variance_, reference.explained_variance_, rtol=1e-12)
+    assert pca.noise_variance_ == pytest.approx(reference.noise_variance_)
+
+
+def test_partial_fit_keeps_float32_and_its_digits(X):
+    rows = (X + 1000).astype(np.float32)
+    pca = PCAReducer(3).partial_fit(rows[:77]).partial_fit(rows[77:])
+    reference = PCAReducer(3).fit(rows.astype(np.float64))
+    assert pca.components_.dtype == np.float32
+    np.testing.assert_allclose(pca.explained_variance_, reference.explained_variance_, rtol=1e-12)
+
+
+def test_partial_fit_of_many_columns(rng, monkeypatch):
+    monkeypatch.setattr("sklatent.pca.LARGE_SCATTER", 50)
+    monkeypatch.setattr("sklatent.pca.N_FACTORED_ROWS", 7)
+    X = rng.standard_normal((60, 80)) * 0.6 ** np.arange(80) + 1
+    reference = PCAReducer(3, solver="full").fit(X)
+    for container in (np.asarray, sparse.csr_array):
+        pca = PCAReducer(3)
+        for rows in np.split(X, [5, 30]):
+            pca.partial_fit(container(rows))
+        # 13 of 59 directions are kept; 0.6^13 of the variance beyond is what the truncation may cost.
+        np.testing.assert_allclose(pca.explained_variance_, reference.explained_variance_, rtol=1e-4)
+        np.testing.assert_allclose(pca.components_, reference.components_, atol=1e-3)
+        assert pca.noise_variance_ == pytest.approx(reference.noise_variance_, rel=1e-3)
+
+
+def test_fit_makes_partial_fit_start_anew(X):
+    pca = PCAReducer(2).partial_fit(X).fit(X[:50])
+    assert not hasattr(pca, "moments_")
+    assert pca.partial_fit(X[50:]).n_samples_ == len(X) - 50
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples"])
+def test_sparse_rows_give_what_dense_rows_give(method, rng):
+    X = sparse.csr_array(sparse.random(100, 20, density=0.2, random_state=0))
+    pca = PCAReducer(3).fit(X)
+    dense = PCAReducer(3).fit(X.toarray())
+    np.testing.assert_allclose(getattr(pca, method)(X), getattr(dense, method)(X.toarray()), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_codes_and_scores_keep_their_digits(X, dtype, offset):
+    rows = (X - X.mean(axis=0) + offset).astype(dtype)
+    pca, exact = PCAReducer(3).fit(rows), PCAReducer(3).fit(rows.astype(np.float64))
+    rtol = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(pca.transform(rows), exact.transform(rows.astype(np.float64)), atol=20 * rtol)
+    np.testing.assert_allclose(pca.score_samples(rows), exact.score_samples(rows.astype(np.float64)), rtol=10 * rtol)
+
+
+def test_score_of_float32_with_little_noise_is_taken_in_float64(rng):
+    X = (rng.standard_normal((300, 2)) @ rng.standard_normal((2, 8))).astype(np.float32)
+    X += (1e-4 * rng.standard_normal(X.shape)).astype(np.float32)
+    pca = PCAReducer(2).fit(X)
+    density = multivariate_normal(pca.mean_, pca.get_covariance())
+    np.testing.assert_allclose(pca.score_samples(X), density.logpdf(X.astype(np.float64)), rtol=1e-4)
+
+
+def test_score_of_a_float32_row_whose_square_overflows(X):
+    pca = PCAReducer(2).fit(X.astype(np.float32))
+    assert np.isfinite(pca.score_samples(np.full((1, 6), 1e30, dtype=np.float32))).all()
+
+
+@needs_dispatch
+@pytest.mark.parametrize("solver", ["auto", "covariance", "full", "randomized"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensors_give_tensors(X, solver, dtype):
+    rows = torch.asarray(X, dtype=dtype)
+    with config_context(array_api_dispatch=True):
+        pca = PCAReducer(3, solver=solver).fit(rows, sample_weight=torch.ones(len(X)))
+        Z = pca.transform(rows)
+        outputs = [Z, pca.inverse_transform(Z), pca.score_samples(rows), pca.components_, pca.explained_variance_]
+        assert type(pca.score(rows)) is float
+    assert all(isinstance(values, torch.Tensor) for values in outputs)
+    assert Z.dtype == pca.components_.dtype == dtype
+    reference = PCAReducer(3, solver="full").fit(X)
+    np.testing.assert_allclose(pca.explained_variance_, reference.explained_variance_, rtol=2e-5)
+    np.testing.assert_allclose(outputs[2], reference.score_samples(X), rtol=2e-4)
+    assert pca.sample(2, random_state=0).shape == (2, 6)
+
+
+@needs_dispatch
+def test_tensors_in_batches_and_with_missing_values(X):
+    rows = torch.asarray(X)
+    gaps = rows.clone()
+    gaps[::3, 1] = torch.nan
+    with config_context(array_api_dispatch=True):
+        pca = PCAReducer(2).partial_fit(rows[:50]).partial_fit(rows[50:])
+        Z, scores = PCAReducer(2).fit(gaps).transform(gaps), PCAReducer(2).fit(gaps).score_samples(gaps)
+    np.testing.assert_allclose(pca.components_, PCAReducer(2).fit(X).components_, rtol=1e-9)
+    np.testing.assert_allclose(Z, PCAReducer(2).fit(gaps.numpy()).transform(gaps.numpy()), rtol=1e-9)
+    assert torch.isfinite(scores).all()
+
+
+def test_rows_moved_to_a_device_in_chunks(X, monkeypatch):
+    """A second PyTorch device stands for CUDA: chunks go there, what is fitted comes back as NumPy's."""
+    monkeypatch.setattr(PCAReducer, "_loader", lambda self, rows: torch.as_tensor)
+    pca = PCAReducer(3).fit(X, sample_weight=np.ones(len(X)))
+    assert isinstance(pca.components_, np.ndarray)
+    np.testing.assert_allclose(pca.components_, PCAReducer(3, device="cpu").fit(X).components_, rtol=1e-9)
+    partial = PCAReducer(3).partial_fit(X[:50]).partial_fit(X[50:])
+    np.testing.assert_allclose(partial.components_, pca.components_, rtol=1e-9)
+
+
+def test_weights_are_routed(X):
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(PCAReducer(2).set_fit_request(sample_weight=True), LogisticRegression())
+        pipeline[-1].set_fit_request(sample_weight=False)
+        weights = np.arange(len(X)) % 3
+        pipeline.fit(X, np.arange(len(X)) % 2, sample_weight=weights)
+    np.testing.assert_array_equal(pipeline[0].components_, PCAReducer(2).fit(X, sample_weight=weights).components_)

@@ -1,0 +1,360 @@
+"""The solvers of PCA: eigenvalues and eigenvectors of the covariance of centred rows."""
+
+__all__ = ["SOLVERS", "Spectrum", "decompose", "fix_signs", "minka_dimension", "orthonormal", "spectrum_of_moments"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.linalg
+from array_api_compat import array_namespace
+from array_api_compat import device as device_of
+from scipy.special import gammaln
+
+from sklatent.linalg import CenteredRows, FactoredMoments, Moments, SparseRows, total_weight
+
+Array = Any
+
+# Up to this size the eigenvectors of the short side cost less than what a block Krylov method leaves undone is worth.
+SMALL_GRAM = 1000
+# Beyond this size "auto" does not go on from "randomized" to "full": the cost would be out of all proportion.
+LARGE_TRIANGLE = 5000
+# Where there are fewer values, float64 products cost nothing that could be noticed.
+SMALL_DATA = 2**14
+# Blocks of the Krylov space beyond the first.
+N_ITER = 6
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues and eigenvectors of the sample covariance of rows, all in float64.
+
+    Attributes
+    ----------
+    mean : array of shape (n_features,)
+    components : array of shape (n, n_features)
+        Orthonormal rows by decreasing variance: at least those asked for, at most `rank`. The entry of largest
+        magnitude in each row is positive: scikit-learn's sign convention.
+    variances : array of shape (n,) or more
+        Variance along each component, and maybe along further ones; never negative.
+    total : float
+        Sum of all variances.
+    divisor : float
+        Of the variances: the weight of the rows less 1, or 1 where that is not positive.
+    n_samples : int
+        Number of rows, a row of integer weight counting as that many.
+    """
+
+    mean: Array
+    components: Array
+    variances: Array
+    total: float
+    divisor: float
+    n_samples: int
+
+    @property
+    def rank(self) -> int:
+        """How many variances there are: min(n_samples, n_features)."""
+        return min(self.n_samples, self.mean.shape[0])
+
+    def noise_variance(self, k: int) -> float:
+        """Mean of the variances beyond the first k; 0.0 when there is none."""
+        if k >= self.rank:
+            return 0.0
+        xp = array_namespace(self.variances)
+        is_complete = self.variances.shape[0] == self.rank
+        rest = xp.sum(self.variances[k:]) if is_complete else self.total - xp.sum(self.variances[:k])
+        return max(float(rest), 0.0) / (self.rank - k)
+
+
+def decompose(
+    X: Any,
+    solver: Literal["auto", "covariance", "full", "randomized"] = "auto",
+    nz: int | None = None,
+    *,
+    weights: Array | None = None,
+    load: Callable[[Any], Array] | None = None,
+    n_oversamples: int = 10,
+    n_iter: int | Literal["auto"] = "auto",
+    seed: int = 0,
+) -> Spectrum:
+    """Spectrum of the sample covariance of X.
+
+    Parameters
+    ----------
+    X : array or sparse array of shape (n_samples, n_features)
+    solver : {"auto", "covariance", "full", "randomized"}
+        "covariance" takes the eigenvectors of the scatter matrix, or of the Gram matrix of the rows where they are
+        fewer than the columns: fast, but squaring the data halves the digits, so components of small variance are lost.
+        "full" takes a QR decomposition of the centred rows and the singular vectors of its triangle, in float64, and
+        loses nothing. "randomized" takes Ritz vectors from a block Krylov space [1]_. "auto" starts with what costs
+        least and goes on to float64 products, then to "full", while the `nz` leading components (all of them if None)
+        or the variance that they leave are not well above the rounding.
+    nz : int or None
+        Number of components to find; None for all of them, which "randomized" leaves to "covariance".
+    weights : array of shape (n_samples,) or None
+    load : callable or None
+        Brings a chunk of X to the device, see `CenteredRows`.
+    n_oversamples, n_iter : int
+        For the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
+    seed : int
+        Draws the first block.
+
+    References
+    ----------
+    .. [1] Musco & Musco (2015), "Randomized block Krylov methods for stronger and faster approximate singular value
+       decomposition", NeurIPS 28, algorithm 2.
+    """
+    rows = SparseRows(X, weights) if hasattr(X, "tocsr") else CenteredRows(X, weights, load)
+    krylov = _Krylov(n_oversamples, N_ITER if n_iter == "auto" else n_iter, seed)
+    steps = _plan(rows, nz, krylov) if solver == "auto" else [(solver, rows.dtype)]
+    for name, dtype in steps:
+        pairs = SOLVERS[name](rows, nz, dtype, krylov)
+        if _is_resolved(pairs, nz, dtype):
+            break
+    # Rows times their right singular vectors are their left ones, times the singular values.
+    columns = pairs.vectors if rows.is_tall else rows.times(pairs.vectors[:, :nz], dtype)
+    return _spectrum(pairs, columns, nz, *total_weight(weights, X.shape[0]))
+
+
+def spectrum_of_moments(moments: Moments | FactoredMoments, nz: int | None = None) -> Spectrum:
+    """Spectrum of the sample covariance of rows of which only the moments are left."""
+    xp = array_namespace(moments.mean)
+    if isinstance(moments, FactoredMoments):  # truncated: its rows are orthogonal
+        columns, total = moments.factor.T, moments.total
+        pairs = _Pairs(xp.sum(columns**2, axis=0), None, moments.mean, total, _rounding(columns) ** 2)
+    else:
+        values, columns = _eigh(moments.scatter, nz)
+        total = float(xp.sum(xp.linalg.diagonal(moments.scatter)))
+        pairs = _Pairs(values, columns, moments.mean, total, _rounding(columns))
+    return _spectrum(pairs, columns, nz, moments.weight, moments.n_samples)
+
+
+def fix_signs(components: Array) -> Array:
+    """Make the entry of largest magnitude in each row positive."""
+    xp = array_namespace(components)
+    columns = xp.arange(components.shape[1], device=device_of(components))
+    largest = xp.argmax(xp.abs(components), axis=1)[:, None] == columns[None, :]
+    return components * xp.sign(xp.sum(components * xp.astype(largest, components.dtype), axis=1, keepdims=True))
+
+
+def orthonormal(columns: Array, values: Array, n: int, are_orthonormal: bool = False) -> Array:
+    """The n first columns made orthonormal; those of value zero, and missing ones, complete the basis.
+
+    What they are then depends on the others alone, not on rounding, so that rows repeated give what rows weighted give.
+    """
+    xp = array_namespace(columns)
+    m = min(n, values.shape[0], columns.shape[1])
+    if m == n and are_orthonormal and values[n - 1] > 0:
+        return columns[:, :n]
+    return xp.linalg.qr(_pad(columns[:, :m] * (values[:m] > 0), n)).Q
+
+
+def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
+    r"""Dimension of largest Bayesian evidence under Laplace's approximation.
+
+    With :math:`v_k` the mean of the d - k smallest variances and :math:`m = dk - k(k + 1)/2`, the log evidence is
+
+    .. math::
+        \ln p(X | k) \approx \ln p(U) - \frac{n}{2} \sum_{i \le k} \ln \lambda_i - \frac{n(d - k)}{2} \ln v_k
+        + \frac{m + k}{2} \ln 2\pi - \frac{1}{2} \ln |A_Z| - \frac{k}{2} \ln n.
+
+    The cost is O(d^2) for all k together: the double sum in :math:`|A_Z|` splits into parts that accumulate.
+
+    Parameters
+    ----------
+    variances : ndarray of shape (n_features,), decreasing
+    n_samples : int
+
+    Returns
+    -------
+    k : int, from 1 to n_features - 1
+
+    References
+    ----------
+    Minka (2000), "Automatic choice of dimensionality for PCA", eq. 77 and 78 of the technical report.
+    """
+    n_features = len(variances)
+    tiny = np.finfo(float).tiny
+    k = np.arange(1, n_features)
+    kept = np.maximum(variances, tiny)
+    noise = np.maximum((kept.sum() - np.cumsum(kept)[:-1]) / (n_features - k), 1e-15)  # scikit-learn's floor
+    log_uniform = -k * np.log(2) + np.cumsum(
+        gammaln((n_features - k + 1) / 2) - (n_features - k + 1) / 2 * np.log(np.pi)
+    )
+    n_pairs = n_features * k - k * (k + 1) / 2
+    later = np.triu(np.ones((n_features, n_features), dtype=bool), 1)
+    gaps = np.log(np.maximum(kept[:, None] - kept[None, :], tiny), where=later, out=np.zeros(later.shape))
+    inverse_gaps = np.log(
+        np.maximum(1 / kept[None, :] - 1 / kept[:, None], tiny), where=later, out=np.zeros(later.shape)
+    )
+    noise_gaps = np.log(np.maximum(1 / noise[None, :] - 1 / kept[:-1, None], tiny))  # (i, k)
+    log_hessian = (
+        np.cumsum(gaps.sum(axis=1))[:-1]
+        + np.cumsum(inverse_gaps.sum(axis=0))[:-1]
+        + (n_features - k) * (noise_gaps * (k[:, None] <= k[None, :])).sum(axis=0)
+        + n_pairs * np.log(n_samples)
+    )
+    log_evidence = (
+        log_uniform
+        - n_samples / 2 * (np.cumsum(np.log(kept))[:-1] + (n_features - k) * np.log(noise))
+        + (n_pairs + k) / 2 * np.log(2 * np.pi)
+        - log_hessian / 2
+        - k / 2 * np.log(n_samples)
+    )
+    return int(np.argmax(np.where(variances[:-1] < 1e-15, -np.inf, log_evidence))) + 1
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Eigenpairs of the Gram matrix of the short side by decreasing value: the leading ones, or all of them."""
+
+    values: Array
+    vectors: Array
+    mean: Array
+    total: float
+    rounding: float  # of the values, over the largest of them
+
+
+@dataclass(frozen=True)
+class _Krylov:
+    n_oversamples: int
+    n_iter: int
+    seed: int
+
+    def width(self, k: int) -> int:
+        """Columns of a block.
+
+        Half of what is sought, times more blocks, finds more by as many products; multiples of 16 multiply fastest.
+        """
+        return -(-(k + self.n_oversamples) // 32) * 16
+
+
+def _covariance(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
+    if rows.is_tall:  # their moments tell the mean as well, so they are read once
+        moments = rows.moments(dtype)
+        gram, mean = moments.scatter, moments.mean
+    else:
+        gram, mean = rows.gram(dtype), rows.columns(dtype).mean
+    total = float(rows.xp.sum(rows.xp.linalg.diagonal(gram)))
+    return _Pairs(*_eigh(gram, k), mean, total, _rounding(gram))
+
+
+def _full(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
+    _, singular_values, components = rows.xp.linalg.svd(rows.triangle(), full_matrices=False)
+    values = singular_values**2
+    return _Pairs(
+        values, components.T, rows.columns(rows.xp.float64).mean, float(rows.xp.sum(values)), _rounding(components) ** 2
+    )
+
+
+def _randomized(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
+    width = krylov.width(k or rows.short)
+    if width * krylov.n_iter >= rows.short:  # the Krylov space is the whole space
+        return _covariance(rows, k, dtype, krylov)
+    xp, columns = rows.xp, rows.columns(dtype)
+    start = np.random.default_rng(krylov.seed).standard_normal((rows.short, width))
+    basis = block = xp.linalg.qr(xp.asarray(start, device=device_of(columns.mean))).Q
+    image = rows.gram_times(block, dtype)
+    for _ in range(krylov.n_iter - 1):
+        block = _new_directions(image[:, -width:], basis)
+        basis = xp.concat([basis, block], axis=1)
+        image = xp.concat([image, rows.gram_times(block, dtype)], axis=1)
+    ritz = basis.T @ image
+    values, vectors = _eigh((ritz + ritz.T) / 2, None)
+    vectors = basis @ vectors[:, :k]
+    return _Pairs(values[:k], vectors, columns.mean, float(xp.sum(columns.scatter)), _rounding(vectors))
+
+
+SOLVERS: dict[str, Callable[[CenteredRows, int | None, Any, _Krylov], _Pairs]] = {
+    "covariance": _covariance,
+    "full": _full,
+    "randomized": _randomized,
+}
+
+
+def _plan(rows: CenteredRows, k: int | None, krylov: _Krylov) -> list[tuple[str, Any]]:
+    """Solvers and precisions that "auto" tries in turn."""
+    name = "randomized" if _is_worth_krylov(rows, k, krylov) else "covariance"
+    is_double = rows.dtype == rows.xp.float64 or rows.short * rows.long < SMALL_DATA
+    steps = [(name, dtype) for dtype in ([] if is_double else [rows.dtype]) + [rows.xp.float64]]
+    if isinstance(rows, SparseRows) or (name == "randomized" and rows.short > LARGE_TRIANGLE):
+        return steps
+    return [*steps, ("full", rows.xp.float64)]
+
+
+def _is_worth_krylov(rows: CenteredRows, k: int | None, krylov: _Krylov) -> bool:
+    """Whether a Krylov space costs less than half of the Gram matrix and its eigenvectors, counted in operations."""
+    if k is None or rows.short <= SMALL_GRAM:
+        return False
+    if isinstance(rows, SparseRows):  # whose Gram matrix is dense
+        return True
+    if _is_mapped(rows.X) and rows.short <= LARGE_TRIANGLE:  # each block would read the file anew
+        return False
+    n_columns = krylov.n_iter * krylov.width(k)
+    return 2 * 4 * rows.long * n_columns < rows.long * rows.short + 4 * rows.short**2
+
+
+def _is_mapped(X: Any) -> bool:
+    """Whether X is a memory map or a view of one."""
+    while X is not None and not isinstance(X, np.memmap):
+        X = getattr(X, "base", None)
+    return X is not None
+
+
+def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:
+    """Whether the values asked for, and what they leave, are right to half of the digits of `dtype` at least.
+
+    An eigenvalue of a Gram matrix carries an error of eps times the largest one.
+    """
+    xp = array_namespace(pairs.values)
+    largest, total = float(pairs.values[0]), pairs.total
+    limit = float(xp.finfo(dtype).eps) ** 0.5 * largest
+    rest = total - float(xp.sum(pairs.values[:k]))
+    # What is left may also be nothing.
+    return float(pairs.values[(k or 0) - 1]) > limit and not _rounding(pairs.vectors) * total < rest < limit
+
+
+def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors by decreasing value; the k leading ones alone where that saves much."""
+    xp, n = array_namespace(matrix), matrix.shape[0]
+    if k is not None and 4 * k < n and n > 500 and isinstance(matrix, np.ndarray):
+        values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
+    else:
+        values, vectors = xp.linalg.eigh(matrix)
+    # Rounding leaves eigenvalues of a singular matrix slightly below zero.
+    return xp.clip(xp.flip(values, axis=0), min=0.0), xp.flip(vectors, axis=1)
+
+
+def _new_directions(block: Array, basis: Array) -> Array:
+    """Orthonormal columns that span what of the block lies outside the basis."""
+    xp = array_namespace(block)
+    for _ in range(2):  # once leaves rounding, which a second time removes
+        block = xp.linalg.qr(block - basis @ (basis.T @ block)).Q
+    return block
+
+
+def _rounding(matrix: Array) -> float:
+    """Relative error of the eigenvalues of a Gram matrix, or the singular values of a matrix, in float64."""
+    return max(matrix.shape) * float(np.finfo(np.float64).eps)
+
+
+def _spectrum(pairs: _Pairs, columns: Array, k: int | None, weight: float, n_samples: int) -> Spectrum:
+    """The spectrum whose components are orthogonal columns of any length."""
+    divisor = weight - 1 if weight > 1 else 1.0
+    n_samples = max(n_samples, int(weight))
+    rank = min(n_samples, columns.shape[0])
+    values = pairs.values[:rank]
+    values = values * (values > pairs.rounding * values[0])
+    components = fix_signs(orthonormal(columns, values, rank if k is None else k, columns is pairs.vectors).T)
+    if k is None and values.shape[0] < rank:
+        values = _pad(values, rank)
+    return Spectrum(pairs.mean, components, values / divisor, pairs.total / divisor, divisor, n_samples)
+
+
+def _pad(array: Array, n: int) -> Array:
+    """The array with zeros up to n along its last axis."""
+    xp = array_namespace(array)
+    zeros = xp.zeros((*array.shape[:-1], n - array.shape[-1]), dtype=array.dtype, device=device_of(array))
+    return xp.concat([array, zeros], axis=-1)
