@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
+from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
@@ -183,7 +184,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         X = X.toarray() if hasattr(X, "toarray") else X
         xp, n = array_namespace(X), X.shape[0]
         if n < n_rows:
-            X = xp.take(X, xp.clip(xp.arange(n_rows), max=n - 1), axis=0)  # the last row fills up
+            X = xp.take(X, xp.clip(xp.arange(n_rows, device=device_of(X)), max=n - 1), axis=0)  # the last row fills up
         return self._log_prob(X)[:n]
 
     def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, *, n_rows: int | None = None) -> NDArray:
