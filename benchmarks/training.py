@@ -4,7 +4,7 @@ Same network, batch, loss and optimizer everywhere, the contestants in turn, med
 favour. pythae and PyOD take part where they are installed.
 
     python benchmarks/training.py                    # all parts, about 25 minutes on two cores
-    python benchmarks/training.py --part loop        # rows a second in an epoch
+    python benchmarks/training.py --part loop        # rows a second in an epoch; --device cuda for a GPU
     python benchmarks/training.py --part quality     # wall time to the chapter's loss
     python benchmarks/training.py --part inference   # transform beside the bare encoder
     python benchmarks/training.py --part memory      # anonymous memory of a fit on 1 GB, and on a map of 4 GB
@@ -35,6 +35,7 @@ from sklatent.networks import BACKBONES
 
 LR = 1e-3
 N_RUNS = 5
+DEVICE = "cpu"
 
 
 class HandWritten(nn.Module):
@@ -55,20 +56,20 @@ class HandWritten(nn.Module):
     def forward(self, x):
         """Minus the ELBO, mean over the rows."""
         mu, log_var = self.encoder(x).chunk(2, dim=1)
-        z = mu + torch.exp(0.5 * log_var) * torch.randn(len(x), self.nz)
+        z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
         bce = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
         return (bce - 0.5 * (1 + log_var - mu.square() - log_var.exp()).sum()) / len(x)
 
 
 def by_hand(X, hidden, nz, batch_size, epochs, backbone="mlp"):
     """Seconds of a plain PyTorch loop with fused Adam, the loss read once an epoch."""
-    X = torch.from_numpy(X)
-    net = HandWritten(X.shape[1], hidden, nz, backbone)
+    X = torch.from_numpy(X).to(DEVICE)
+    net = HandWritten(X.shape[1], hidden, nz, backbone).to(DEVICE)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
     start = time.perf_counter()
     for _ in range(epochs):
         total = 0.0
-        for index in torch.randperm(len(X)).split(batch_size):
+        for index in torch.randperm(len(X), device=DEVICE).split(batch_size):
             loss = net(X[index])
             optimizer.zero_grad()
             loss.backward()
@@ -88,7 +89,7 @@ def recipe(nz, hidden, batch_size, epochs, backbone="mlp"):
     """The chapter's VAE as an estimator."""
     sizes = (hidden,) if backbone == "mlp" else None
     shape = {"hidden_sizes": sizes, "backbone": backbone, "activation": "relu", "likelihood": "bernoulli"}
-    plain = {"lr": LR, "lr_schedule": "constant", "kl_warmup": 0, "random_state": 0}
+    plain = {"lr": LR, "lr_schedule": "constant", "kl_warmup": 0, "device": DEVICE, "random_state": 0}
     return VAETransformer(nz, batch_size=batch_size, max_epochs=epochs, **shape, **plain)
 
 
@@ -114,6 +115,7 @@ def plain_skorch(X, hidden, nz, batch_size, epochs):
         module__n_features=X.shape[1],
         module__hidden=hidden,
         module__nz=nz,
+        device=DEVICE,
     )
     net.initialize()
     start = time.perf_counter()
@@ -160,7 +162,7 @@ def pythae(X, hidden, nz, batch_size, epochs):
                 num_epochs=epochs,
                 per_device_train_batch_size=batch_size,
                 learning_rate=LR,
-                no_cuda=True,
+                no_cuda=DEVICE == "cpu",
             ),
         )
         start = time.perf_counter()
@@ -221,7 +223,7 @@ def quality():
     )
     for n in (1, 2, 3, 4, 8):
         start = time.perf_counter()
-        model = VAETransformer(2, likelihood="bernoulli", max_epochs=n, random_state=0).fit(X_train)
+        model = VAETransformer(2, likelihood="bernoulli", max_epochs=n, device=DEVICE, random_state=0).fit(X_train)
         ours_seconds = time.perf_counter() - start
         loss = elbo_loss(model, X_valid)
         print(
@@ -375,7 +377,9 @@ PARTS = {part.__name__: part for part in (loop, quality, inference, memory, kill
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, help="run one part only")
-    chosen = parser.parse_args().part
+    parser.add_argument("--device", default=DEVICE, help="cpu (default) or cuda")
+    arguments = parser.parse_args()
+    DEVICE, chosen = arguments.device, arguments.part
     sys.path.insert(0, os.path.dirname(__file__))
     for name, part in PARTS.items():
         if chosen in (None, name):

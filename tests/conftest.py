@@ -9,6 +9,16 @@ from sklearn.datasets import load_digits
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where tests/test_device.py trains: cpu (default), cuda")
+
+
+@pytest.fixture
+def device(request):
+    """The device to test."""
+    return request.config.getoption("--device")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

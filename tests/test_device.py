@@ -1,0 +1,47 @@
+"""Training and inference on a device: `pytest --device cuda`; on the CPU by default."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from sklatent.batches import Draws, MappedRows, Rows
+
+
+@pytest.fixture
+def X(digits):
+    return digits[0][:300]
+
+
+def test_a_fit_on_the_device_is_as_good_as_on_the_cpu(network, X, device):
+    """Not the same: another device draws other noise."""
+    here, there = (network(2, device=name, max_epochs=40, random_state=0).fit(X) for name in ("cpu", device))
+    assert {tensor.device.type for tensor in there.module_.state_dict().values()} == {torch.device(device).type}
+    assert there.score(X) == pytest.approx(here.score(X), abs=4)
+    assert there.transform(X).shape == (300, 2)
+
+
+def test_the_device_computes_what_the_cpu_does(network, X, device):
+    """The same weights, moved: float64 to rounding, float32 to its own."""
+    model = network(2, device=device, max_epochs=5, random_state=0).fit(X)
+    moved = pickle.loads(pickle.dumps(model))
+    assert {tensor.device.type for tensor in moved.module_.state_dict().values()} == {"cpu"}
+    np.testing.assert_allclose(model.transform(X), moved.transform(X), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(model.score_samples(X), moved.score_samples(X), rtol=1e-7)
+    X = X.astype(np.float32)
+    np.testing.assert_allclose(model.transform(X), moved.transform(X), rtol=1e-3, atol=1e-3)
+
+
+def test_a_fit_on_the_device_goes_on_from_a_checkpoint(network, X, device, tmp_path):
+    params = {"device": device, "max_epochs": 4, "checkpoint": tmp_path / "fit.npz", "random_state": 0}
+    first, again = network(**params).fit(X), network(**params).fit(X)
+    np.testing.assert_array_equal(first.transform(X), again.transform(X))
+    first.set_params(checkpoint=None).partial_fit(X)
+
+
+def test_rows_and_draws_lie_on_the_device(X, device):
+    generator = torch.Generator(device).manual_seed(0)
+    for rows in (Rows(X, device), MappedRows(X, device)):
+        assert {block.device.type for block in rows.blocks(generator)} == {torch.device(device).type}
+    assert Draws(2, generator, 5).take(3).device.type == torch.device(device).type
