@@ -73,7 +73,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto" makes about 2000 steps, but at least 20 passes and at most 50.
     batch_size : int or "auto", default="auto"
-        Rows a step. "auto" takes the power of two nearest to n_samples / 20 between 32 and 256.
+        Rows a step. "auto" takes the power of two nearest to n_samples / 20 between 32 and 128.
     lr : float, default=5e-3
         Largest learning rate of Adam.
     lr_schedule : {"cosine", "constant"}, default="cosine"
@@ -140,9 +140,10 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
     How the defaults were chosen, by held-out nats of a VAE on digits (nz=8) unless said otherwise. `activation`: "silu"
     gained 2 to 3 nats on "relu" with two hidden layers. `hidden_sizes`: (256, 128) gained 6 on (128,) and 1 on
-    (128, 64), and a third layer nothing, there and on tables; on MNIST it gained 3. `batch_size` and
-    `max_epochs`: about 2000 steps suffice, and beyond 50 passes small tables overfit (breast cancer, scaled: 2 nats
-    lost at 200). `lr`: 28.9, 35.5 and 36.4 at 1e-3, 3e-3 and 6e-3; MNIST gained 1 nat from 3e-3 to 5e-3.
+    (128, 64), and a third layer nothing, there and on tables; on MNIST it gained 3. `batch_size` and `max_epochs`:
+    about 2000 steps suffice, and beyond 50 passes small tables overfit (breast cancer, scaled: 2 nats lost at 200);
+    batches of 128 in place of 256 gained 6 nats on MNIST after one pass and 0.3 after eight. `lr`: 28.9, 35.5 and 36.4
+    at 1e-3, 3e-3 and 6e-3; MNIST gained 1 nat from 3e-3 to 5e-3. `python benchmarks/defaults.py` prints such tables.
     `lr_schedule`: on unscaled wine and breast cancer the cosine halved an autoencoder's error; on digits the two were
     alike. `early_stopping` is off, as in scikit-learn's perceptrons.
 

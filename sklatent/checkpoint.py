@@ -3,6 +3,7 @@
 __all__ = ["Checkpoint", "fingerprint", "load", "save"]
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,10 +69,12 @@ def save(path: Any, state: dict[str, Any]) -> None:
     leaves = dict(_flatten(state))
     arrays: dict[str, Any] = {name: leaf.cpu().numpy() for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
     arrays["json"] = np.array(json.dumps({name: leaf for name, leaf in leaves.items() if name not in arrays}))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
     draft = path.with_name(path.name + ".tmp")
     try:
         with draft.open("wb") as file:
-            np.savez(file, **arrays)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

@@ -379,7 +379,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _n_batch(self, n_samples: int) -> int:
         if self.batch_size != "auto":
             return int(self.batch_size)
-        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 32, 256))
+        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 32, 128))
 
     def _n_epochs(self, n_samples: int) -> int:
         if self.max_epochs != "auto":

@@ -193,7 +193,7 @@ def test_verbose_prints_a_line_an_epoch(network, X, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("n_samples", "n_steps"), [(20, 50), (1400, 50 * 22), (55_000, 20 * 215)])
+@pytest.mark.parametrize(("n_samples", "n_steps"), [(20, 50), (1400, 50 * 22), (55_000, 20 * 430)])
 def test_auto_aims_at_a_number_of_steps(network, n_samples, n_steps):
     model = network()
     assert model._n_epochs(n_samples) * int(np.ceil(n_samples / model._n_batch(n_samples))) == n_steps
