@@ -330,7 +330,7 @@ class PCAReducer(_BaseLatentModel):
                 load=load,
                 n_oversamples=self.n_oversamples,
                 n_iter=self.n_iter,
-                seed=spawn_seeds(self.random_state, 1)[0],
+                seed=lambda: spawn_seeds(self.random_state, 1)[0],
             )
         except NotFiniteError:  # the sums that are taken anyway find it, at no cost to data that are finite
             if not self._has_missing(X):

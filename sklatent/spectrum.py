@@ -77,7 +77,7 @@ def decompose(
     load: Callable[[Any], Array] | None = None,
     n_oversamples: int = 10,
     n_iter: int | Literal["auto"] = "auto",
-    seed: int = 0,
+    seed: Callable[[], int] = lambda: 0,
 ) -> Spectrum:
     """Spectrum of the sample covariance of X.
 
@@ -98,8 +98,8 @@ def decompose(
         Brings a chunk of X to the device, see `CenteredRows`.
     n_oversamples, n_iter : int
         For the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
-    seed : int
-        Draws the first block.
+    seed : callable
+        Gives the seed of the first block; called where there is one.
 
     References
     ----------
@@ -221,7 +221,7 @@ class _Pairs:
 class _Krylov:
     n_oversamples: int
     n_iter: int
-    seed: int
+    seed: Callable[[], int]
 
     def width(self, k: int) -> int:
         """Columns of a block.
@@ -254,7 +254,7 @@ def _randomized(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) 
     if width * krylov.n_iter >= rows.short:  # the Krylov space is the whole space
         return _covariance(rows, k, dtype, krylov)
     xp, columns = rows.xp, rows.columns(dtype)
-    start = np.random.default_rng(krylov.seed).standard_normal((rows.short, width))
+    start = np.random.default_rng(krylov.seed()).standard_normal((rows.short, width))
     basis = block = xp.linalg.qr(xp.asarray(start, device=device_of(columns.mean))).Q
     image = rows.gram_times(block, dtype)
     for _ in range(krylov.n_iter - 1):

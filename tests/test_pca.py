@@ -5,6 +5,7 @@ import torch
 from scipy import sparse
 from scipy.stats import multivariate_normal
 from sklearn import config_context
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -56,6 +57,20 @@ def test_agrees_with_scikit_learn(X, nz, solver, whiten, dtype, rtol):
     np.testing.assert_allclose(Z, reference.transform(X), rtol=rtol, atol=20 * rtol)
     np.testing.assert_allclose(ours.inverse_transform(Z), reference.inverse_transform(Z), rtol=rtol, atol=10 * rtol)
     assert ours.components_.dtype == Z.dtype == ours.inverse_transform(Z).dtype == dtype
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize(
+    "rows", [load_iris().data, load_digits().data[:, 10:30] / 16, load_breast_cancer().data[:, :2]]
+)
+def test_agrees_with_scikit_learn_on_real_tables(rows, dtype, tolerance):
+    """Relative to the largest entry of each."""
+    X = rows.astype(dtype)
+    ours, reference = PCAReducer(2).fit(X), PCA(2, svd_solver="full").fit(X.astype(np.float64))
+    pairs = [(getattr(ours, name), getattr(reference, name)) for name in ATTRIBUTES]
+    pairs += [(ours.score_samples(X), reference.score_samples(X.astype(np.float64)))]
+    for value, expected in pairs:
+        np.testing.assert_allclose(value, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("solver", ["covariance", "full", "randomized"])
