@@ -315,34 +315,36 @@ np.savez(sys.argv[2], *[p.detach().numpy() for p in model.module_.parameters()],
 
 
 def kill(n_kills=50):
-    """Kill a fit at random moments until it is through; compare with one that was left alone."""
+    """Kill fits at random moments and let them go on; compare with one that was left alone."""
     rng = np.random.default_rng(0)
     same, unreadable, kills = 0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
 
-        def fit(name, seconds=None):
-            """Whether it was left to end."""
+        def fit(name, limit=None):
+            """Seconds of a fit, None where it was killed, and what it had to say."""
             command = [sys.executable, "-c", FIT, f"{folder}/{name}.npz", f"{folder}/{name}-result.npz"]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
                 process.stdout.readline()
-                if seconds is not None:
-                    time.sleep(seconds)
+                start = time.perf_counter()
+                if limit is not None:
+                    time.sleep(limit)
                     process.send_signal(signal.SIGKILL)
                 errors = process.stderr.read()
-            return process.returncode == 0, b"must be a file that sklatent wrote" in errors
+            return time.perf_counter() - start if process.returncode == 0 else None, errors
 
-        start = time.perf_counter()
-        fit("whole")
-        whole = time.perf_counter() - start
-        for number in range(n_kills):
-            ended, _ = fit(number, rng.uniform(0, whole))
-            kills += not ended
-            ended, bad = (True, False) if ended else fit(number)
-            unreadable += bad
-            with np.load(f"{folder}/{number}-result.npz") as one, np.load(f"{folder}/whole-result.npz") as other:
-                same += all(np.array_equal(one[name], other[name]) for name in one.files)
-    print(f"\n{n_kills} fits, {kills} of them killed while they ran: {same} bit-identical after they went on, ", end="")
-    print(f"{unreadable} unreadable files")
+        whole, _ = fit("whole")
+        while kills < n_kills:
+            ended, _ = fit(kills, rng.uniform(0, whole))
+            if ended is None:
+                _, errors = fit(kills)
+                unreadable += "must be a file that sklatent wrote" in errors
+                with np.load(f"{folder}/{kills}-result.npz") as one, np.load(f"{folder}/whole-result.npz") as other:
+                    same += all(np.array_equal(one[name], other[name]) for name in one.files)
+                kills += 1
+            Path(f"{folder}/{kills}.npz").unlink(missing_ok=True)
+    print(
+        f"\n{n_kills} fits killed as they ran: {same} bit-identical after they went on, {unreadable} unreadable files"
+    )
 
 
 def imports():
