@@ -106,14 +106,19 @@ def load(path: Any) -> dict[str, Any]:
     return _nest(leaves)
 
 
-def fingerprint(blocks: Iterable[NDArray], params: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the rows and of the parameters that they are fitted with."""
-    rows = hashlib.sha256()
-    for block in blocks:
-        rows.update(f"{block.dtype.str} {block.shape}".encode())
-        rows.update(np.ascontiguousarray(block).data)
+def fingerprint(blocks: Iterable[NDArray], params: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """What tells one fit from another: its rows, its parameters, and the weights that it starts with."""
     named = {name: getattr(value, "__qualname__", repr(value)) for name, value in sorted(params.items())}
-    return {"data": rows.hexdigest(), "parameters": json.dumps(named)}
+    start = (weight.cpu().numpy() for weight in weights.values())
+    return {"data": _digest(blocks), "parameters": json.dumps(named), "first weights": _digest(start)}
+
+
+def _digest(arrays: Iterable[NDArray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _flatten(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

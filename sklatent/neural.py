@@ -288,7 +288,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             return []
         irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
         params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
-        header = {**fingerprint(row_blocks(X), params), "seeds": training.seeds}
+        header = {**fingerprint(row_blocks(X), params, training.module.state_dict()), "seeds": training.seeds}
         if Path(self.checkpoint).exists():
             found = load(self.checkpoint)["header"]
             differences = [name for name in header if header[name] != found.get(name)]

@@ -101,13 +101,19 @@ def test_kill_9_at_random_moments(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"beta": 2.0}, "parameters"), ({"random_state": 1}, "seeds"), ({"max_epochs": 4}, "parameters")],
+    [({"beta": 2.0}, "parameters"), ({"random_state": 1}, "first weights and seeds"), ({"lr": 1e-3}, "parameters")],
 )
 def test_a_checkpoint_of_other_parameters_is_refused(X, tmp_path, change, what):
     params = {"max_epochs": 3, "random_state": 0, "checkpoint": tmp_path / "fit.npz"}
     VAETransformer(**params).fit(X)
     with pytest.raises(ValueError, match=f"checkpoint='.*fit.npz' belongs to another fit: its {what}"):
         VAETransformer(**{**params, **change}).fit(X)
+
+
+def test_a_warm_start_from_other_weights_is_refused(X, tmp_path):
+    model = VAETransformer(max_epochs=2, random_state=0, warm_start=True, checkpoint=tmp_path / "fit.npz").fit(X)
+    with pytest.raises(ValueError, match="belongs to another fit: its first weights are not"):
+        model.fit(X)
 
 
 def test_a_checkpoint_of_other_rows_is_refused(X, tmp_path):
