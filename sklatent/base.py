@@ -5,6 +5,7 @@ __all__: list[str] = []
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,6 +20,10 @@ from sklearn.utils._set_output import _get_container_adapter
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 FLOAT_DTYPES = [np.float64, np.float32]
+
+# What `fit` calls with the model and its valid rows in place of the model's own `_fit`, for a search that fits many
+# models together. A context variable, so that it holds for the fits within one call and for no other thread.
+fit_hook: ContextVar[Callable[[Any, Any], None] | None] = ContextVar("fit_hook", default=None)
 
 
 class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -54,7 +59,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         with _all_or_nothing(self):
             if not getattr(self, "warm_start", False):
                 forget_fit(self)
-            self._fit(self._validate_training_rows(X))
+            (fit_hook.get() or type(self)._fit)(self, self._validate_training_rows(X))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray:

@@ -1,6 +1,14 @@
 """Encoders and decoders: a multilayer perceptron and the chapter's convolutional pair, for any size of input."""
 
-__all__ = ["ACTIVATIONS", "BACKBONES", "CORRUPTIONS", "Autoencoder", "VariationalAutoencoder", "build_backbone"]
+__all__ = [
+    "ACTIVATIONS",
+    "BACKBONES",
+    "CORRUPTIONS",
+    "Autoencoder",
+    "Corruption",
+    "VariationalAutoencoder",
+    "build_backbone",
+]
 
 import math
 from collections.abc import Callable, Sequence
@@ -90,7 +98,15 @@ class Autoencoder(nn.Module):
 
     def loss(self, terms: Terms) -> Tensor:
         """Mean loss of the rows, in nats."""
-        return -terms.log_prob.mean()
+        return terms.weighted(self.kl_factor(self.training)).mean()
+
+    def kl_factor(self, training: bool) -> float:
+        """What the KL divergence is multiplied by in the loss."""
+        return 0.0
+
+    def code_blocks(self, nz: int) -> tuple[int, ...]:
+        """Widths of what lies side by side in the encoder's output for codes of nz numbers."""
+        return (nz,)
 
     def prior_density(self) -> Any:
         """p(z), with `log_prob` and `sample`."""
@@ -146,10 +162,13 @@ class VariationalAutoencoder(Autoencoder):
         """Parts of minus the ELBO of each row, with the draws eps (n, n_noise)."""
         return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
 
-    def loss(self, terms: Terms) -> Tensor:
-        """Mean of beta * KL - ln p(x | z) over the rows, in nats."""
-        beta = self.beta * self.kl_weight if self.training else self.beta
-        return -torch.sub(terms.log_prob, terms.kl, alpha=beta).mean()
+    def kl_factor(self, training: bool) -> float:
+        """Beta, times the weight of the warm-up in training."""
+        return self.beta * self.kl_weight if training else self.beta
+
+    def code_blocks(self, nz: int) -> tuple[int, ...]:
+        """Widths of the parts of a posterior over codes of nz numbers."""
+        return self.posterior_class.blocks(nz)
 
 
 class Offset(nn.Module):
@@ -164,6 +183,29 @@ class Offset(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rows (n, n_features)."""
         return x.flatten(1) + self.constant
+
+
+class Corruption(nn.Module):
+    """What training does to the encoder's input.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `CORRUPTIONS`.
+    amount : float
+    """
+
+    amount: Tensor
+
+    def __init__(self, kind: str, amount: float):
+        super().__init__()
+        self.kind = kind
+        # A tensor, so that networks which differ in it can be stacked; no state, since it is a parameter of the fit.
+        self.register_buffer("amount", torch.tensor(amount, dtype=torch.float32), persistent=False)
+
+    def forward(self, h: Tensor, eps: Tensor) -> Tensor:
+        """Corrupted rows h by the draws eps from N(0, 1), both (n, n_features)."""
+        return CORRUPTIONS[self.kind](h, eps, self.amount)
 
 
 class Scale(nn.Module):
@@ -274,11 +316,11 @@ def _conv(
 BACKBONES = {"mlp": _mlp, "conv": _conv}
 
 
-def _add_noise(h: Tensor, eps: Tensor, amount: float) -> Tensor:
+def _add_noise(h: Tensor, eps: Tensor, amount: Tensor) -> Tensor:
     return h + amount * eps
 
 
-def _mask(h: Tensor, eps: Tensor, amount: float) -> Tensor:
+def _mask(h: Tensor, eps: Tensor, amount: Tensor) -> Tensor:
     """Put the column mean, 0 in standardized units, in place of a share of the entries."""
     return torch.where(torch.special.ndtr(eps) < amount, 0.0, h)
 

@@ -30,7 +30,7 @@ from sklatent.batches import MappedRows, Rows, as_tensor, is_sliceable, row_bloc
 from sklatent.checkpoint import Checkpoint, fingerprint, load
 from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Standardizer
 from sklatent.linalg import mean_and_variance
-from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, build_backbone
+from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, Corruption, build_backbone
 from sklatent.priors import Prior
 from sklatent.training import PRECISIONS, SCHEDULES, AnnealedTraining, EarlyStop, EarlyStoppingAfterWarmup, LatentNet
 
@@ -195,14 +195,14 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
         callbacks = [
-            AnnealedTraining(training.n_steps, self.lr_schedule, getattr(self, "kl_warmup", 0.0)),
+            self._annealing(training),
             *(self.callbacks or []),
             *([] if context is None else [_Report(self, context, X)]),
             *early_stopping,
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks).train(training.train, training.valid)
-        self._finish(net.module_, net.history, X, training.seeds["draws"])
+        self._publish((net.module_, net.history, training.seeds["draws"]), X)
         if context is not None:
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes={})
 
@@ -212,14 +212,14 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         history = getattr(self, "history_", [])
         state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
         training = self._prepare(X, former=former, max_epochs=len(history) + 1)
-        if "likelihood" in state:  # `_finish` may have set its variance since
+        if "likelihood" in state:  # `_publish` may have set its variance since
             training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
         self._training_state = {
             **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
             "likelihood": deepcopy(net.module_.likelihood.state_dict()),
         }
-        self._finish(net.module_, net.history, X, getattr(self, "_draw_seed", training.seeds["draws"]))
+        self._publish((net.module_, net.history, getattr(self, "_draw_seed", training.seeds["draws"])), X)
 
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """The network and its rows; with `former` its weights are those of that one."""
@@ -262,8 +262,9 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             verbose=self.verbose,
         )
 
-    def _finish(self, module: Autoencoder, history: History, X: Any, draw_seed: int) -> None:
-        """Set the fitted attributes."""
+    def _publish(self, learned: tuple[Autoencoder, History, int], X: Any) -> None:
+        """Set the fitted attributes: from the trained module, its history, and the seed of the draws for scores."""
+        module, history, draw_seed = learned
         self.module_ = module.eval()
         self.history_ = history
         self.loss_curve_ = history[:, "train_loss"]
@@ -272,6 +273,9 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         self._draw_seed = draw_seed
         self._learn_of_codes(some_rows(X))
         self.noise_variance_ = self.module_.likelihood.noise_variance
+
+    def _annealing(self, training: Training) -> AnnealedTraining:
+        return AnnealedTraining(training.n_steps, self.lr_schedule, getattr(self, "kl_warmup", 0.0))
 
     def _early_stopping(self) -> list[EarlyStoppingAfterWarmup]:
         if not self.early_stopping:
@@ -326,7 +330,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             activation=self.activation,
             seed=seed,
         )
-        corrupt = partial(CORRUPTIONS[self.noise_kind], amount=self.noise) if self.noise else None
+        corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
 
@@ -447,7 +451,7 @@ class _Report(Callback):
     def _fitted_attributes(self, net: LatentNet) -> dict[str, Any]:
         """Those of an estimator whose training ended here; only made for callbacks that ask for one."""
         fitted = copy(self.estimator)
-        fitted._finish(deepcopy(net.module_), deepcopy(net.history), self.X, 0)
+        fitted._publish((deepcopy(net.module_), deepcopy(net.history), 0), self.X)
         return dict(vars(fitted))
 
 

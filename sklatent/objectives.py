@@ -29,6 +29,10 @@ class Terms(NamedTuple):
     kl: Tensor
     """KL divergence of q(z | x) from p(z); zeros for a model without a posterior."""
 
+    def weighted(self, kl_factor: float | Tensor) -> Tensor:
+        """Loss of each row, shape (n,)."""
+        return kl_factor * self.kl - self.log_prob
+
 
 def reconstruction_terms(model: Any, x: Tensor, noise: Tensor | None = None) -> Terms:
     """Density ln p(x | z) at the one code z that the encoder of an autoencoder gives.

@@ -19,7 +19,7 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
-from sklatent.base import _all_or_nothing, _BaseLatentModel, forget_fit, resolve_device, spawn_seeds
+from sklatent.base import _all_or_nothing, _BaseLatentModel, fit_hook, forget_fit, resolve_device, spawn_seeds
 from sklatent.linalg import CenteredRows, FactoredMoments, NotFiniteError, SparseRows, center, split, total_weight
 from sklatent.missing import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent.spectrum import Spectrum, decompose, minka_dimension, spectrum_of_moments
@@ -183,9 +183,10 @@ class PCAReducer(_BaseLatentModel):
             X = self._check_rows(X, reset=True)
             weights = self._check_weights(sample_weight, X)
             self._check_rank(*total_weight(weights, X.shape[0]))
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
-                spectrum = self._decompose(X, weights)
-            self._publish(spectrum, X)
+            if weights is None:
+                (fit_hook.get() or type(self)._fit)(self, X)
+            else:
+                self._fit(X, weights)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -318,7 +319,12 @@ class PCAReducer(_BaseLatentModel):
         identity = xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
         return (axes.T * (1 / variances - 1 / noise)) @ axes + identity / noise
 
-    def _decompose(self, X: Any, weights: Array | None) -> Spectrum:
+    def _fit(self, X: Any, weights: Array | None = None) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+            spectrum = self._decompose(X, weights)
+        self._publish(spectrum, X)
+
+    def _decompose(self, X: Any, weights: Array | None = None) -> Spectrum:
         nz = self.nz if isinstance(self.nz, Integral) else None
         load = self._loader(X)
         try:

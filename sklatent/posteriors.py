@@ -14,6 +14,16 @@ class NormalPosterior:
 
     mu: Tensor
 
+    @staticmethod
+    def blocks(nz: int) -> tuple[int, ...]:
+        """Widths of the parts that `from_code` finds side by side."""
+        raise NotImplementedError
+
+    @classmethod
+    def n_code(cls, nz: int) -> int:
+        """Numbers that an encoder gives for it."""
+        return sum(cls.blocks(nz))
+
     def sample(self, eps: Tensor) -> Tensor:
         """Codes as a differentiable function of draws eps (..., nz) from N(0, I)."""
         raise NotImplementedError
@@ -61,9 +71,9 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
     """N(mu, diag exp log_var), both (..., nz): the chapter's posterior (14.7)."""
 
     @staticmethod
-    def n_code(nz: int) -> int:
-        """Numbers that an encoder gives for it."""
-        return 2 * nz
+    def blocks(nz: int) -> tuple[int, ...]:
+        """Mean and log variances."""
+        return nz, nz
 
     @classmethod
     def from_code(cls, code: Tensor) -> "DiagonalNormal":
@@ -98,9 +108,9 @@ class FullNormal(_Full, NormalPosterior):
     """N(mu, L L') with a lower triangular L (..., nz, nz), its diagonal positive."""
 
     @staticmethod
-    def n_code(nz: int) -> int:
-        """Numbers that an encoder gives for it."""
-        return 2 * nz + nz * (nz - 1) // 2
+    def blocks(nz: int) -> tuple[int, ...]:
+        """Mean, logarithms of the squared diagonal of L, and its entries below, row by row."""
+        return nz, nz, nz * (nz - 1) // 2
 
     @classmethod
     def from_code(cls, code: Tensor) -> "FullNormal":

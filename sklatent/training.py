@@ -50,6 +50,8 @@ class LatentNet(NeuralNet):
         Steps of the optimizer so far.
     """
 
+    n_stack_dims = 0  # of the parameters, before their own
+
     def __init__(
         self,
         module: nn.Module,
@@ -125,7 +127,7 @@ class LatentNet(NeuralNet):
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.module_.named_parameters():
             lr = 10 * self.lr if name == "likelihood.log_variance" else self.lr
-            decay = 0.0 if parameter.ndim < 2 or name.startswith("prior.") else self.weight_decay
+            decay = 0.0 if parameter.ndim - self.n_stack_dims < 2 or name.startswith("prior.") else self.weight_decay
             groups.setdefault((lr, decay), []).append(parameter)
         self.optimizer_ = torch.optim.AdamW(
             [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()], fused=True
@@ -207,11 +209,15 @@ class LatentNet(NeuralNet):
             self.module_.train(training)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        dtype = PRECISIONS[self.precision]
-        with nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype):
+        with self._precision():
             terms: Terms = self.module_(*batch)
             loss = self.module_.loss(terms)
         return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
+
+    def _precision(self) -> Any:
+        """What the products of a step run in."""
+        dtype = PRECISIONS[self.precision]
+        return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
 
 
 class AnnealedTraining(Callback):
@@ -242,8 +248,12 @@ class AnnealedTraining(Callback):
         factor = SCHEDULES[self.schedule](net.step_, self.n_steps)
         for group, lr in zip(net.optimizer_.param_groups, self.lrs_, strict=True):
             group["lr"] = lr * factor
+        net.module_.kl_weight = self.kl_weight(net.step_)
+
+    def kl_weight(self, step: int) -> float:
+        """Weight of the KL divergence after so many steps."""
         n_warmup = math.ceil(self.kl_warmup * self.n_steps)
-        net.module_.kl_weight = min(net.step_ / n_warmup, 1.0) if n_warmup else 1.0
+        return min(step / n_warmup, 1.0) if n_warmup else 1.0
 
 
 def _sums(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
