@@ -11,21 +11,26 @@ import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
-    ["linalg", "spectrum", "missing", "likelihoods", "posteriors", "priors", "objectives", "batches"],
+    ["linalg", "spectrum", "missing", "nested", "likelihoods", "posteriors", "priors", "objectives", "batches"],
     ["networks"],
-    ["training", "checkpoint"],
-    ["base", "pca", "neural", "autoencoder", "vae"],
-    ["classification", "outliers", "metrics", "datasets"],
+    ["training", "checkpoint", "stacking", "stacked_training"],
+    ["base", "pca", "neural", "autoencoder", "vae", "fusion"],
+    ["classification", "outliers", "metrics", "datasets", "replay", "model_selection"],
 ]
 # Within a layer only these may import one another.
 SIBLINGS = {
     "spectrum": {"linalg"},
     "missing": {"linalg", "spectrum"},
+    "nested": {"linalg", "spectrum"},
     "priors": {"posteriors"},
+    "stacked_training": {"training", "stacking"},
     "pca": {"base"},
     "neural": {"base"},
     "autoencoder": {"neural"},
     "vae": {"neural"},
+    "fusion": {"pca"},
+    "replay": {"classification", "outliers"},
+    "model_selection": {"replay"},
 }
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -61,6 +66,7 @@ def test_mathematics_knows_no_estimator(module):
     [
         ("import sklatent", {"torch", "sklearn", "skorch", "numpy"}),
         ("from sklatent import PCAReducer; PCAReducer().fit([[0.0, 1.0], [1.0, 3.0]])", {"torch", "skorch"}),
+        ("from sklatent.model_selection import FusedGridSearchCV", {"torch", "skorch"}),
     ],
 )
 def test_import_loads_no_more_than_it_needs(statement, absent):
