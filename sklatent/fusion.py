@@ -129,8 +129,8 @@ def _train_group(group: Sequence[Any], max_models: int | None, verbose: int) -> 
     parts = [[ordered[k] for k in numbers] for numbers in np.array_split(np.arange(len(group)), n_stacks)]
     cancelled = Event()
     with _threads(n_threads) as pool:
-        stacks = [pool.submit(_train_stack, part, cancelled, verbose) for part in parts if len(part) > 1]
         try:
+            stacks = [pool.submit(_train_stack, part, cancelled, verbose) for part in parts if len(part) > 1]
             for stack in stacks:
                 stack.result()
         except BaseException:  # Ctrl-C, say: the others would train on

@@ -245,8 +245,8 @@ class Bernoulli(_ExponentialFamily):
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log probability of each row of x."""
-        # binary_cross_entropy_with_logits says the same in five times the time.
-        return -torch.addcmul(F.softplus(eta, threshold=40), x.to(eta.dtype), eta, value=-1).sum(-1)
+        # binary_cross_entropy_with_logits says the same in four times the time where eta has draws of z in front.
+        return (x.to(eta.dtype) * eta - F.softplus(eta, threshold=40)).sum(-1)
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d)."""
