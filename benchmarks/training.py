@@ -332,10 +332,12 @@ def kill(n_kills=50):
                 errors = process.stderr.read()
             return time.perf_counter() - start if process.returncode == 0 else None, errors
 
-        whole, _ = fit("whole")
+        longest, _ = fit("whole")
         while kills < n_kills:
-            ended, _ = fit(kills, rng.uniform(0, whole))
-            if ended is None:
+            ended, _ = fit(kills, rng.uniform(0, longest))
+            if ended is not None:  # faster than it was before
+                longest = ended
+            else:
                 _, errors = fit(kills)
                 unreadable += "must be a file that sklatent wrote" in errors
                 with np.load(f"{folder}/{kills}-result.npz") as one, np.load(f"{folder}/whole-result.npz") as other:
