@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -130,9 +130,11 @@ def _train_group(group: Sequence[Any], max_models: int | None, verbose: int) -> 
     cancelled = Event()
     with _threads(n_threads) as pool:
         try:
-            stacks = [pool.submit(_train_stack, part, cancelled, verbose) for part in parts if len(part) > 1]
-            for stack in stacks:
-                stack.result()
+            waiting = {pool.submit(_train_stack, part, cancelled, verbose) for part in parts if len(part) > 1}
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.1)  # Ctrl-C is seen when this thread has its turn
+                for stack in done:
+                    stack.result()
         except BaseException:  # Ctrl-C, say: the others would train on
             cancelled.set()
             raise
