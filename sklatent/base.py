@@ -188,7 +188,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """`_log_prob`, called with n_rows rows whatever their number."""
         X = X.toarray() if hasattr(X, "toarray") else X
         xp, n = array_namespace(X), X.shape[0]
-        if n < n_rows:
+        if n < n_rows or not getattr(getattr(X, "flags", None), "c_contiguous", True):  # a frame lies by columns
             X = xp.take(X, xp.clip(xp.arange(n_rows, device=device_of(X)), max=n - 1), axis=0)  # the last row fills up
         return self._log_prob(X)[:n]
 

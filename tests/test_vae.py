@@ -111,7 +111,8 @@ def test_a_linear_vae_stays_below_the_probabilistic_pca_optimum(rng):
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_every_prior_and_posterior_is_a_model(X, prior, posterior):
-    model = VAETransformer(2, prior=prior, posterior=posterior, n_prior_components=3, random_state=0).fit(X)
+    params = {"prior": prior, "posterior": posterior, "n_prior_components": 3, "kl_warmup": 0}
+    model = VAETransformer(2, random_state=0, **params).fit(X)
     first = model.history_[0]["train_loss"]
     assert model.loss_curve_[-1] < first
     assert np.isfinite(model.score_samples(X)).all()
@@ -120,7 +121,7 @@ def test_every_prior_and_posterior_is_a_model(X, prior, posterior):
     rows = model.sample(n, random_state=0)
     # The rows are drawn from the density that is scored, so they score as the training rows do, or nearly.
     assert abs(model.score(rows) - model.score(X)) < 1.5
-    np.testing.assert_allclose(rows.mean(axis=0), X.mean(axis=0), atol=0.6 * X.std())
+    np.testing.assert_allclose(rows.mean(axis=0), X.mean(axis=0), atol=0.6)
 
 
 def test_a_learned_prior_follows_clusters(rng):
