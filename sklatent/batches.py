@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sklatent.linalg import is_mapped
+
 # Bytes of a memory map from which on it is read in blocks, and bytes of a block.
 MAPPED_SIZE = 2**30
 BLOCK_SIZE = 2**26
@@ -159,7 +161,7 @@ def as_tensor(X: NDArray) -> Tensor:
 def is_sliceable(X: Any) -> bool:
     """Whether to read X slice by slice: a large memory map, or an array that is not one of memory, such as HDF5's."""
     if isinstance(X, np.ndarray):
-        return X.nbytes > MAPPED_SIZE and _is_memory_map(X)
+        return X.nbytes > MAPPED_SIZE and is_mapped(X)
     in_memory = any(hasattr(X, name) for name in ("__array_interface__", "__dlpack__", "__dataframe__", "toarray"))
     return not in_memory and hasattr(X, "__getitem__") and len(getattr(X, "shape", ())) == 2 and hasattr(X, "dtype")
 
@@ -175,11 +177,3 @@ def read(X: Any, start: int, stop: int) -> NDArray:
     """Rows of a sliceable, as float32 or float64."""
     rows = np.asarray(X[start:stop])
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-
-
-def _is_memory_map(X: Any) -> bool:
-    while X is not None:
-        if isinstance(X, np.memmap):
-            return True
-        X = getattr(X, "base", None)
-    return False

@@ -8,6 +8,7 @@ __all__ = [
     "SparseRows",
     "center",
     "check_variance",
+    "is_mapped",
     "mean_and_variance",
     "split",
     "total_weight",
@@ -163,6 +164,13 @@ def mean_and_variance(X: Array) -> tuple[Array, Array]:
     variance = reduce(operator.iadd, squares) / X.shape[0]
     check_variance(float(xp.sum(variance)))
     return mean, variance
+
+
+def is_mapped(X: Any) -> bool:
+    """Whether X is a memory map or a view of one."""
+    while X is not None and not isinstance(X, np.memmap):
+        X = getattr(X, "base", None)
+    return X is not None
 
 
 class NotFiniteError(ValueError):

@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 from scipy.special import gammaln
 
-from sklatent.linalg import CenteredRows, FactoredMoments, Moments, SparseRows, total_weight
+from sklatent.linalg import CenteredRows, FactoredMoments, Moments, SparseRows, is_mapped, total_weight
 
 Array = Any
 
@@ -290,17 +290,10 @@ def _is_worth_krylov(rows: CenteredRows, k: int | None, krylov: _Krylov) -> bool
         return False
     if isinstance(rows, SparseRows):  # whose Gram matrix is dense
         return True
-    if _is_mapped(rows.X) and rows.short <= LARGE_TRIANGLE:  # each block would read the file anew
+    if is_mapped(rows.X) and rows.short <= LARGE_TRIANGLE:  # each block would read the file anew
         return False
     n_columns = krylov.n_iter * krylov.width(k)
     return 2 * 4 * rows.long * n_columns < rows.long * rows.short + 4 * rows.short**2
-
-
-def _is_mapped(X: Any) -> bool:
-    """Whether X is a memory map or a view of one."""
-    while X is not None and not isinstance(X, np.memmap):
-        X = getattr(X, "base", None)
-    return X is not None
 
 
 def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:

@@ -22,6 +22,7 @@ SIBLINGS = {
     "spectrum": {"linalg"},
     "missing": {"linalg", "spectrum"},
     "nested": {"linalg", "spectrum"},
+    "batches": {"linalg"},
     "priors": {"posteriors"},
     "stacked_training": {"training", "stacking"},
     "pca": {"base"},
