@@ -1,11 +1,13 @@
 """PCA beside scikit-learn's solvers, IncrementalPCA, torch.pca_lowrank and torch_pca.
 
 Rows have deviations that fall as the root of the index, about a mean of the size of one deviation. Times are medians,
-the estimators in turn; the error of a fit is the largest relative one of its variances against the exact ones, and the
-angle the largest principal angle between its components and the exact ones. Each estimator's peak memory is that of a
-process of its own, less what it had with the rows in memory.
+the estimators in an order drawn anew each time, since threads of one may still be waiting when the next begins. The
+error of a fit is the largest relative one of its variances against the exact ones, and the angle the largest principal
+angle between its components and the exact ones. Each estimator's peak memory is that of a process of its own, less what
+it had with the rows in memory.
 
     python benchmarks/pca.py                              # speed, scores, memory, digits, missing: about 20 minutes
+    python benchmarks/pca.py --part speed --auto --repeats 9    # beside scikit-learn's auto alone
     python benchmarks/pca.py --part speed --shape 20000x2000 --dtype float32
     python benchmarks/pca.py --part scores --slow         # with scikit-learn's scores of 2000 x 20000, two minutes
 """
@@ -33,6 +35,7 @@ SHAPES = {
     "20000x2000": 50,
     "2000x20000": 20,
 }
+AUTO = ("PCAReducer", "sklearn auto")
 # Beyond so many operations the solvers that decompose everything are left out.
 LARGEST_FULL = 1e11
 
@@ -79,32 +82,34 @@ def rows(n, d, dtype):
     )
 
 
-def speed(shapes, dtypes, repeats):
-    """Fit and transform of every estimator, and how close it comes."""
+def speed(shapes, dtypes, repeats, auto):
+    """Fit and transform of every estimator, or of "auto" alone, and how close it comes."""
     for shape in shapes:
         for dtype in dtypes:
             n, d = map(int, shape.split("x"))
-            print(f"\n{shape}, {dtype}, {SHAPES.get(shape, 20)} components, median of {repeats}")
+            n_repeats = repeats * (30 if n * d < 2**20 else 1)
+            print(f"\n{shape}, {dtype}, {SHAPES.get(shape, 20)} components, median of {n_repeats}")
             print(
                 f"{'':26}{'fit s':>9}{'ratio':>8}{'transform s':>13}{'error':>10}{'mean error':>12}{'angle, deg':>12}"
             )
-            compare(rows(n, d, dtype), SHAPES.get(shape, 20), repeats)
+            compare(rows(n, d, dtype), SHAPES.get(shape, 20), n_repeats, auto)
 
 
-def compare(X, nz, repeats):
-    """Print a row for each estimator."""
+def compare(X, nz, repeats, auto):
+    """Print a row for each estimator; the ratio is the median of those in one round."""
     variances, components = exact_pca(X, nz)
-    fits = {name: (model, []) for name, model in estimators(*X.shape, nz)}
+    fits = {name: (model, []) for name, model in estimators(*X.shape, nz) if not auto or name in AUTO}
+    rng = np.random.default_rng(0)
     for _ in range(repeats):
-        for model, times in fits.values():
+        for name in rng.permutation(list(fits)):
+            model, times = fits[name]
             times.append(seconds(model.fit, X))
-    base = np.median(fits["sklearn auto"][1])
+    base = np.array(fits["sklearn auto"][1])
     for name, (model, times) in fits.items():
         transform = median_of(repeats, model.transform, X) if hasattr(model, "transform") else np.nan
         errors = np.abs(np.asarray(model.explained_variance_) / variances - 1)
         angle = np.degrees(subspace_angles(np.asarray(model.components_, dtype=float).T, components.T).max())
-        fit = np.median(times)
-        print(f"{name:26}{fit:9.4f}{fit / base:8.2f}{transform:13.4f}", end="")
+        print(f"{name:26}{np.median(times):9.4f}{np.median(times / base):8.2f}{transform:13.4f}", end="")
         print(f"{errors.max():10.1e}{errors.mean():12.1e}{angle:12.4f}", flush=True)
 
 
@@ -235,11 +240,12 @@ if __name__ == "__main__":
     parser.add_argument("--shape", action="append", help="of the part speed, as 1797x64; may be repeated")
     parser.add_argument("--dtype", action="append", choices=["float32", "float64"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--auto", action="store_true", help="speed beside scikit-learn's auto alone, two minutes")
     parser.add_argument("--slow", action="store_true", help="with scikit-learn's scores of 20000 columns")
     arguments = parser.parse_args()
     dtypes = arguments.dtype or ["float32", "float64"]
     parts = {
-        "speed": lambda: speed(arguments.shape or SHAPES, dtypes, arguments.repeats),
+        "speed": lambda: speed(arguments.shape or SHAPES, dtypes, arguments.repeats, arguments.auto),
         "scores": lambda: scores(dtypes, arguments.repeats, arguments.slow),
         "memory": memory,
         "digits": digits,

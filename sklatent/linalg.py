@@ -9,6 +9,7 @@ __all__ = [
     "center",
     "check_variance",
     "is_mapped",
+    "is_near_origin",
     "mean_and_variance",
     "split",
     "total_weight",
@@ -21,7 +22,7 @@ from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 
 Array = Any
@@ -30,6 +31,8 @@ Array = Any
 CHUNK_SIZE = 2**19
 # Sums of squares between these have lost nothing in float32, to overflow or underflow.
 SQUARES_OF_FLOAT32 = 1e-20, 1e30
+# Rows whose mean is close enough to that of all.
+N_ROUGH_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -59,32 +62,15 @@ class Moments:
     scatter: Array
 
     @classmethod
-    def from_chunk(
-        cls, X: Array, weights: Array | None = None, *, dtype: Any = None, diagonal: bool = False
+    def about(
+        cls, point: Array, weight: float, n_samples: int, total: Array, scatter: Array, diagonal: bool = False
     ) -> "Moments":
-        """Moments of rows few enough to be centred in one copy.
-
-        Products run in `dtype`, that of X by default, since float64 products cost twice the time of float32 ones. A
-        rough mean is subtracted first, which loses nothing: a difference is rounded to its own size. What is left of
-        the mean is then small enough to be summed in the same precision and corrected for.
-        """
-        xp = array_namespace(X)
-        X = xp.astype(X, dtype or X.dtype, copy=False)
-        weight, n_samples = total_weight(weights, X.shape[0])
-        shares = (xp.ones_like(X[:, 0]) if weights is None else xp.astype(weights, X.dtype)) / (weight or 1.0)
-        with np.errstate(over="ignore", invalid="ignore"):  # looked after below
-            shift = shares @ X
-            rows = X - shift
-            rest = xp.astype(shares @ rows, xp.float64)
-            _weigh(rows, weights)
-            scatter = xp.astype(xp.ones_like(shares) @ (rows * rows) if diagonal else rows.T @ rows, xp.float64)
-        largest = float(xp.max(scatter))
-        if X.dtype != xp.float64 and not SQUARES_OF_FLOAT32[0] < largest < SQUARES_OF_FLOAT32[1]:
-            return cls.from_chunk(X, weights, dtype=xp.float64, diagonal=diagonal)
-        scatter -= _squares(rest, diagonal) * weight
+        """Moments of rows of which sum and scatter about a point are known."""
+        shift = total / (weight or 1.0)
+        scatter = scatter - _squares(shift, diagonal) * weight
         if diagonal:  # rounding leaves the sum of squares of a constant column slightly below zero
-            scatter = xp.clip(scatter, min=0.0)
-        return cls(weight, n_samples, xp.astype(shift, xp.float64) + rest, scatter)
+            scatter = array_namespace(scatter).clip(scatter, min=0.0)
+        return cls(weight, n_samples, point + shift, scatter)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of the rows of both."""
@@ -231,23 +217,41 @@ class CenteredRows:
         return self._columns[dtype]
 
     def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
-        """Moments of all rows, read once, by products in `dtype`."""
-        n_rows = max(1, CHUNK_SIZE // self.X.shape[1]) if diagonal else _n_product_rows(self.X.shape[1])
-        moments = reduce(
-            Moments.merge,
-            (
-                Moments.from_chunk(
-                    self.load(self.X[start : start + n_rows]),
-                    None if self.weights is None else self.weights[start : start + n_rows],
-                    dtype=dtype,
-                    diagonal=diagonal,
-                )
-                for start in range(0, self.X.shape[0], n_rows)
-            ),
-        )
+        """Moments of all rows, read once, by products in `dtype`: those of float64 cost twice the time of float32."""
+        dtype = dtype or self.dtype
+        moments = self._moments(dtype, diagonal)
+        if dtype != self.xp.float64 and not _is_safe_in_float32(float(self.xp.max(moments.scatter))):
+            moments = self._moments(self.xp.float64, diagonal)
         scatter = moments.scatter if diagonal else self.xp.linalg.diagonal(moments.scatter)
         check_variance(float(self.xp.sum(scatter) + self.xp.sum(moments.mean**2)))
         return moments
+
+    def _moments(self, dtype: Any, diagonal: bool) -> Moments:
+        """Moments about a rough mean, to subtract which loses nothing: a difference is rounded to its own size.
+
+        What is left of the mean is then small enough to be summed in `dtype`, and corrected for.
+        """
+        xp, point = self.xp, self._rough_mean(dtype)
+        n_rows = max(1, CHUNK_SIZE // self.X.shape[1]) if diagonal else _n_product_rows(self.X.shape[1])
+        total = scatter = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):  # looked after by who calls
+            for start in range(0, self.X.shape[0], n_rows):
+                cut = slice(start, start + n_rows)
+                rows = xp.astype(self.load(self.X[cut]), dtype, copy=False) - point
+                weights = None if self.weights is None else self.weights[cut]
+                ones = xp.ones_like(rows[:, 0])
+                total += xp.astype((ones if weights is None else xp.astype(weights, dtype)) @ rows, xp.float64)
+                _weigh(rows, weights)
+                scatter += xp.astype(ones @ (rows * rows) if diagonal else rows.T @ rows, xp.float64)
+        weight, n_samples = total_weight(self.weights, self.X.shape[0])
+        return Moments.about(xp.astype(point, xp.float64), weight, n_samples, total, scatter, diagonal)
+
+    def _rough_mean(self, dtype: Any) -> Array:
+        """Mean of some of the rows that count, evenly spaced."""
+        xp, n_samples = self.xp, self.X.shape[0]
+        numbers = np.arange(n_samples) if self.weights is None else np.flatnonzero(to_device(self.weights, "cpu"))
+        rows = xp.astype(self.load(self.X[numbers[:: -(-n_samples // N_ROUGH_ROWS)]]), dtype, copy=False)
+        return xp.ones_like(rows[:, 0]) / max(rows.shape[0], 1) @ rows
 
     def gram(self, dtype: Any = None) -> Array:
         """A'A of the tall matrix A, of shape (short, short)."""
@@ -278,7 +282,7 @@ class CenteredRows:
         """Parts for products with few columns, beside which centring is dear: near the origin it is left implicit."""
         columns = self.columns(dtype)
         spread = float(self.xp.sum(columns.scatter)) / columns.weight
-        is_near = self.weights is None and float(columns.mean @ columns.mean) <= 4 * spread
+        is_near = self.weights is None and is_near_origin(columns.mean, spread, dtype or self.dtype)
         return self._parts(dtype, max(1, CHUNK_SIZE // self.short), implicit=is_near)
 
     def _parts(self, dtype: Any, n_rows: int, implicit: bool = False) -> Iterator["_Part"]:
@@ -299,16 +303,18 @@ class CenteredRows:
                 yield _Part(B if self.is_tall else B.T)
 
     def _means(self, dtype: Any) -> list[Array]:
-        """The mean in `dtype`, and what that leaves of it where a deviation would show it."""
+        """The mean in `dtype`, and what that leaves of it where products would show it.
+
+        They would where its square exceeds eps of the mean eigenvalue.
+        """
         columns = self.columns(dtype)
         head, rest = split(columns.mean, dtype)
-        deviation = self.xp.sqrt(columns.scatter / columns.weight)
-        return [head, rest] if self.xp.any(self.xp.abs(rest) > deviation * self.xp.finfo(dtype).eps) else [head]
+        eigenvalue = float(self.xp.sum(columns.scatter)) / columns.weight / columns.mean.shape[0]
+        return [head, rest] if float(rest @ rest) > float(self.xp.finfo(dtype).eps) * eigenvalue else [head]
 
     def _safe(self, dtype: Any) -> Any:
         """`dtype`, or float64 where squares would leave float32."""
-        low, high = SQUARES_OF_FLOAT32
-        return dtype if low < float(self.xp.sum(self.columns(dtype).scatter)) < high else self.xp.float64
+        return dtype if _is_safe_in_float32(float(self.xp.sum(self.columns(dtype).scatter))) else self.xp.float64
 
     def _total(self, products: Iterator[Array]) -> Array:
         """Sum in float64."""
@@ -389,6 +395,15 @@ def split(mean: Array, dtype: Any) -> list[Array]:
     return [head, xp.astype(mean - xp.astype(head, xp.float64), dtype)]
 
 
+def is_near_origin(mean: Array, spread: float, dtype: Any) -> bool:
+    """Whether rows may be multiplied first and centred afterwards, which is faster.
+
+    That costs the digits of the mean over the root of `spread`, the sum of the variances: none to speak of up to 2, and
+    two of the sixteen of float64 up to 100.
+    """
+    return float(mean @ mean) <= (1e4 if dtype == array_namespace(mean).float64 else 4) * spread
+
+
 def center(X: Array, means: list[Array]) -> Array:
     """X less the sum of `means`, in their precision.
 
@@ -399,6 +414,12 @@ def center(X: Array, means: list[Array]) -> Array:
     for mean in means[1:]:
         rows -= mean
     return rows
+
+
+def _is_safe_in_float32(squares: float) -> bool:
+    """Whether a sum of squares has lost nothing in float32, to overflow or underflow."""
+    low, high = SQUARES_OF_FLOAT32
+    return low < squares < high
 
 
 def _weigh(rows: Array, weights: Array | None) -> Array:
@@ -416,4 +437,4 @@ def _squares(x: Array, diagonal: bool) -> Array:
 def _n_product_rows(n_columns: int) -> int:
     """Rows of a chunk whose products of columns cost more than adding them to the others', yet that is no copy of X."""
     most = max(8 * CHUNK_SIZE // n_columns, n_columns)
-    return max(1, CHUNK_SIZE // n_columns, min(4 * n_columns, most))
+    return max(1, CHUNK_SIZE // n_columns, min(8 * n_columns, most))

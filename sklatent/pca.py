@@ -20,7 +20,16 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
 from sklatent.base import _all_or_nothing, _BaseLatentModel, fit_hook, forget_fit, resolve_device, spawn_seeds
-from sklatent.linalg import CenteredRows, FactoredMoments, NotFiniteError, SparseRows, center, split, total_weight
+from sklatent.linalg import (
+    CenteredRows,
+    FactoredMoments,
+    NotFiniteError,
+    SparseRows,
+    center,
+    is_near_origin,
+    split,
+    total_weight,
+)
 from sklatent.missing import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent.spectrum import Spectrum, decompose, minka_dimension, spectrum_of_moments
 
@@ -65,7 +74,7 @@ class PCAReducer(_BaseLatentModel):
     n_oversamples : int, default=10
         For "randomized": each block has (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
     n_iter : int or "auto", default="auto"
-        For "randomized": number of blocks, each of which multiplies X twice. "auto" is 6.
+        For "randomized": number of blocks, each of which multiplies X twice. "auto" is 7.
     device : str, default="auto"
         Where rows are multiplied: "cpu", "cuda" or "cuda:<number>", to which NumPy's rows are moved a chunk at a time.
         "auto" takes CUDA where PyTorch is loaded already and finds it, and loads nothing otherwise; tensors stay where
@@ -122,7 +131,8 @@ class PCAReducer(_BaseLatentModel):
     """
 
     # Beside products with few columns, rows that stay in the cache are centred and squared at little cost.
-    _CHUNK_SIZE = 2**19
+    _CHUNK_SIZE = 2**20
+    _N_SCORE_ROWS = 256
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "nz": [
@@ -338,7 +348,7 @@ class PCAReducer(_BaseLatentModel):
                 n_iter=self.n_iter,
                 seed=lambda: spawn_seeds(self.random_state, 1)[0],
             )
-        except NotFiniteError:  # the sums that are taken anyway find it, at no cost to data that are finite
+        except NotFiniteError:
             if not self._has_missing(X):
                 raise
         spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
@@ -397,13 +407,12 @@ class PCAReducer(_BaseLatentModel):
         return former
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
-        finite = False if reset else True if issparse(X) else "allow-nan"
         X = validate_data(
             self,
             X,
             dtype=self._float_dtypes(X),
             accept_sparse=("csr", "csc"),
-            ensure_all_finite=finite,
+            ensure_all_finite=issparse(X) and not reset,  # the sums that are taken anyway find it
             reset=reset,
         )
         if reset and issparse(X) and self.solver == "full":
@@ -452,9 +461,10 @@ class PCAReducer(_BaseLatentModel):
 
     def _encode(self, X: Any) -> Array:
         """Projection of the rows, or its expectation given what is observed of them."""
-        codes = self._project(X)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+            codes = self._project(X)
         xp = array_namespace(codes)
-        incomplete = _incomplete(X, codes[:, 0])
+        incomplete = self._incomplete(X, codes[:, 0])
         if incomplete is not None:
             codes[incomplete] = self._project(xp.astype(self._factor_model(X).fill(X[incomplete]), X.dtype))
         return codes
@@ -462,16 +472,21 @@ class PCAReducer(_BaseLatentModel):
     def _project(self, X: Any) -> Array:
         xp = array_namespace(X.data if issparse(X) else X)
         axes = xp.astype(_beside(X, self._scaled_components(-1)), X.dtype, copy=False).T
-        mean = _beside(X, self.mean_)
-        if issparse(X) or self._is_near_origin():
-            return X @ axes - xp.astype(mean @ xp.astype(axes, xp.float64), X.dtype)
-        return center(X, split(mean, X.dtype)) @ axes
+        head, rest = self._split_mean(X)
+        codes = (X if head is None else X - head) @ axes
+        codes -= xp.astype(rest @ xp.astype(axes, xp.float64), X.dtype)
+        return codes
 
-    def _is_near_origin(self) -> bool:
-        """Whether rows are as large as their distances from the mean: to centre their products costs no digits then."""
-        xp = array_namespace(self.mean_)
-        spread = float(xp.sum(self.explained_variance_))
-        return float(self.mean_ @ self.mean_) <= 4 * spread
+    def _split_mean(self, X: Any) -> tuple[Array | None, Array]:
+        """What to subtract from rows before they are multiplied, in their precision, and what of the product."""
+        mean = _beside(X, self.mean_)
+        if issparse(X) or self._is_near_origin(X.dtype):
+            return None, mean
+        head = array_namespace(X).astype(mean, X.dtype)
+        return head, mean - head
+
+    def _is_near_origin(self, dtype: Any) -> bool:
+        return is_near_origin(self.mean_, float(array_namespace(self.mean_).sum(self.explained_variance_)), dtype)
 
     def _decode(self, Z: Array) -> Array:
         xp = array_namespace(Z)
@@ -480,7 +495,7 @@ class PCAReducer(_BaseLatentModel):
 
     def _log_prob(self, X: Any) -> Array:
         scores = self._log_prob_complete(X)
-        incomplete = _incomplete(X, scores)
+        incomplete = self._incomplete(X, scores)
         if incomplete is not None:
             scores[incomplete] = self._factor_model(X).log_density(X[incomplete])
         return scores
@@ -503,7 +518,7 @@ class PCAReducer(_BaseLatentModel):
         axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
         n_noise = self.n_features_in_ - self.n_components_
         means = split(_beside(X, self.mean_), dtype)
-        rows = center(X, means[:1] if self._is_near_origin() else means)
+        rows = center(X, means[:1] if self._is_near_origin(dtype) else means)
         codes = rows @ axes.T
         distance = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
         if n_noise:
@@ -511,6 +526,13 @@ class PCAReducer(_BaseLatentModel):
             distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
         log_det = float(xp.sum(xp.log(variances))) + n_noise * np.log(noise)
         return -0.5 * (self.n_features_in_ * np.log(2 * np.pi) + log_det + distance)
+
+    def _incomplete(self, X: Any, results: Array) -> Array | None:
+        """Which rows of X have missing values; None, at almost no cost, where the results of all are finite."""
+        xp = array_namespace(results)
+        if xp.all(xp.isfinite(results)) or not self._has_missing(X):
+            return None
+        return xp.any(xp.isnan(X), axis=1)
 
     def _factor_model(self, X: Array) -> FactorModel:
         """The model as loadings and noise, for rows with missing values."""
@@ -556,14 +578,6 @@ class PCAReducer(_BaseLatentModel):
         tags.input_tags.allow_nan = True
         tags.input_tags.sparse = self.solver != "full"
         return tags
-
-
-def _incomplete(X: Any, results: Array) -> Array | None:
-    """Which rows of X have missing values; None, at almost no cost, where the results of all are numbers."""
-    xp = array_namespace(results)
-    if issparse(X) or not xp.any(xp.isnan(results)):
-        return None
-    return xp.any(xp.isnan(X), axis=1)
 
 
 def _beside(X: Any, array: Array) -> Array:

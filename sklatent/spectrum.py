@@ -18,12 +18,14 @@ Array = Any
 
 # Up to this size the eigenvectors of the short side cost less than what a block Krylov method leaves undone is worth.
 SMALL_GRAM = 1000
+# Up to this size all eigenvectors cost about as much as a few.
+SMALL_EIGH = 1000
 # Beyond this size "auto" does not go on from "randomized" to "full": the cost would be out of all proportion.
 LARGE_TRIANGLE = 5000
 # Where there are fewer values, float64 products cost nothing that could be noticed.
 SMALL_DATA = 2**14
-# Blocks of the Krylov space beyond the first.
-N_ITER = 6
+# Blocks of the Krylov space.
+N_ITER = 7
 
 
 @dataclass(frozen=True)
@@ -312,7 +314,7 @@ def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:
 def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
     """Eigenvalues and eigenvectors by decreasing value; the k leading ones alone where that saves much."""
     xp, n = array_namespace(matrix), matrix.shape[0]
-    if k is not None and 4 * k < n and n > 500 and isinstance(matrix, np.ndarray):
+    if k is not None and 4 * k < n and n > SMALL_EIGH and isinstance(matrix, np.ndarray):
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
     else:
         values, vectors = xp.linalg.eigh(matrix)
