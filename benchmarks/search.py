@@ -27,7 +27,6 @@ from sklatent.model_selection import FusedGridSearchCV
 
 NZ, BETA = [2, 4, 8, 16], [0.5, 1.0, 2.0, 4.0]
 MEMORY = """
-import resource
 from sklearn.datasets import load_digits
 from sklatent import VAETransformer
 X = load_digits().data / 16
@@ -37,7 +36,8 @@ if {fused}:
     FusedGridSearchCV(vae, {{"nz": {nz}, "beta": {beta}}}, refit=False).fit(X)
 else:
     vae.fit(X).score(X)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+with open("/proc/self/status") as status:
+    print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
 
 
@@ -61,6 +61,14 @@ def compare(title, search, others, X, y=None, repeat=1):
     difference = np.nanmax(np.abs(scores - expected) / np.maximum(np.abs(expected), 1))
     routes = ", ".join(sorted(set(ours["route"])))
     print(f"    scores differ by {difference:.1e} at most, same best parameters: {same}, route: {routes}", flush=True)
+
+
+def warm_up():
+    """A small search of each kind, for what is loaded or started at the first."""
+    X = load_digits().data[:200] / 16
+    vae = VAETransformer(hidden_sizes=(8,), max_epochs=1, kl_warmup=0, random_state=0)
+    for search in (FusedGridSearchCV(vae, {"nz": [1, 2]}, cv=2), *grid_searches(vae, {"nz": [1, 2]}, cv=2).values()):
+        search.fit(X)
 
 
 def grid_searches(estimator, grid, **kwargs):
@@ -131,5 +139,6 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--repeat", type=int, default=1, help="runs of which to take the median")
     parsed = parser.parse_args()
+    warm_up()
     for row in parsed.row:
         ROWS[row](parsed)

@@ -7,11 +7,8 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
-from threading import Event
 from typing import Any
 
 import joblib
@@ -25,8 +22,6 @@ from sklatent.pca import PCAReducer
 FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"}
 # Share of the free memory that a stack may take.
 MEMORY_SHARE = 0.5
-# A thread of its own pays for no fewer networks than this.
-MIN_MODELS = 8
 
 
 @dataclass(eq=False)
@@ -118,41 +113,12 @@ def _train(fits: Sequence[DeferredFit], max_models: int | None, verbose: int) ->
 
 
 def _train_group(group: Sequence[Any], max_models: int | None, verbose: int) -> None:
-    """Train networks of one architecture as a few stacks, which run at the same time where there are several cores."""
-    import torch
-
-    n_threads = torch.get_num_threads() if group[0].training.device == "cpu" else 1
-    n_threads = max(1, min(n_threads, len(group) // MIN_MODELS))
-    largest = min(max_models or len(group), _n_that_fit(group[0]) // n_threads or 1)
-    n_stacks = max(math.ceil(len(group) / largest), n_threads)
+    """Train networks of one architecture as one stack, or as several where the memory does not hold that."""
+    largest = min(max_models or len(group), _n_that_fit(group[0]))
     ordered = sorted(group, key=lambda network: network.fit.model.nz)  # the less there is to pad
-    parts = [[ordered[k] for k in numbers] for numbers in np.array_split(np.arange(len(group)), n_stacks)]
-    cancelled = Event()
-    with _threads(n_threads) as pool:
-        try:
-            waiting = {pool.submit(_train_stack, part, cancelled, verbose) for part in parts if len(part) > 1}
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.1)  # Ctrl-C is seen when this thread has its turn
-                for stack in done:
-                    stack.result()
-        except BaseException:  # Ctrl-C, say: the others would train on
-            cancelled.set()
-            raise
-
-
-@contextmanager
-def _threads(n_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads of one core each: stacks side by side never wait for one another, as the parts of a product do."""
-    import torch
-
-    n_cores = torch.get_num_threads()
-    if n_threads > 1:
-        torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(n_threads) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(n_cores)
+    for numbers in np.array_split(np.arange(len(group)), math.ceil(len(group) / largest)):
+        if len(numbers) > 1:
+            _train_stack([ordered[k] for k in numbers], verbose)
 
 
 @dataclass(eq=False)
@@ -204,12 +170,12 @@ def _batches(rows: Any, batch_size: int) -> tuple[int, int]:
     return len(sizes), sizes[0] if len(sizes) > 1 else 0
 
 
-def _train_stack(networks: Sequence[_Network], cancelled: Event, verbose: int) -> None:
+def _train_stack(networks: Sequence[_Network], verbose: int) -> None:
     """Train networks as one, and note what each has learned."""
     from sklatent.stacked_training import StackedNet
 
     start = time.perf_counter()
-    stack = StackedNet([network.net for network in networks], [network.fit.model.nz for network in networks], cancelled)
+    stack = StackedNet([network.net for network in networks], [network.fit.model.nz for network in networks])
     valid = [network.training.valid for network in networks]
     stack.train_each([network.training.train for network in networks], None if valid[0] is None else valid)
     seconds = time.perf_counter() - start

@@ -43,6 +43,7 @@ class Stack(nn.Module):
         self._members, self._template = tuple(modules), (template,)
         self._places = [_code_places(template, width, max(widths)) for width in widths]
         self._slots = _slots(template)
+        self._factors: Tensor | None = None  # of the KL divergences in the loss
         states = [_state(module) for module in modules]
         for name, like in _state(template).items():
             stacked = _stack([state.get(name) for state in states], like, self._places)
@@ -67,17 +68,22 @@ class Stack(nn.Module):
 
     def loss(self, terms: Terms, members: Tensor | None = None) -> Tensor:
         """Mean loss of the rows of each network, (m,)."""
-        factors = terms.kl.new_tensor([module.kl_factor(self.training) for module in self._members])
+        if self._factors is None:
+            self._factors = terms.kl.new_tensor([module.kl_factor(self.training) for module in self._members])
+        factors = self._factors
         return terms.weighted((factors if members is None else factors[members])[:, None]).mean(1)
 
     def set_kl_weights(self, weights: Sequence[float]) -> None:
         """Where each network is in its warm-up."""
-        for module, weight in zip(self._members, weights, strict=True):
-            module.kl_weight = weight
+        if any(module.kl_weight != weight for module, weight in zip(self._members, weights, strict=True)):
+            self._factors = None
+            for module, weight in zip(self._members, weights, strict=True):
+                module.kl_weight = weight
 
     def train(self, mode: bool = True) -> "Stack":
         """Train or evaluate the networks."""
         self._template[0].train(mode)
+        self._factors = None
         return super().train(mode)
 
     @torch.no_grad()

@@ -236,46 +236,6 @@ def test_ctrl_c_raises(rows, monkeypatch):
         FusedGridSearchCV(vae(), GRID, cv=3).fit(rows[0])
 
 
-def test_ctrl_c_stops_what_trains_beside(rows, monkeypatch):
-    """Ctrl-C is raised in the thread that waits, while the stacks train in others."""
-    steps, train_step = [], StackedNet.train_step
-
-    def step(self, batch):
-        steps.append(batch)
-        return train_step(self, batch)
-
-    def interrupted(*args, **kwargs):
-        while len(steps) < 3:
-            time.sleep(0.001)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(StackedNet, "train_step", step)
-    monkeypatch.setattr("sklatent.fusion.wait", interrupted)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    monkeypatch.setattr("sklatent.fusion.MIN_MODELS", 2)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            FusedGridSearchCV(vae(max_epochs=1000), GRID, cv=3).fit(rows[0])
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(n_threads)
-    assert len(steps) < 4000  # of 8000
-
-
-def test_threads_change_no_result(rows, monkeypatch):
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    monkeypatch.setattr("sklatent.fusion.MIN_MODELS", 2)
-    sizes = count_stacks(monkeypatch)
-    try:
-        search = FusedGridSearchCV(vae(), GRID, cv=3).fit(rows[0])
-    finally:
-        torch.set_num_threads(n_threads)
-    assert sizes == [6, 6]
-    assert_same_search(search, GridSearchCV(vae(), GRID, cv=3).fit(rows[0]), "fused")
-
-
 def random_backbone(input_shape, nz, n_code):
     return nn.Sequential(nn.Linear(64, n_code), nn.Dropout(0.1)), nn.Linear(nz, 64)
 
