@@ -105,7 +105,7 @@ class Batches:
             else:
                 order = torch.randperm(len(block), generator=self.generator, device=block.device)
                 for index in order.split(sizes):
-                    yield block[index]
+                    yield block.index_select(0, index)  # in half the time of block[index]
 
 
 class Draws:

@@ -59,7 +59,7 @@ class NormalPosterior:
         ----------
         Chaudhury (2024), "Math and Architectures of Deep Learning", eq. 14.1 with a standard normal.
         """
-        return 0.5 * (self.variances + self.mu.square() - 1 - self.log_pivots).sum(-1)
+        return 0.5 * ((self.variances + self.mu.square() - self.log_pivots).sum(-1) - self.mu.shape[-1])
 
 
 class _Diagonal(NamedTuple):
@@ -92,7 +92,7 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
 
     def sample(self, eps: Tensor) -> Tensor:
         """Codes as a differentiable function of draws eps from N(0, I): the reparameterization of listing 14.5."""
-        return self.mu + torch.exp(self.log_var / 2) * eps
+        return torch.addcmul(self.mu, torch.exp(self.log_var / 2), eps)
 
     def whiten(self, z: Tensor) -> Tensor:
         """The eps that `sample` turns into z."""

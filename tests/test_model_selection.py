@@ -3,7 +3,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy.stats import loguniform
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
