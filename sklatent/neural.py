@@ -103,6 +103,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         "random_state": ["random_state"],
     }
 
+    kl_warmup: float = 0.0  # a parameter of those that have a KL divergence
     module_: Autoencoder
     _training_state: dict[str, Any] | None
 
@@ -275,7 +276,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         self.noise_variance_ = self.module_.likelihood.noise_variance
 
     def _annealing(self, training: Training) -> AnnealedTraining:
-        return AnnealedTraining(training.n_steps, self.lr_schedule, getattr(self, "kl_warmup", 0.0))
+        return AnnealedTraining(training.n_steps, self.lr_schedule, self.kl_warmup)
 
     def _early_stopping(self) -> list[EarlyStoppingAfterWarmup]:
         if not self.early_stopping:
