@@ -288,7 +288,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
         return self._infer(DENSITIES[self.density], X)
 
     def _n_score_values(self) -> int:
-        return self.n_features_in_ * (self.n_components_ if self.density == "laplace" else 1)
+        return 4 * self.n_features_in_ * (self.n_components_ if self.density == "laplace" else 1)
 
     def _n_code(self) -> int:
         return self.nz

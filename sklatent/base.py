@@ -112,7 +112,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         # Matrix products round by their number of rows: with the same number in every call, and a power of two so that
         # no row is left over from a kernel's tiles, a row scores the same to the last bit in whatever company it comes
         # (with NumPy's BLAS in float64 only).
-        n_rows = 2 ** int(math.log2(np.clip(self._CHUNK_SIZE / 4 / self._n_score_values(), 1, self._N_SCORE_ROWS)))
+        n_rows = 2 ** int(math.log2(np.clip(self._CHUNK_SIZE / self._n_score_values(), 1, self._N_SCORE_ROWS)))
         scores = self._by_chunks(partial(self._log_prob_padded, n_rows), X, n_rows=n_rows)
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)

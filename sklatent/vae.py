@@ -309,7 +309,7 @@ class VAETransformer(_BaseAutoencoder):
         return self._infer(importance_bound, X, self._draws(X))
 
     def _n_score_values(self) -> int:
-        return self.n_features_in_ * self.n_draws
+        return 4 * self.n_features_in_ * self.n_draws
 
     def _draws(self, X: NDArray) -> NDArray:
         """Standard normal draws (n_draws, n, nz) that depend on nothing but each row's values and the fit.
