@@ -160,8 +160,12 @@ class Normal(Prior):
 
     @property
     def precision(self) -> Tensor:
-        """Inverse of the covariance, (nz, nz)."""
-        return torch.linalg.inv(self.covariance)
+        """Inverse of the covariance, (nz, nz).
+
+        By the Cholesky factor, which makes it symmetric: an inverse by elimination is not, where variances differ by
+        many powers of ten, and half of it is then wrong in every direction.
+        """
+        return torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Codes of shape (n_samples, nz), float64."""

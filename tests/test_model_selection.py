@@ -60,6 +60,7 @@ def assert_same_search(ours, theirs, route):
         (vae(), GRID, "fused"),
         (vae(), {"nz": [2, 3], "noise": [0.0, 0.2], "random_state": [0, 1]}, "fused"),
         (AutoencoderTransformer(hidden_sizes=(16,), max_epochs=20, random_state=0), {"nz": [2, 3]}, "fused"),
+        (AutoencoderTransformer(hidden_sizes=(16,), max_epochs=1, random_state=0), {"nz": [2, 8]}, "fused"),
         (PCAReducer(), {"nz": [1, 5, None], "whiten": [False, True]}, "spectrum"),
         (pipeline(vae()), {"latent__nz": [2, 4], "classify__C": [0.1, 1.0]}, "fused"),
         (pipeline(PCAReducer()), {"latent__nz": [2, 4], "scale__with_std": [False, True]}, "spectrum"),
