@@ -6,7 +6,7 @@ error of a fit is the largest relative one of its variances against the exact on
 angle between its components and the exact ones. Each estimator's peak memory is that of a process of its own, less what
 it had with the rows in memory.
 
-    python benchmarks/pca.py                              # speed, scores, memory, digits, missing: about 20 minutes
+    python benchmarks/pca.py                              # speed, scores, memory, digits, missing: about 12 minutes
     python benchmarks/pca.py --part speed --auto --repeats 9    # beside scikit-learn's auto alone
     python benchmarks/pca.py --part speed --shape 20000x2000 --dtype float32
     python benchmarks/pca.py --part scores --slow         # with scikit-learn's scores of 2000 x 20000, two minutes

@@ -3,7 +3,7 @@
 Digits / 16 and 10,000 rows of MNIST; nz 2, 4, 8, 16 by beta 0.5, 1, 2, 4. PCA is compared with a GridSearchCV over
 scikit-learn's. Without `refit`, which is the same for all.
 
-    python benchmarks/search.py                            # about 20 minutes on two cores
+    python benchmarks/search.py                            # about 11 minutes on two cores
     python benchmarks/search.py --row digits --batch 64    # one row
     python benchmarks/search.py --row digits --epochs 3    # a glance
 """
