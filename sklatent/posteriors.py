@@ -34,6 +34,11 @@ class NormalPosterior:
         raise NotImplementedError
 
     @property
+    def excess_variances(self) -> Tensor:
+        """Variance of each code less that of N(0, I), (..., nz)."""
+        return self.variances - 1
+
+    @property
     def log_pivots(self) -> Tensor:
         """What the log determinant of the covariance is the sum of, (..., nz)."""
         raise NotImplementedError
@@ -59,7 +64,7 @@ class NormalPosterior:
         ----------
         Chaudhury (2024), "Math and Architectures of Deep Learning", eq. 14.1 with a standard normal.
         """
-        return 0.5 * ((self.variances + self.mu.square() - self.log_pivots).sum(-1) - self.mu.shape[-1])
+        return 0.5 * (self.excess_variances + self.mu.square() - self.log_pivots).sum(-1)
 
 
 class _Diagonal(NamedTuple):
@@ -84,6 +89,11 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
     def variances(self) -> Tensor:
         """Variance of each code, (..., nz)."""
         return self.log_var.exp()
+
+    @property
+    def excess_variances(self) -> Tensor:
+        """Variance of each code less that of N(0, I), (..., nz), with its digits where that is small."""
+        return self.log_var.expm1()
 
     @property
     def log_pivots(self) -> Tensor:
