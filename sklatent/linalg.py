@@ -7,6 +7,7 @@ __all__ = [
     "NotFiniteError",
     "SparseRows",
     "center",
+    "centered_rows",
     "check_variance",
     "is_mapped",
     "is_near_origin",
@@ -142,14 +143,8 @@ def mean_and_variance(X: Array) -> tuple[Array, Array]:
     ValueError
         If the variance overflows float64.
     """
-    xp = array_namespace(X)
-    mean = xp.sum(X, axis=0, dtype=xp.float64) / X.shape[0]
-    n_rows = max(1, CHUNK_SIZE // X.shape[1])
-    chunks = (X[start : start + n_rows, :] for start in range(0, X.shape[0], n_rows))
-    squares = (xp.sum((xp.astype(rows, xp.float64) - mean) ** 2, axis=0) for rows in chunks)
-    variance = reduce(operator.iadd, squares) / X.shape[0]
-    check_variance(float(xp.sum(variance)))
-    return mean, variance
+    columns = CenteredRows(X).columns(array_namespace(X).float64)
+    return columns.mean, columns.scatter / X.shape[0]
 
 
 def is_mapped(X: Any) -> bool:
@@ -248,9 +243,10 @@ class CenteredRows:
 
     def _rough_mean(self, dtype: Any) -> Array:
         """Mean of some of the rows that count, evenly spaced."""
-        xp, n_samples = self.xp, self.X.shape[0]
-        numbers = np.arange(n_samples) if self.weights is None else np.flatnonzero(to_device(self.weights, "cpu"))
-        rows = xp.astype(self.load(self.X[numbers[:: -(-n_samples // N_ROUGH_ROWS)]]), dtype, copy=False)
+        xp, step = self.xp, -(-self.X.shape[0] // N_ROUGH_ROWS)
+        some = slice(None, None, step)
+        chosen = some if self.weights is None else np.flatnonzero(to_device(self.weights, "cpu"))[some]
+        rows = xp.astype(self.load(self.X[chosen]), dtype, copy=False)
         return xp.ones_like(rows[:, 0]) / max(rows.shape[0], 1) @ rows
 
     def gram(self, dtype: Any = None) -> Array:
@@ -378,6 +374,11 @@ class SparseRows(CenteredRows):
         roots = np.ones(self.X.shape[0]) if self.weights is None else np.sqrt(self.weights)
         rows, mean = self.X.multiply(roots[:, None]).tocsr(), self.columns().mean
         yield _Part(rows, roots, mean) if self.is_tall else _Part(rows.T, mean, roots)
+
+
+def centered_rows(X: Any, weights: Array | None = None, load: Callable[[Any], Array] | None = None) -> CenteredRows:
+    """`SparseRows` of a SciPy sparse array, `CenteredRows` of any other."""
+    return SparseRows(X, weights) if hasattr(X, "tocsr") else CenteredRows(X, weights, load)
 
 
 def total_weight(weights: Array | None, n_samples: int) -> tuple[float, int]:

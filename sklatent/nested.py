@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklatent.linalg import center
-from sklatent.spectrum import Spectrum
+from sklatent.spectrum import Spectrum, log_density, model_variances
 
 # Values of a chunk of rows in float64, 32 MB.
 CHUNK_SIZE = 2**22
@@ -33,16 +33,13 @@ class NestedScores:
         self.residual = float(sum(residual for _, residual in sums))
 
     def score(self, k: int) -> float:
-        """Mean log p(x), in nats, with `PCAReducer`'s floor under the variances."""
-        leading = self.spectrum.variances[:k]
-        largest = float(leading[0]) or float(np.max(self.spectrum.mean**2)) or 1.0
-        noise = max(self.spectrum.noise_variance(k), float(np.finfo(np.float64).eps) * largest)
-        variances = np.maximum(leading, noise)
+        """Mean log p(x), in nats."""
+        spectrum = self.spectrum
+        variances, noise = model_variances(spectrum.variances[:k], spectrum.noise_variance(k), spectrum.mean)
         distance = (self.squares[:k] / variances).sum()
         if k < self.n_features:
             distance += (self.squares[k:].sum() + self.residual) / noise
-        log_det = np.log(variances).sum() + (self.n_features - k) * np.log(noise)
-        return float(-0.5 * (self.n_features * np.log(2 * np.pi) + log_det + distance / self.n_samples))
+        return float(log_density(distance / self.n_samples, variances, noise, self.n_features))
 
     def _sums(self, X: NDArray) -> tuple[NDArray, float]:
         rows = center(X, [self.spectrum.mean])

@@ -24,14 +24,21 @@ from sklatent.linalg import (
     CenteredRows,
     FactoredMoments,
     NotFiniteError,
-    SparseRows,
     center,
+    centered_rows,
     is_near_origin,
     split,
     total_weight,
 )
 from sklatent.missing import LEAST_NOISE, FactorModel, spectrum_of_incomplete
-from sklatent.spectrum import Spectrum, decompose, minka_dimension, spectrum_of_moments
+from sklatent.spectrum import (
+    Spectrum,
+    decompose,
+    log_density,
+    minka_dimension,
+    model_variances,
+    spectrum_of_moments,
+)
 
 Array = Any
 
@@ -393,7 +400,7 @@ class PCAReducer(_BaseLatentModel):
         load = self._loader(X)
         if X.shape[1] > LARGE_SCATTER:
             return self._factored_moments(X, weights, former, load)
-        rows = SparseRows(X, weights) if issparse(X) else CenteredRows(X, weights, load)
+        rows = centered_rows(X, weights, load)
         moments = rows.moments(rows.xp.float64)
         return moments if former is None else former.merge(moments)
 
@@ -472,18 +479,14 @@ class PCAReducer(_BaseLatentModel):
     def _project(self, X: Any) -> Array:
         xp = array_namespace(X.data if issparse(X) else X)
         axes = xp.astype(_beside(X, self._scaled_components(-1)), X.dtype, copy=False).T
-        head, rest = self._split_mean(X)
-        codes = (X if head is None else X - head) @ axes
-        codes -= xp.astype(rest @ xp.astype(axes, xp.float64), X.dtype)
+        rest = _beside(X, self.mean_)
+        if not (issparse(X) or self._is_near_origin(X.dtype)):
+            head, rest = split(rest, X.dtype)
+            X = center(X, [head])
+        codes = X @ axes
+        offset = xp.astype(rest, xp.float64) @ xp.astype(axes, xp.float64)
+        codes -= xp.astype(offset, X.dtype)
         return codes
-
-    def _split_mean(self, X: Any) -> tuple[Array | None, Array]:
-        """What to subtract from rows before they are multiplied, in their precision, and what of the product."""
-        mean = _beside(X, self.mean_)
-        if issparse(X) or self._is_near_origin(X.dtype):
-            return None, mean
-        head = array_namespace(X).astype(mean, X.dtype)
-        return head, mean - head
 
     def _is_near_origin(self, dtype: Any) -> bool:
         return is_near_origin(self.mean_, float(array_namespace(self.mean_).sum(self.explained_variance_)), dtype)
@@ -524,8 +527,7 @@ class PCAReducer(_BaseLatentModel):
         if n_noise:
             rows -= codes @ axes
             distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
-        log_det = float(xp.sum(xp.log(variances))) + n_noise * np.log(noise)
-        return -0.5 * (self.n_features_in_ * np.log(2 * np.pi) + log_det + distance)
+        return log_density(distance, variances, noise, self.n_features_in_)
 
     def _incomplete(self, X: Any, results: Array) -> Array | None:
         """Which rows of X have missing values; None, at almost no cost, where the results of all are finite."""
@@ -564,10 +566,7 @@ class PCAReducer(_BaseLatentModel):
 
     def _model_variances(self) -> tuple[Array, float]:
         """Variance along each axis and orthogonal to them, floored so that their logarithms are finite."""
-        xp = array_namespace(self.mean_)
-        largest = float(self.explained_variance_[0]) or float(xp.max(self.mean_**2)) or 1.0
-        noise = max(self.noise_variance_, float(np.finfo(np.float64).eps) * largest)
-        return xp.clip(self.explained_variance_, min=noise), noise
+        return model_variances(self.explained_variance_, self.noise_variance_, self.mean_)
 
     def _float_dtypes(self, X: Any) -> list:
         xp, _ = get_namespace(X)

@@ -1,6 +1,16 @@
 """The solvers of PCA: eigenvalues and eigenvectors of the covariance of centred rows."""
 
-__all__ = ["SOLVERS", "Spectrum", "decompose", "fix_signs", "minka_dimension", "orthonormal", "spectrum_of_moments"]
+__all__ = [
+    "SOLVERS",
+    "Spectrum",
+    "decompose",
+    "fix_signs",
+    "log_density",
+    "minka_dimension",
+    "model_variances",
+    "orthonormal",
+    "spectrum_of_moments",
+]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +22,15 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 from scipy.special import gammaln
 
-from sklatent.linalg import CenteredRows, FactoredMoments, Moments, SparseRows, is_mapped, total_weight
+from sklatent.linalg import (
+    CenteredRows,
+    FactoredMoments,
+    Moments,
+    SparseRows,
+    centered_rows,
+    is_mapped,
+    total_weight,
+)
 
 Array = Any
 
@@ -108,7 +126,7 @@ def decompose(
     .. [1] Musco & Musco (2015), "Randomized block Krylov methods for stronger and faster approximate singular value
        decomposition", NeurIPS 28, algorithm 2.
     """
-    rows = SparseRows(X, weights) if hasattr(X, "tocsr") else CenteredRows(X, weights, load)
+    rows = centered_rows(X, weights, load)
     krylov = _Krylov(n_oversamples, N_ITER if n_iter == "auto" else n_iter, seed)
     steps = _plan(rows, nz, krylov) if solver == "auto" else [(solver, rows.dtype)]
     for name, dtype in steps:
@@ -118,6 +136,24 @@ def decompose(
     # Rows times their right singular vectors are their left ones, times the singular values.
     columns = pairs.vectors if rows.is_tall else rows.times(pairs.vectors[:, :nz], dtype)
     return _spectrum(pairs, columns, nz, *total_weight(weights, X.shape[0]))
+
+
+def model_variances(variances: Array, noise: float, mean: Array) -> tuple[Array, float]:
+    """Variances of a model along its axes and orthogonal to them, with a floor that leaves their logarithms finite.
+
+    The floor is eps of the largest one; of the largest squared mean where nothing varies, of 1 where all is zero.
+    """
+    xp = array_namespace(variances)
+    largest = float(variances[0]) or float(xp.max(mean**2)) or 1.0
+    noise = max(noise, float(np.finfo(np.float64).eps) * largest)
+    return xp.clip(variances, min=noise), noise
+
+
+def log_density(distance: Any, variances: Array, noise: float, n_features: int) -> Any:
+    """Log density, in nats, of rows at a squared Mahalanobis distance from the mean of the model."""
+    xp = array_namespace(variances)
+    log_det = float(xp.sum(xp.log(variances))) + (n_features - variances.shape[0]) * float(np.log(noise))
+    return -0.5 * (n_features * float(np.log(2 * np.pi)) + log_det + distance)
 
 
 def spectrum_of_moments(moments: Moments | FactoredMoments, nz: int | None = None) -> Spectrum:
