@@ -2,7 +2,7 @@
 
 __all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "is_sliceable", "row_blocks"]
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,25 +87,43 @@ class Batches:
     generator : Generator or None, default=None
         Draws a new order at each pass; None keeps the order of the rows.
 
+    Attributes
+    ----------
+    sizes : list of int
+        Number of samples in each batch of a pass: the one count of its steps.
+
     Notes
     -----
-    A last batch of one row joins its neighbour: batch norm has no variance to take from a single row.
+    A batch may span two blocks of `MappedRows`, so blocks smaller than a batch make no more steps than memory does.
     """
 
     def __init__(self, rows: Any, batch_size: int, generator: torch.Generator | None = None):
         self.rows = rows
         self.batch_size = batch_size
         self.generator = generator
+        self.sizes = batch_sizes(len(rows), batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        sizes = iter(self.sizes)
+        begun, missing = [], next(sizes)
         for block in self.rows.blocks(self.generator):
-            sizes = batch_sizes(len(block), self.batch_size)
-            if self.generator is None:
-                yield from block.split(sizes)
-            else:
-                order = torch.randperm(len(block), generator=self.generator, device=block.device)
-                for index in order.split(sizes):
-                    yield block.index_select(0, index)  # in half the time of block[index]
+            take = self._shuffled(block)
+            start = 0
+            while start < len(block):
+                stop = min(start + missing, len(block))
+                begun.append(take(start, stop))
+                missing -= stop - start
+                start = stop
+                if not missing:
+                    yield begun[0] if len(begun) == 1 else torch.cat(begun)
+                    begun, missing = [], next(sizes, 0)
+
+    def _shuffled(self, block: Tensor) -> Callable[[int, int], Tensor]:
+        """What takes samples start to stop of a block, in a new order where there is a generator."""
+        if self.generator is None:
+            return lambda start, stop: block[start:stop]
+        order = torch.randperm(len(block), generator=self.generator, device=block.device)
+        return lambda start, stop: block.index_select(0, order[start:stop])  # in half the time of block[index]
 
 
 class Draws:
@@ -137,7 +155,10 @@ class Draws:
 
 
 def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
-    """Number of rows in each batch."""
+    """Number of samples in each batch of a pass.
+
+    A last batch of one sample joins its neighbour: batch norm has no variance to take from a single sample.
+    """
     n_full, rest = divmod(n_samples, batch_size)
     sizes = [batch_size] * n_full + [rest] * (rest > 0)
     if len(sizes) > 1 and sizes[-1] == 1:

@@ -13,7 +13,6 @@ __all__ = [
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from threading import Lock
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from sklatent.likelihoods import Likelihood, Standardizer
 from sklatent.objectives import Terms, elbo_terms, reconstruction_terms
 from sklatent.posteriors import NormalPosterior
 from sklatent.priors import Prior
+from sklatent.randomness import global_draws_from
 
 Backbone = Callable[[tuple[int, ...], int, int], tuple[nn.Module, nn.Module]]
 
@@ -32,9 +32,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
 }
-
-# fork_rng sets and restores the one global generator, so two threads must not do it at once.
-_global_generator = Lock()
 
 
 class Autoencoder(nn.Module):
@@ -250,8 +247,7 @@ def build_backbone(
     seed : int
     """
     if callable(backbone):  # its layers draw from the global generator, which is put back
-        with _global_generator, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with global_draws_from(torch.Generator().manual_seed(seed)):
             return backbone(input_shape, nz, n_code)
     with torch.device("meta"):  # no memory and no draws yet
         encoder, decoder = BACKBONES[backbone](input_shape, nz, n_code, hidden_sizes, ACTIVATIONS[activation])

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+# Where log variances are cut off. An encoder extrapolates linearly, so one extreme sample would have exp of hundreds as
+# its variance: an infinite loss, and an infinite score. Variances that help lie well within, near 1 and below.
+LOG_VARIANCES = -20.0, 4.0
+
 
 class NormalPosterior:
     """What both forms share: a normal density of codes for each row, with mean `mu`."""
@@ -82,8 +86,9 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
 
     @classmethod
     def from_code(cls, code: Tensor) -> "DiagonalNormal":
-        """Mean and log variances side by side, (..., 2 nz)."""
-        return cls(*code.chunk(2, dim=-1))
+        """Mean and log variances side by side, (..., 2 nz); the latter are cut off at `LOG_VARIANCES`."""
+        mu, log_var = code.chunk(2, dim=-1)
+        return cls(mu, log_var.clamp(*LOG_VARIANCES))
 
     @property
     def variances(self) -> Tensor:
@@ -124,12 +129,14 @@ class FullNormal(_Full, NormalPosterior):
 
     @classmethod
     def from_code(cls, code: Tensor) -> "FullNormal":
-        """Mean, logarithms of the squared diagonal of L, and its entries below the diagonal, side by side."""
+        """Mean, logarithms of the squared diagonal of L, cut off likewise, and the entries below, side by side."""
         nz = (math.isqrt(9 + 8 * code.shape[-1]) - 3) // 2
         mu, log_diagonal, below = code.split([nz, nz, code.shape[-1] - 2 * nz], dim=-1)
         rows, columns = torch.tril_indices(nz, nz, -1, device=code.device)
         entries = code.new_zeros(*code.shape[:-1], nz * nz).index_copy(-1, rows * nz + columns, below)
-        return cls(mu, entries.unflatten(-1, (nz, nz)) + torch.diag_embed(torch.exp(log_diagonal / 2)))
+        return cls(
+            mu, entries.unflatten(-1, (nz, nz)) + torch.diag_embed(torch.exp(log_diagonal.clamp(*LOG_VARIANCES) / 2))
+        )
 
     @property
     def variances(self) -> Tensor:

@@ -33,6 +33,9 @@ class StackedRows(Dataset):
         self.starts = [starts[key] for key in keys]
         self.lengths = [len(part) for part in rows]
 
+    def __len__(self) -> int:
+        return max(self.lengths)
+
 
 class Part(NamedTuple):
     """Batches of one size, one for each of some networks."""
@@ -193,13 +196,10 @@ class StackedNet(LatentNet):
             losses.append(step["losses"])
             reconstruction.append(step["reconstruction"])
             kl.append(step["kl"])
-        for name, sums in (("loss", losses), ("reconstruction", reconstruction), ("kl", kl)):
-            totals = torch.cat(sums, dim=1).sum(1, dtype=torch.float64).tolist()
-            for k, net in self.running_.items():
-                net.history.record(f"{prefix}_{name}", totals[k] / iterator.rows.lengths[k])
+        totals = [torch.cat(sums, dim=1).sum(1, dtype=torch.float64).tolist() for sums in (losses, reconstruction, kl)]
         for k, net in list(self.running_.items()):
             try:
-                net._check_finite(net.history[-1, f"{prefix}_loss"])
+                net.record(prefix, [total[k] / iterator.rows.lengths[k] for total in totals])
             except FloatingPointError as error:
                 self.failures_[k] = error
                 del self.running_[k]
@@ -216,6 +216,9 @@ class StackedNet(LatentNet):
             "reconstruction": spread([-part.log_prob.detach() for part in terms]),
             "kl": spread([part.kl.detach() for part in terms]),
         }
+
+    def _submodules(self) -> Any:
+        return self.module_.layers()
 
     def _leave(self, k: int) -> None:
         """End the training of a net."""

@@ -2,7 +2,7 @@
 
 __all__ = ["Stack", "can_stack", "n_activations"]
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from itertools import accumulate
 from typing import Any
@@ -85,6 +85,10 @@ class Stack(nn.Module):
         self._template[0].train(mode)
         self._factors = None
         return super().train(mode)
+
+    def layers(self) -> Iterator[nn.Module]:
+        """Those that all networks share, which hold the tensors of one network at a time."""
+        return self._template[0].modules()
 
     @torch.no_grad()
     def unstack(self, member: int) -> None:

@@ -1,10 +1,11 @@
 """The training loop: skorch's, with rows gathered on the device and losses read once an epoch."""
 
-__all__ = ["AnnealedTraining", "EarlyStop", "EarlyStoppingAfterWarmup", "LatentNet"]
+__all__ = ["AnnealedTraining", "EarlyStop", "LatentNet"]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog
 from skorch.helper import predefined_split
 from skorch.history import History
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklatent.batches import Batches, Draws
 from sklatent.objectives import Terms
+from sklatent.randomness import global_draws_from
 
 # What a step runs in: float32, or the layers in bfloat16 where autocast finds them safe.
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
@@ -41,6 +44,8 @@ class LatentNet(NeuralNet):
     weight_decay : float, default=0.0
         Share of each weight that a step takes away, times the learning rate; matrices and kernels only.
     precision : {"float32", "bf16"}, default="float32"
+    module_seed : int or None, default=None
+        Of what layers draw from PyTorch's global generator, such as dropout; None for a module that draws nothing.
     lr, max_epochs, batch_size, device, verbose, callbacks
         As for :class:`skorch.NeuralNet`.
 
@@ -59,10 +64,13 @@ class LatentNet(NeuralNet):
         seeds: tuple[int, int, int],
         weight_decay: float = 0.0,
         precision: str = "float32",
+        module_seed: int | None = None,
         device: str = "cpu",
         **kwargs: Any,
     ):
         self.order, self.noise, _ = (torch.Generator(device).manual_seed(seed) for seed in seeds)
+        self.layers = None if module_seed is None else torch.Generator(device).manual_seed(module_seed)
+        self.module_seed = module_seed
         self.seeds = seeds
         self.weight_decay = weight_decay
         self.precision = precision
@@ -88,6 +96,8 @@ class LatentNet(NeuralNet):
         self.set_params(train_split=None if valid is None else predefined_split(valid))
         self.initialize()
         self.step_ = 0
+        self.is_lone_ = min(self.batch_size, len(rows)) == 1
+        self.module_.eval()  # so that the first step finds a mode to change
         self.load_state(state or {})
         self.notify("on_train_begin", X=rows, y=None)  # where a checkpoint puts back what it holds
         with suppress(EarlyStop):
@@ -100,24 +110,29 @@ class LatentNet(NeuralNet):
         return {
             "module": self.module_.state_dict(),
             "optimizer": self.optimizer_.state_dict()["state"],
-            "generators": {"order": self.order.get_state(), "noise": self.noise.get_state()},
+            "generators": {name: generator.get_state() for name, generator in self._generators().items()},
             "step": self.step_,
             "history": list(self.history),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave, or from those of its entries that are there."""
+        """Go on from a copy of what `state` gave, or of those of its entries that are there."""
         if "module" in state:
             self.module_.load_state_dict(state["module"])
         if "optimizer" in state:
-            moments = {int(number): moment for number, moment in state["optimizer"].items()}
+            # The optimizer keeps the tensors that it is given, and its steps write to them.
+            moments = {int(number): deepcopy(moment) for number, moment in state["optimizer"].items()}
             groups = self.optimizer_.state_dict()["param_groups"]
             self.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
         for name, value in state.get("generators", {}).items():
-            {"order": self.order, "noise": self.noise}[name].set_state(value)
+            self._generators()[name].set_state(value)
         self.step_ = state.get("step", self.step_)
         if "history" in state:
-            self.history_ = History(state["history"])
+            self.history_ = History(deepcopy(state["history"]))
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        named = {"order": self.order, "noise": self.noise, "layers": self.layers}
+        return {name: generator for name, generator in named.items() if generator is not None}
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "LatentNet":
         """Fused AdamW; only matrices decay, and the variance of the likelihood learns ten times faster.
@@ -147,7 +162,8 @@ class LatentNet(NeuralNet):
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt:
             stops = [callback for _, callback in self.callbacks_ if isinstance(callback, EarlyStopping)]
-            if not any(callback.misses_ >= callback.patience for callback in stops):
+            # Ctrl-C may come before they have begun to count.
+            if not any(getattr(callback, "misses_", -1) >= callback.patience for callback in stops):
                 raise
             raise EarlyStop from None
 
@@ -171,9 +187,20 @@ class LatentNet(NeuralNet):
                 steps = []
         sums += [_sums(steps)] if steps else []
         means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the one time that the device is read
+        self.record(prefix, means)
+
+    def record(self, prefix: str, means: Sequence[float]) -> None:
+        """Note the means of an epoch, and as skorch does whether its loss is the best so far.
+
+        Of its batches no record is kept but an empty one, since some callbacks of skorch look at the last.
+        """
+        if not self.history[-1]["batches"]:
+            self.history.new_batch()
         for name, value in zip(("loss", "reconstruction", "kl"), means, strict=True):
             self.history.record(f"{prefix}_{name}", value)
-        self._check_finite(self.history[-1, f"{prefix}_loss"])
+        losses = self.history[:, f"{prefix}_loss"]
+        self._check_finite(losses[-1])
+        self.history.record(f"{prefix}_loss_best", losses[-1] <= min(losses))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         """Leave out skorch's record of each batch."""
@@ -187,13 +214,13 @@ class LatentNet(NeuralNet):
 
     def train_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
         """One step of the optimizer."""
-        # Batch norm has no variance to take from one row, so it uses its running statistics there.
-        self._set_training(len(batch[0]) > 1)
+        self._set_training(True)
         for group in self.optimizer_.param_groups:  # as zero_grad does, without its record for the profiler
             for parameter in group["params"]:
                 parameter.grad = None
-        step = self._evaluate(batch)
-        step["loss"].backward()
+        with self._draws_of_layers():
+            step = self._evaluate(batch)
+            step["loss"].backward()
         self.optimizer_.step()
         self.step_ += 1
         return step
@@ -201,12 +228,25 @@ class LatentNet(NeuralNet):
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
         """The loss of a batch, with nothing learned from it."""
         self._set_training(False)
-        with torch.no_grad():
+        with torch.no_grad(), self._draws_of_layers():
             return self._evaluate(batch)
 
     def _set_training(self, training: bool = True) -> None:
-        if self.module_.training != training:  # a walk over all submodules costs a tenth of a small step
-            self.module_.train(training)
+        """Train or evaluate; batch norm has no variance to take from one sample, and uses its running statistics."""
+        if self.module_.training == training:  # a walk over all submodules costs a tenth of a small step
+            return
+        self.module_.train(training)
+        if self.is_lone_:
+            for layer in self._submodules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+
+    def _submodules(self) -> Iterable[nn.Module]:
+        return self.module_.modules()
+
+    def _draws_of_layers(self) -> Any:
+        """Where layers draw, they draw from a generator of this net."""
+        return nullcontext() if self.layers is None else global_draws_from(self.layers)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         with self._precision():
@@ -279,12 +319,3 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {"constant": _constant, "cos
 
 class EarlyStop(Exception):
     """Training ended before its last epoch, since a callback said so."""
-
-
-class EarlyStoppingAfterWarmup(EarlyStopping):
-    """skorch's early stopping, for losses whose KL weight is 1: in a warm-up the loss rises with the weight."""
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Compare the loss with the best, unless it is that of a warm-up."""
-        if getattr(net.module_, "kl_weight", 1) == 1:
-            super().on_epoch_end(net, **kwargs)

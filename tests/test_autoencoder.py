@@ -161,8 +161,6 @@ def test_inference_from_many_threads(network, X):
 def test_early_stopping_keeps_the_best_epoch(network, digits):
     X, _ = digits
     model = network(8, early_stopping=True, n_iter_no_change=2, lr=0.01, lr_schedule="constant", random_state=0)
-    if network is VAETransformer:  # epochs of a warm-up do not count
-        model.set_params(kl_warmup=0)
     model.set_params(max_epochs=200, batch_size=32).fit(X[:300])
     losses = model.history_[:, "valid_loss"]
     assert model.n_iter_ == len(losses) == int(np.argmin(losses)) + 3 < 200

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklatent.batches import Batches, Rows, batch_sizes
+from sklatent.batches import Batches, MappedRows, Rows, batch_sizes
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,17 @@ def test_rows_copy_what_pytorch_cannot_hold():
     X.flags.writeable = False
     for array in (X, X[::-1], X[:, ::-1]):
         np.testing.assert_array_equal(Rows(array).X, array)
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 20, 50, 64])
+@pytest.mark.parametrize("n_samples", [40, 41, 43])
+def test_batches_of_blocks_are_those_of_memory(n_samples, batch_size):
+    """As many, and as large, wherever the blocks end; every sample once."""
+    X = np.arange(2.0 * n_samples).reshape(n_samples, 2)
+    mapped = MappedRows(X)
+    mapped.n_rows = 5
+    for generator in (None, torch.Generator().manual_seed(0)):
+        found = list(Batches(mapped, batch_size, generator))
+        assert [len(x) for x in found] == batch_sizes(n_samples, batch_size)
+        np.testing.assert_array_equal(np.sort(torch.cat(found), axis=0), X)
+    np.testing.assert_array_equal(torch.cat(list(Batches(mapped, batch_size))), X)

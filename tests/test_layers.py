@@ -11,7 +11,18 @@ import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
 LAYERS = [
-    ["linalg", "spectrum", "missing", "nested", "likelihoods", "posteriors", "priors", "objectives", "batches"],
+    [
+        "linalg",
+        "spectrum",
+        "missing",
+        "nested",
+        "likelihoods",
+        "posteriors",
+        "priors",
+        "objectives",
+        "batches",
+        "randomness",
+    ],
     ["networks"],
     ["training", "checkpoint", "stacking", "stacked_training"],
     ["base", "pca", "neural", "autoencoder", "vae", "fusion"],

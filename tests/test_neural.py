@@ -1,17 +1,23 @@
 """Training that goes on, rows that memory does not hold, and callbacks: what both networks share."""
 
+import copy
 import gc
+import pickle
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
+from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer, batches
+from sklatent.training import SCHEDULES
 
 
 @pytest.fixture
@@ -134,6 +140,148 @@ def test_a_small_memory_map_gives_the_bits_of_the_array(network, X, tmp_path):
     assert torch.equal(*map(weights, fits))
 
 
+class Steps(Callback):
+    """Learning rate, KL weight and mode of each step."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.seen = []
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training:
+            self.seen.append((net.optimizer_.param_groups[0]["lr"], net.module_.kl_weight, net.module_.training))
+
+
+@pytest.mark.parametrize("n_samples", [127, 128, 129, 130, 257])
+@pytest.mark.parametrize("kl_warmup", [0.5, 1.0])
+def test_schedules_end_with_the_last_step(n_samples, kl_warmup, rng):
+    """In closed form, also where a lone last sample joins its neighbour and there is a step less."""
+    X = rng.standard_normal((n_samples, 3))
+    steps = Steps()
+    model = VAETransformer(1, batch_size=64, max_epochs=5, kl_warmup=kl_warmup, hidden_sizes=(4,), callbacks=[steps])
+    model.fit(X)
+    n_steps = 5 * len(list(batches.Batches(batches.Rows(X), 64)))
+    assert len(steps.seen) == n_steps
+    lr, weight, _ = steps.seen[-1]
+    assert lr == pytest.approx(5e-3 * SCHEDULES["cosine"](n_steps - 1, n_steps), rel=1e-12)
+    n_warmup = np.ceil(kl_warmup * n_steps)
+    assert weight == pytest.approx(min((n_steps - 1) / n_warmup, 1.0), rel=1e-12)
+
+
+def test_blocks_smaller_than_a_batch_make_the_steps_of_memory(X, small_blocks):
+    """Every step has a learning rate: there is none beyond the schedule."""
+    steps = Steps()
+    VAETransformer(1, batch_size=80, max_epochs=6, callbacks=[steps]).fit(Sliced(X))
+    assert len(steps.seen) == 6 * len(batches.batch_sizes(len(X), 80))
+    assert all(lr > 0 for lr, _, _ in steps.seen)
+
+
+def test_batches_of_one_sample_train_in_training_mode(network, X):
+    """So that noise and warm-up are what they are at any batch size."""
+    steps = Steps()
+    network(1, batch_size=1, max_epochs=1, callbacks=[steps], hidden_sizes=(4,)).fit(X[:40])
+    assert {training for *_, training in steps.seen} == {True}
+    clean, noisy = (
+        network(1, batch_size=1, max_epochs=2, noise=noise, hidden_sizes=(4,), random_state=0).fit(X[:40])
+        for noise in (0.0, 0.5)
+    )
+    assert not torch.equal(weights(clean), weights(noisy))
+
+
+@pytest.mark.filterwarnings("ignore:.* ended its training")  # of two epochs on one sample, which has no variance
+@pytest.mark.parametrize("n_samples", [1, 5])
+def test_batch_norm_uses_its_running_statistics_for_one_sample(network, rng, n_samples):
+    """Which are 0 and 1 when training begins, and stay so."""
+    X = rng.standard_normal((n_samples, 16))
+    model = network(1, backbone="conv", hidden_sizes=(4,), batch_size=1, max_epochs=2, random_state=0).fit(X)
+    norms = [layer for layer in model.module_.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:
+        assert torch.equal(norm.running_mean, torch.zeros_like(norm.running_mean))
+        assert torch.equal(norm.running_var, torch.ones_like(norm.running_var))
+
+
+@pytest.mark.parametrize("failure", [np.full((40, 6), 1e30), KeyboardInterrupt], ids=["infinite loss", "Ctrl-C"])
+def test_partial_fit_that_raises_is_as_if_it_had_not_been_called(network, X, failure, monkeypatch):
+    """Adam's moments too: a state that is loaded is copied."""
+    model, undisturbed = (network(hidden_sizes=(16,), random_state=0).partial_fit(X) for _ in range(2))
+    if failure is KeyboardInterrupt:
+        with monkeypatch.context() as patch:
+            patch.setattr("sklatent.training.LatentNet.record", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model.partial_fit(X)
+    else:
+        with pytest.raises((FloatingPointError, ValueError)):
+            model.partial_fit(failure)
+    for _ in range(2):
+        model.partial_fit(X)
+        undisturbed.partial_fit(X)
+    assert torch.equal(weights(model), weights(undisturbed))
+    np.testing.assert_array_equal(model.score_samples(X), undisturbed.score_samples(X))
+
+
+def _interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_a_copy_of_a_model_does_not_train_its_original(network, X):
+    model = network(hidden_sizes=(16,), random_state=0).partial_fit(X)
+    before, history = weights(model).clone(), list(model.loss_curve_)
+    copy.deepcopy(model).partial_fit(X)
+    copy.copy(model).partial_fit(X)
+    pickle.loads(pickle.dumps(model)).partial_fit(X)
+    assert torch.equal(weights(model), before)
+    assert model.loss_curve_ == history == model.history_[:, "train_loss"]
+    other = network(hidden_sizes=(16,), random_state=0).partial_fit(X)
+    assert torch.equal(weights(model.partial_fit(X)), weights(other.partial_fit(X)))
+
+
+def dropout(input_shape, nz, n_code):
+    (n_features,) = input_shape
+    encoder = nn.Sequential(nn.Linear(n_features, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, n_code))
+    return encoder, nn.Linear(nz, n_features)
+
+
+class TestDropout:
+    """Layers of one's own may draw: they know PyTorch's global generator only."""
+
+    def test_fits_are_the_same_and_leave_the_global_generator(self, network, X):
+        fits = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            state = torch.get_rng_state()
+            fits.append(network(1, backbone=dropout, max_epochs=3, early_stopping=True, random_state=0).fit(X))
+            assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(*map(weights, fits))
+        other = network(1, backbone=dropout, max_epochs=3, early_stopping=True, random_state=1).fit(X)
+        assert not torch.equal(weights(other), weights(fits[0]))
+
+    def test_dropout_is_used(self, network, X):
+        """Without it the network is another."""
+
+        def plain(*shape):
+            encoder, decoder = dropout(*shape)
+            return nn.Sequential(encoder[0], encoder[1], encoder[3]), decoder
+
+        fits = [network(1, backbone=backbone, max_epochs=3, random_state=0).fit(X) for backbone in (dropout, plain)]
+        assert not torch.equal(*map(weights, fits))
+
+    def test_threads_do_not_disturb_one_another(self, network, X):
+        fit = lambda seed: weights(network(1, backbone=dropout, max_epochs=3, random_state=seed).fit(X))  # noqa: E731
+        apart = [fit(seed) for seed in range(4)]
+        together = joblib.Parallel(n_jobs=4, prefer="threads")(joblib.delayed(fit)(seed) for seed in range(4))
+        for one, other in zip(apart, together, strict=True):
+            assert torch.equal(one, other)
+
+    def test_partial_fit_goes_on_with_the_draws(self, network, X):
+        constant = {"lr_schedule": "constant", "random_state": 0, "backbone": dropout}
+        constant |= {"kl_warmup": 0} if network is VAETransformer else {}
+        whole = network(1, max_epochs=3, **constant).fit(X)
+        model = network(1, **constant)
+        for _ in range(3):
+            model.partial_fit(X)
+        assert model.loss_curve_ == whole.loss_curve_
+
+
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_anything_sliceable_is_read_in_blocks(network, X, small_blocks, early_stopping, monkeypatch):
     monkeypatch.setattr("sklatent.neural.MAX_ROWS_AFTER_TRAINING", 30)
@@ -191,6 +339,23 @@ def test_early_stopping_of_skorch_ends_the_training(network, X):
     model = network(max_epochs=50, callbacks=[stop], random_state=0).fit(X)
     assert model.n_iter_ == 3
     model.transform(X)
+
+
+@pytest.mark.parametrize("callback", [EarlyStopping(), Checkpoint(dirname="unused"), ("stop", EarlyStopping())])
+def test_a_callback_without_its_validation_loss_is_refused(network, X, callback):
+    with pytest.raises(ValueError, match=r"must not monitor 'valid_loss(_best)?' with early_stopping=False.*Pass"):
+        network(max_epochs=2, callbacks=[callback]).fit(X)
+
+
+def test_callbacks_of_skorch_work_as_written(network, X, tmp_path):
+    """At the defaults that skorch gives them: their losses are in the history, and which was the best."""
+    callbacks = [EarlyStopping(patience=2), LRScheduler(), Checkpoint(dirname=tmp_path)]
+    model = network(max_epochs=60, early_stopping=True, n_iter_no_change=50, lr=0.02, callbacks=callbacks)
+    model.set_params(random_state=0).fit(X)
+    losses = model.history_[:, "valid_loss"]
+    assert len(losses) == int(np.argmin(losses)) + 3 or len(losses) == 60
+    assert model.history_[:, "valid_loss_best"] == [loss == min(losses[: k + 1]) for k, loss in enumerate(losses)]
+    assert (tmp_path / "params.pt").exists()
 
 
 class Count(Callback):
@@ -299,3 +464,31 @@ def test_read_only_rows_are_shared_without_a_warning(X):
     del X
     gc.collect()
     np.testing.assert_array_equal(tensor, copy)
+
+
+class Disturb(Callback):
+    """Spoil the weights before the last epoch."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 3:
+            with torch.no_grad():
+                for parameter in net.module_.decoder.parameters():
+                    parameter.mul_(10)
+
+
+def test_a_training_that_ends_worse_than_it_began_warns(network, X):
+    with pytest.warns(ConvergenceWarning, match=r"ended its training with a loss of .* nats per sample, worse than"):
+        network(lr=1e-6, max_epochs=3, callbacks=[Disturb()], random_state=0).fit(X)
+
+
+def test_columns_of_very_different_spread_warn_once(network, X):
+    X[:, 0] *= 1e4
+    with pytest.warns(UserWarning, match=r"differ in spread by a factor of .*StandardScaler") as caught:
+        network(max_epochs=1).fit(X)
+    assert len([w for w in caught if "StandardScaler" in str(w.message)]) == 1
+
+
+@pytest.mark.parametrize("column", ["constant", "rare event", "hundred times"])
+def test_columns_that_are_only_different_do_not_warn(network, X, column):
+    X[:, 0] = {"constant": 1e9, "rare event": 1e6 * (np.arange(len(X)) == 3), "hundred times": 100 * X[:, 0]}[column]
+    network(max_epochs=1).fit(X)

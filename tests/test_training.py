@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from sklatent.batches import Rows
 from sklatent.objectives import Terms
-from sklatent.training import SCHEDULES, AnnealedTraining, EarlyStoppingAfterWarmup, LatentNet
+from sklatent.training import SCHEDULES, AnnealedTraining, LatentNet
 
 
 class Mean(nn.Module):
@@ -87,7 +87,7 @@ def test_global_generator_is_untouched(X):
 
 def test_early_stopping_restores_the_best_weights(X):
     """Training rows pull the mean away from the validation rows, so the first epochs are the best."""
-    stop = EarlyStoppingAfterWarmup(patience=3, threshold=0, threshold_mode="abs", load_best=True)
+    stop = EarlyStopping(patience=3, threshold=0, threshold_mode="abs", load_best=True)
     net = net_of(Mean(), max_epochs=50, callbacks=[("stop", stop)]).train(Rows(X), Rows(0.1 * X))
     losses = net.history[:, "valid_loss"]
     assert len(losses) == int(np.argmin(losses)) + 4 < 50
@@ -109,7 +109,7 @@ def test_ctrl_c_during_early_stopping_raises(X, monkeypatch):
     def interrupted(self, net, **kwargs):
         raise KeyboardInterrupt
 
-    stop = EarlyStoppingAfterWarmup(patience=3)
+    stop = EarlyStopping(patience=3)
     monkeypatch.setattr("skorch.callbacks.EarlyStopping.on_epoch_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         net_of(Mean(), callbacks=[("stop", stop)]).train(Rows(X), Rows(X))

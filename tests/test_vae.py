@@ -5,8 +5,10 @@ import pytest
 import torch
 from sklearn.datasets import make_circles
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
 
 from sklatent import PCAReducer, VAETransformer
+from sklatent.base import spawn_seeds
 from sklatent.objectives import importance_bound
 
 
@@ -163,10 +165,32 @@ def test_the_default_warmup_keeps_the_code_of_a_ring_from_collapsing():
     assert model.score(X) > PCAReducer(1).fit(X).score(X) + 0.3
 
 
-def test_training_does_not_stop_early_in_a_warmup(X):
-    """The loss at the full weight may rise while the weight does."""
+@pytest.mark.parametrize("kl_warmup", [0.0, 0.5, 1.0])
+def test_early_stopping_compares_every_epoch_of_a_warmup(X, kl_warmup):
+    """The validation loss has the full weight of the KL divergence from the first epoch on."""
+    params = {"lr": 0.02, "max_epochs": 200, "batch_size": 32, "random_state": 0}
+    model = VAETransformer(2, kl_warmup=kl_warmup, early_stopping=True, n_iter_no_change=3, **params).fit(X)
+    losses = np.array(model.history_[:, "valid_loss"])
+    best = int(np.argmin(losses))
+    assert len(losses) <= best + 1 + 4 < 200  # an epoch that is better by less than `tol` does not count
+    split = train_test_split(X, test_size=0.1, random_state=_seed_of_the_split(model))[1]
+    assert _validation_loss(model, split) == pytest.approx(losses[best], abs=1e-3)
+
+
+def _seed_of_the_split(model):
+    return spawn_seeds(model.random_state, 5)[4]
+
+
+def _validation_loss(model, X):
+    """With the noise of validation, by the published weights."""
+    eps = torch.randn(len(X), 2, generator=torch.Generator().manual_seed(spawn_seeds(model.random_state, 4)[3]))
+    with torch.no_grad():
+        return float(model.module_.loss(model.module_(torch.as_tensor(X), eps)))
+
+
+def test_early_stopping_without_a_better_epoch_ends_in_the_warmup(X):
     model = VAETransformer(2, early_stopping=True, n_iter_no_change=1, tol=1e3, max_epochs=8, random_state=0).fit(X)
-    assert model.n_iter_ == 6  # four epochs of warm-up, one best, one that is no better by 1000 nats
+    assert model.n_iter_ == 2
 
 
 def test_validation_loss_has_the_full_weight_during_a_warmup(X):
