@@ -26,7 +26,7 @@ from skorch.callbacks import Callback
 from skorch.history import History
 
 from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
-from sklatent.batches import MappedRows, Rows, as_tensor, is_sliceable, row_blocks
+from sklatent.batches import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
 from sklatent.checkpoint import Checkpoint, fingerprint, load
 from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Standardizer
 from sklatent.linalg import mean_and_variance
@@ -69,7 +69,7 @@ class Training:
     @property
     def n_steps(self) -> int:
         """Steps of the optimizer."""
-        return self.max_epochs * math.ceil(len(self.train) / self.batch_size)
+        return self.max_epochs * len(batch_sizes(len(self.train), self.batch_size))
 
 
 class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
