@@ -1,13 +1,20 @@
 """What the fused search gives is what scikit-learn's search gives, whatever the estimators and the scorers do."""
 
+from contextlib import nullcontext
+from functools import partial
+
 import numpy as np
 import pytest
+from joblib import parallel_backend
 from search_cases import TOLERANCE, search_difference
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
+from skorch.callbacks import Callback
+from torch import nn
 
 from sklatent import (
+    GenerativeClassifier,
     VAETransformer,
 )
 from sklatent.model_selection import FusedGridSearchCV
@@ -40,6 +47,58 @@ def assert_equal_searches(estimator, grid, X, y=None, cv=2, return_train_score=T
 
 def routes(search):
     return set(search.cv_results_["route"])
+
+
+# How often models are fitted
+
+
+def counting_backbone(path, input_shape, nz, n_code):
+    """Leaves a line for each network that is built."""
+    leave_line(path)
+    (n_features,) = input_shape
+    return nn.Linear(n_features, n_code), nn.Linear(nz, n_features)
+
+
+class CountingCallback(Callback):
+    """Leaves a line for each training. It follows one network, so that networks are trained one by one."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_begin(self, net, **kwargs):
+        leave_line(self.path)
+
+
+def leave_line(path):
+    with path.open("a") as file:
+        file.write("fit\n")
+
+
+@pytest.mark.parametrize("route", ["fused", "ordinary"])
+@pytest.mark.parametrize(
+    ("backend", "n_search", "n_classifier"),
+    [
+        (None, None, None),
+        ("threading", None, 2),
+        ("threading", 2, None),
+        ("threading", 2, 2),
+        ("loky", 2, None),
+        ("loky", None, 2),
+        ("loky", 2, 2),
+    ],
+)
+def test_each_class_is_fitted_once_on_every_backend(backend, n_search, n_classifier, route, data, tmp_path):
+    path = tmp_path / "fits"
+    one_by_one = {"callbacks": [CountingCallback(path)]}
+    network = vae(
+        max_epochs=1, **(one_by_one if route == "ordinary" else {"backbone": partial(counting_backbone, path)})
+    )
+    estimator = GenerativeClassifier(network, n_jobs=n_classifier)
+    search = FusedGridSearchCV(estimator, {"estimator__beta": [1.0, 2.0]}, cv=3, n_jobs=n_search, refit=False)
+    with nullcontext() if backend is None else parallel_backend(backend):
+        search.fit(*data)
+    assert len(path.read_text().splitlines()) == 2 * 3 * 2
+    assert routes(search) == {route}
 
 
 # What may not be shared
