@@ -1,5 +1,6 @@
 """What the fused search gives is what scikit-learn's search gives, whatever the estimators and the scorers do."""
 
+from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 
@@ -547,3 +548,47 @@ def test_random_state_of_models_that_are_equal(random_state, data):
     search = FusedGridSearchCV(network, {"nz": [1, 1]}, cv=cv).fit(data[0])
     scores = [search.cv_results_[f"split{k}_test_score"][j] for k in range(2) for j in range(2)]
     assert len(set(np.round(scores, 4))) == (4 if random_state is None else 1)
+
+
+# Callbacks
+
+
+class Tasks:
+    """A callback of scikit-learn that notes what it is told of."""
+
+    def __init__(self):
+        self.begun = Counter()
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **kwargs):
+        self.begun[f"{type(estimator).__name__} {context.task_name}"] += 1
+
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        pass
+
+
+class PropagatedTasks(Tasks):
+    max_propagation_depth = None
+
+
+def test_callbacks_of_a_model_are_told_of_every_epoch(data):
+    pytest.importorskip("sklearn.callback")
+    callback, network = Tasks(), vae(max_epochs=2)
+    network.set_callbacks(callback)
+    search = FusedGridSearchCV(network, {"nz": [1, 2]}, cv=3, refit=False).fit(data[0])
+    assert callback.begun == {"VAETransformer fit": 6, "VAETransformer epoch": 12}
+    assert routes(search) == {"ordinary"}
+
+
+def test_callbacks_of_a_search_are_told_of_no_fused_epoch(data):
+    pytest.importorskip("sklearn.callback")
+    callback, steps = PropagatedTasks(), pipeline(StandardScaler(), vae(max_epochs=2), LogisticRegression())
+    search = FusedGridSearchCV(steps, {"step1__nz": [1, 2]}, cv=3).set_callbacks(callback).fit(*data)
+    assert routes(search) == {"fused"}
+    assert callback.begun["Pipeline fit"] == callback.begun["LogisticRegression fit"] == 2 * 3 + 1
+    assert callback.begun["VAETransformer epoch"] == 2  # of the refit
