@@ -89,7 +89,7 @@ class SearchCase:
         self.rng = np.random.default_rng([seed, number])
         self.batch_size = self.choose(4, 8, 16)
         self.likelihood = self.choose("gaussian", "gaussian", "gaussian_diagonal", "bernoulli", "poisson")
-        self.cv = self.choose(2, 2, 3)
+        self.cv = self.choose(2, 2, 2, 3)
         latent, self.grid = self.network() if self.chance(0.75) else self.components()
         n_samples = self.draw_n_samples()
         self.X, self.y = self.draw_data(n_samples)
@@ -133,12 +133,12 @@ class SearchCase:
             "lr_schedule": self.choose("cosine", "constant"),
             "weight_decay": self.choose(0.0, 0.1),
             "hidden_sizes": self.choose((4,), (5, 3)),
-            "max_epochs": self.choose(1, 1, 2, 3),
+            "max_epochs": self.choose(1, 1, 1, 2, 3),
             "batch_size": self.batch_size,
             "random_state": self.choose(0, 1, np.random.RandomState(2)),
         }
         grid = {
-            "nz": self.choose([1], [2], [1, 2], [3, 1]),
+            "nz": self.choose([1], [2], [1, 2]),
             "noise": [0.0, 0.3],
             "random_state": [0, 1],
             "lr": [1e-3, 5e-3],
@@ -197,9 +197,9 @@ class SearchCase:
     def draw_params(self):
         """Scorers that suit the estimator, one or several."""
         scorers = {
-            "itself": [None, None, mean_score, score_beyond_pca, score_of_refit, reconstruction_scorer],
+            "itself": [None, None, mean_score, mean_score, score_beyond_pca, score_of_refit, reconstruction_scorer],
             "classifier": [None, "accuracy", "neg_log_loss", mean_score, score_beyond_pca, score_of_refit],
-            "detector": [mean_score, mean_score, score_beyond_pca, score_of_refit],
+            "detector": [mean_score, mean_score, mean_score, score_beyond_pca, score_of_refit],
             "features": [None, "neg_log_loss", ["neg_log_loss", "accuracy"]],
         }[self.kind]
         scoring = self.choose(*scorers)
@@ -210,7 +210,7 @@ class SearchCase:
         names = list(scoring) if isinstance(scoring, (dict, list)) else [True]
         return {
             "scoring": scoring,
-            "refit": names[0] if self.chance(0.3) else False,
+            "refit": names[0] if self.chance(0.2) else False,
             "return_train_score": self.chance(0.2),
         }
 

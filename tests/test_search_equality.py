@@ -42,11 +42,10 @@ def data(digits):
     return np.array(X[:60, 18:24]), y[:60] % 2
 
 
-def assert_equal_searches(estimator, grid, X, y=None, cv=2, return_train_score=True, **params):
+def assert_equal_searches(estimator, grid, X, y=None, cv=2, **params):
     """Scores and the best candidate of both searches; gives the fused one."""
     ours, theirs = (
-        kind(clone(estimator), grid, cv=cv, return_train_score=return_train_score, **params).fit(X, y)
-        for kind in (FusedGridSearchCV, GridSearchCV)
+        kind(clone(estimator), grid, cv=cv, **params).fit(X, y) for kind in (FusedGridSearchCV, GridSearchCV)
     )
     assert search_difference(ours, theirs) <= TOLERANCE
     return ours
@@ -95,7 +94,7 @@ def score_of_second_fit(estimator, X, y=None):
 )
 @pytest.mark.parametrize(("estimator", "route"), [(PCAReducer(), "spectrum"), (vae(max_epochs=1), "fused")])
 def test_scorer_that_fits_latent_models(estimator, route, scoring, data):
-    search = assert_equal_searches(estimator, {"nz": [1, 2]}, data[0], scoring=scoring)
+    search = assert_equal_searches(estimator, {"nz": [1, 2]}, data[0], scoring=scoring, return_train_score=True)
     assert routes(search) == {route}
 
 
@@ -123,7 +122,7 @@ class DecisionColumn(TransformerMixin, BaseEstimator):
 def test_scorer_that_fits_the_pipeline_anew(estimator, scoring, data):
     """The steps fitted in the search are not those of other samples or targets."""
     grid = {f"step{len(estimator) - 1}__estimator__nz": [1, 2]}
-    search = assert_equal_searches(estimator, grid, *data, scoring=scoring)
+    search = assert_equal_searches(estimator, grid, *data, scoring=scoring, return_train_score=True)
     assert routes(search) == {"spectrum"}
 
 
@@ -217,7 +216,7 @@ class AgainItself(VAETransformer):
     ("kind", "prefix"), [(Twice, "estimator__"), (Again, "estimator__"), (AgainItself, ""), (VAETransformer, "")]
 )
 def test_estimator_that_fits_its_model_twice(kind, prefix, random_state, data):
-    params = {"hidden_sizes": (4,), "max_epochs": 1, "random_state": random_state}
+    params = {"hidden_sizes": (4,), "max_epochs": 1, "n_draws": 2, "random_state": random_state}
     estimator = kind(VAETransformer(**params)) if prefix else kind(**params)
     assert_equal_searches(estimator, {f"{prefix}nz": [1, 2]}, *data, scoring=score_of_refit)
 
@@ -427,20 +426,22 @@ def leave_line(path):
         file.write("fit\n")
 
 
-@pytest.mark.parametrize("route", ["fused", "ordinary"])
 @pytest.mark.parametrize(
-    ("backend", "n_search", "n_classifier"),
+    ("route", "backend", "n_search", "n_classifier"),
     [
-        (None, None, None),
-        ("threading", None, 2),
-        ("threading", 2, None),
-        ("threading", 2, 2),
-        ("loky", 2, None),
-        ("loky", None, 2),
-        ("loky", 2, 2),
+        ("fused", None, None, None),
+        ("fused", "threading", None, 2),
+        ("fused", "threading", 2, None),
+        ("fused", "threading", 2, 2),
+        ("fused", "loky", 2, None),
+        ("fused", "loky", None, 2),
+        ("fused", "loky", 2, 2),
+        ("ordinary", None, None, None),
+        ("ordinary", "threading", None, 2),
+        ("ordinary", "loky", 2, 2),
     ],
 )
-def test_each_class_is_fitted_once_on_every_backend(backend, n_search, n_classifier, route, data, tmp_path):
+def test_each_class_is_fitted_once_on_every_backend(route, backend, n_search, n_classifier, data, tmp_path):
     path = tmp_path / "fits"
     one_by_one = {"callbacks": [CountingCallback(path)]}
     network = vae(
@@ -512,7 +513,7 @@ def double(X):
 def test_step_that_works_in_place(first, second, data):
     X = pd.DataFrame(data[0]).rename(columns="pixel{}".format)
     grid = {"step2__nz": [1, 2], "step1": [second, "passthrough"]}
-    assert_equal_searches(pipeline(first, second, PCAReducer()), grid, X, return_train_score=False, refit=False)
+    assert_equal_searches(pipeline(first, second, PCAReducer()), grid, X, refit=False)
 
 
 @pytest.mark.parametrize(
