@@ -279,7 +279,7 @@ def _learns_alike(estimator: Any) -> bool:
     """Whether a class learns as the class of this package, or the Pipeline, that it is or derives from."""
     classes = type(estimator).__mro__
     n = next(k for k, base in enumerate(classes) if base is Pipeline or base.__module__.startswith("sklatent."))
-    changed = {name for base in classes[:n] for name in vars(base)} & set(dir(classes[n]))
+    changed = {name for base in classes[:n] for name in vars(base) if hasattr(classes[n], name)}
     return all(name in INFERENCE or name.startswith("__") or name.endswith("_request") for name in changed)
 
 
