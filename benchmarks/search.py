@@ -6,12 +6,14 @@ scikit-learn's. Without `refit`, which is the same for all.
     python benchmarks/search.py                            # about 11 minutes on two cores
     python benchmarks/search.py --row digits --batch 64    # one row
     python benchmarks/search.py --row digits --epochs 3    # a glance
+    python benchmarks/search.py --part differential        # 200 random searches, whose scores are compared: 2 minutes
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -25,6 +27,7 @@ from sklatent import PCAReducer, VAETransformer
 from sklatent.datasets import fetch_mnist
 from sklatent.model_selection import FusedGridSearchCV
 
+N_CASES = 200
 NZ, BETA = [2, 4, 8, 16], [0.5, 1.0, 2.0, 4.0]
 MEMORY = """
 from sklearn.datasets import load_digits
@@ -130,15 +133,33 @@ def memory(arguments):
     print(f"peak memory: one fit {single:.2f} GB, fused search {fused:.2f} GB, {fused - single:.2f} GB more")
 
 
-ROWS = {"digits": digits, "pipeline": pipeline, "mnist": mnist, "pca": pca, "memory": memory}
+def differential(arguments):
+    """Random searches by both, with all that may differ between them, and how far their scores are apart."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))  # a fifth of them runs there
+    from search_cases import TOLERANCE, SearchCase
+
+    worst, n_failed = 0.0, 0
+    for number in range(N_CASES):
+        case = SearchCase(number, arguments.seed)
+        difference = case.difference()
+        if difference > TOLERANCE:
+            n_failed += 1
+            print(f"case {number}: scores or best parameters differ by {difference:.1e}\n    {case}", flush=True)
+        worst = max(worst, difference)
+    print(f"differential, seed {arguments.seed}: {n_failed} of {N_CASES} searches differ, worst difference {worst:.1e}")
+
+
+TIMED = {"digits": digits, "pipeline": pipeline, "mnist": mnist, "pca": pca, "memory": memory}
+PARTS = TIMED | {"differential": differential}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--row", choices=list(ROWS), nargs="+", default=list(ROWS))
+    parser.add_argument("--part", "--row", choices=list(PARTS), nargs="+", default=list(TIMED))
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64, 128], help="of the first row")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--repeat", type=int, default=1, help="runs of which to take the median")
+    parser.add_argument("--seed", type=int, default=0, help="of the random searches")
     parsed = parser.parse_args()
     warm_up()
-    for row in parsed.row:
-        ROWS[row](parsed)
+    for part in parsed.part:
+        PARTS[part](parsed)

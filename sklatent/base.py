@@ -22,8 +22,9 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, validate_dat
 FLOAT_DTYPES = [np.float64, np.float32]
 
 # What `fit` calls with the model and its valid rows in place of the model's own `_fit`, for a search that fits many
-# models together. A context variable, so that it holds for the fits within one call and for no other thread.
-fit_hook: ContextVar[Callable[[Any, Any], None] | None] = ContextVar("fit_hook", default=None)
+# models together. A context variable, so that it holds for the fits within one call and for no other thread; an
+# estimator that fits models by joblib does not hand it to the workers, and must fit them itself where there is one.
+fit_hook: ContextVar[Callable[..., None] | None] = ContextVar("fit_hook", default=None)
 
 
 class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklatent.base import FLOAT_DTYPES, _all_or_nothing
+from sklatent.base import FLOAT_DTYPES, _all_or_nothing, fit_hook
 
 
 class GenerativeClassifier(ClassifierMixin, BaseEstimator):
@@ -132,7 +132,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             self.classes_, indices, self.class_count_ = np.unique(labels, return_inverse=True, return_counts=True)
             self.class_prior_ = self._make_class_prior()
             self.reject_label_ = _make_reject_label(self.classes_.tolist())
-            self.estimators_ = Parallel(n_jobs=self.n_jobs)(
+            n_jobs = self.n_jobs if fit_hook.get() is None else 1  # joblib's workers do not see the hook
+            self.estimators_ = Parallel(n_jobs=n_jobs)(
                 delayed(_fit_class)(self.estimator, rows[indices == k], label)
                 for k, label in enumerate(self.classes_.tolist())
             )

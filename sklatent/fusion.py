@@ -1,12 +1,12 @@
 """Fits of many models at once: networks as one stack, principal components from one spectrum."""
 
-__all__ = ["DeferredFit", "fit_together"]
+__all__ = ["DeferredFit", "fingerprint", "fit_together", "settings"]
 
 import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import joblib
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from sklatent.pca import PCAReducer
 
@@ -34,6 +35,8 @@ class DeferredFit:
         With the parameters of the fit; it stays unfitted.
     X : ndarray of shape (n_samples, n_features)
         Valid rows. Fits to the same rows share the array.
+    key : hashable
+        What tells the fit from others, when it is met again.
 
     Attributes
     ----------
@@ -47,14 +50,30 @@ class DeferredFit:
 
     model: Any
     X: NDArray
+    key: Hashable = None
     route: str = "ordinary"
     outcome: Any = None
     seconds: float = 0.0
 
-    @property
-    def params(self) -> dict[str, Any]:
-        """Parameters of the model."""
-        return self.model.get_params(deep=False)
+
+def settings(model: Any, without: Collection[str] = ()) -> tuple[tuple[str, Hashable], ...]:
+    """What was set on an estimator before its fit: its parameters, and what a subclass makes of its own."""
+    names = [name for name in sorted(vars(model)) if not (name.startswith("_") or name.endswith("_"))]
+    return tuple((name, fingerprint(getattr(model, name))) for name in names if name not in without)
+
+
+def fingerprint(value: Any) -> Hashable:
+    """Equal for equal values; for functions that cannot be pickled, for the same one; else equal to no other."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return type(value), value
+    try:
+        # In one layout: a process may be handed the values of a view as an array of their own. SHA-1 takes less than
+        # half the time of joblib's default.
+        return joblib.hash(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, hash_name="sha1")
+    except Exception:  # a lambda, say, cannot be pickled
+        if isinstance(value, BaseEstimator):
+            return type(value), settings(value)
+        return value if callable(value) else object()
 
 
 def fit_together(fits: Sequence[DeferredFit], max_models: int | None = None, verbose: int = 0) -> None:
@@ -81,8 +100,7 @@ def _spectrum_key(fit: DeferredFit) -> Hashable:
     """What fits have in common that one spectrum serves; None where there is no such thing."""
     nz, is_exact = fit.model.nz, fit.model.solver != "randomized"
     is_count = nz is None or (isinstance(nz, Integral) and nz <= min(fit.X.shape))
-    others = {name: value for name, value in fit.params.items() if name not in ("nz", "whiten")}
-    return (id(fit.X), _fingerprint(others)) if is_exact and is_count else None
+    return (id(fit.X), settings(fit.model, without={"nz", "whiten"})) if is_exact and is_count else None
 
 
 def _decompose(group: Sequence[DeferredFit]) -> None:
@@ -140,7 +158,8 @@ def _prepare(fit: DeferredFit, rows: dict[Hashable, tuple[Any, Any]]) -> _Networ
         training = model._prepare(fit.X)
     except Exception:  # which the ordinary route meets too, and there it is reported
         return None
-    key = (id(fit.X), training.device, training.seeds["split"] if model.early_stopping else None)
+    split = (training.seeds["split"], model.validation_fraction) if model.early_stopping else None
+    key = (id(fit.X), training.device, split)
     training.train, training.valid = rows.setdefault(key, (training.train, training.valid))
     net = model._net(training, [model._annealing(training), *model._early_stopping()])
     fit.seconds = time.perf_counter() - start
@@ -149,17 +168,17 @@ def _prepare(fit: DeferredFit, rows: dict[Hashable, tuple[Any, Any]]) -> _Networ
 
 def _stack_key(network: _Network) -> Hashable:
     """What networks trained as one have in common; None for one that can only be trained by itself."""
-    from sklatent.batches import Rows
+    from sklatent.batches import Rows, batch_sizes
 
     model, training = network.fit.model, network.training
-    params = {name: value for name, value in network.fit.params.items() if name not in FREE_PARAMETERS}
-    if callable(model.backbone):  # nobody knows what nz means to it
-        params["nz"] = model.nz
-    if not isinstance(training.train, Rows) or len(training.train) == 1:
+    nz = model.nz if callable(model.backbone) else None  # to such a one nobody knows what nz means
+    # Batches of one row are trained on in another mode, which a stack has in common.
+    if not isinstance(training.train, Rows) or 1 in batch_sizes(len(training.train), training.batch_size):
         return None
-    resolved = (training.batch_size, training.max_epochs, training.device)
+    resolved = (training.batch_size, training.max_epochs, training.n_steps, training.device)
     batches = (_batches(training.train, training.batch_size), _batches(training.valid, training.batch_size))
-    return (type(model), _fingerprint(params), network.fit.X.shape[1], network.fit.X.dtype.str, *resolved, *batches)
+    shape = (network.fit.X.shape[1], network.fit.X.dtype.str)
+    return (type(model), settings(model, without=FREE_PARAMETERS), nz, *shape, *resolved, *batches)
 
 
 def _batches(rows: Any, batch_size: int) -> tuple[int, int]:
@@ -209,14 +228,6 @@ def _free_memory(device: str) -> float:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return math.inf
-
-
-def _fingerprint(value: Any) -> str:
-    """Equal for equal values; for what cannot be pickled, for the same object."""
-    try:
-        return joblib.hash(value)
-    except Exception:
-        return repr(value)
 
 
 def _grouped(items: Sequence[Any], key: Any) -> Iterator[list[Any]]:

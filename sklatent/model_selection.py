@@ -69,7 +69,8 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
       faster.
     - "spectrum": one decomposition for each fold serves a :class:`~sklatent.PCAReducer` at every `nz`.
     - "ordinary": as by scikit-learn's search. So go other estimators, networks that nothing else in the grid matches,
-      that have `callbacks` or a `checkpoint`, or that PyTorch's `vmap` refuses (one of your own with dropout, say).
+      that have callbacks or a `checkpoint`, or that PyTorch's `vmap` refuses (one of your own with dropout, say), and
+      subclasses that change more than how a fitted model transforms and scores.
 
     A "+" joins the routes of a candidate whose folds or classes took several.
 
@@ -116,8 +117,9 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     Notes
     -----
     A stacked product adds up in another order than a single one where `nz` is padded, so weights agree with those of a
-    single fit to some 1e-6 and not to the bit; so do scores. Callbacks of scikit-learn are told of folds, and of epochs
-    only on the ordinary route. Every fold has its rows in memory, so a search with k folds holds k - 1 times X.
+    single fit to some 1e-6 and not to the bit; so do scores. A model with callbacks of its own takes the ordinary
+    route; those of the search are not told of fits that are done together. Every fold has its rows in memory, so a
+    search with k folds holds k - 1 times X.
 
     See Also
     --------
@@ -281,9 +283,7 @@ class _FusedParallel(Parallel):
         deferred = [part for fit in fits for part in fit.deferred]
         fit_together(deferred, self.max_models, fits[0].keywords["verbose"] if fits else 0)
         served = [fit.nested_result(shared) for fit in fits]
-        called = iter(
-            super().__call__(fit.call(shared) for fit, result in zip(fits, served, strict=True) if not result)
-        )
+        called = iter(super().__call__(fit.call() for fit, result in zip(fits, served, strict=True) if not result))
         results = [result or next(called) for result in served]
         return [
             {**result, "fit_time": result["fit_time"] + fit.seconds, "routes": fit.routes}

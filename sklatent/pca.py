@@ -200,10 +200,8 @@ class PCAReducer(_BaseLatentModel):
             X = self._check_rows(X, reset=True)
             weights = self._check_weights(sample_weight, X)
             self._check_rank(*total_weight(weights, X.shape[0]))
-            if weights is None:
-                (fit_hook.get() or type(self)._fit)(self, X)
-            else:
-                self._fit(X, weights)
+            fit = fit_hook.get() or type(self)._fit
+            fit(self, X) if weights is None else fit(self, X, weights)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -3,11 +3,13 @@
 __all__ = ["SearchFit", "SharedData", "check_latent_steps"]
 
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection._validation import _fit_and_score
@@ -18,13 +20,31 @@ from sklearn.utils.validation import _check_method_params
 
 from sklatent.base import _BaseLatentModel, fit_hook
 from sklatent.classification import GenerativeClassifier
-from sklatent.fusion import DeferredFit
+from sklatent.fusion import DeferredFit, fingerprint, settings
 from sklatent.nested import NestedScores
 from sklatent.outliers import LatentOutlierDetector
 from sklatent.pca import PCAReducer
 
-# Fitted steps and what they made of the rows, by fold and all steps up to there.
-Steps = dict[tuple[Hashable, ...], tuple[Any, Any]]
+# Fitted steps of Pipelines and what they made of the rows, by the rows and all steps up to there.
+Steps = dict[Hashable, tuple[Any, Any]]
+# What was learned for the models of a candidate on a fold: by the key of each fit, its route, what came of it, and the
+# `random_state` that the fit left behind.
+Outcomes = dict[Hashable, list[tuple[str, Any, Any]]]
+
+# What a subclass may define anew and still learn what its base class learns. All else may have a part in that.
+INFERENCE = {
+    "decision_function",
+    "inverse_transform",
+    "predict",
+    "predict_log_proba",
+    "predict_proba",
+    "sample",
+    "score",
+    "score_samples",
+    "transform",
+    "_parameter_constraints",
+    "_sklearn_auto_wrap_output_keys",
+}
 
 
 class SharedData:
@@ -34,21 +54,37 @@ class SharedData:
         self.folds: dict[int, tuple[Any, Any]] = {}
         self.steps: Steps = {}
         self._nested: dict[tuple[int, int, str], NestedScores] = {}
+        self._digests: dict[int, tuple[Any, Hashable]] = {}
         self._rows: dict[Hashable, Any] = {}
 
     def fold(self, number: int, estimator: Any, X: Any, y: Any, train: Any) -> tuple[Any, Any]:
-        """Training rows and targets."""
+        """Training rows and targets, for a fit that may change them."""
         if number not in self.folds:
             self.folds[number] = _safe_split(estimator, X, y, train)
-            if isinstance(self.folds[number][0], np.ndarray):  # a step that works in place must not spoil them
-                self.folds[number][0].flags.writeable = False
-        return self.folds[number]
+            self._keep(self.folds[number][0])
+        rows, targets = self.folds[number]
+        return _unspoilt(rows), targets
 
-    def rows(self, X: Any) -> Any:
-        """The first array that has the values of this one."""
-        if id(X) not in self._rows:
-            self._rows[id(X)] = X, self._rows.setdefault(joblib.hash(X), X)
-        return self._rows[id(X)][1]
+    def rows(self, X: Any) -> tuple[Hashable, Any]:
+        """What tells the values of an array from others, and the first array that has them."""
+        digest = self.digest(X)
+        if digest not in self._rows:
+            self._rows[digest] = X
+            self._keep(X, digest)
+        return digest, self._rows[digest]
+
+    def step(self, key: Hashable, fit: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """The rows that a fitted step makes, for a fit that may change them, and the step."""
+        if key not in self.steps:
+            self.steps[key] = fit()
+            self._keep(self.steps[key][0])
+        rows, step = self.steps[key]
+        return _unspoilt(rows), step
+
+    def digest(self, X: Any) -> Hashable:
+        """What tells the values of X from others; at no cost for what is kept here."""
+        kept, digest = self._digests.get(id(X), (None, None))
+        return fingerprint(X) if kept is None else digest
 
     def nested_scores(self, spectrum: Any, fold: int, part: str, X: Any, rows: Any) -> NestedScores:
         """Scores of the training or the test rows of a fold."""
@@ -57,14 +93,21 @@ class SharedData:
             self._nested[key] = NestedScores(spectrum, X[rows])
         return self._nested[key]
 
+    def _keep(self, X: Any, digest: Hashable = None) -> None:
+        """Remember the digest of an array that nothing can change, and that is kept for as long."""
+        if isinstance(X, np.ndarray):
+            X.flags.writeable = False
+            self._digests[id(X)] = X, digest or fingerprint(X)
+
 
 class SearchFit:
     """The fit of one candidate on one fold.
 
     `record` runs the fit with its latent models standing still, and notes them with the rows that reach them. What the
     fit then does with an unfitted model fails, and ends the record. `call` runs the fit again, and each model takes
-    what has been learned for it in the meantime. So nothing here depends on what lies between an estimator and its
-    latent models.
+    what has been learned in the meantime by one of its class and settings from its rows; where there is none, of a
+    model that the record did not come to or that a scorer fits, it is fitted as ever. So nothing here depends on what
+    lies between an estimator and its latent models.
 
     Parameters
     ----------
@@ -77,8 +120,9 @@ class SearchFit:
         self.X = X
         self.y = y
         self.keywords = keywords
-        self.candidate, self.fold = keywords["candidate_progress"][0], keywords["split_progress"][0]
+        self.fold = keywords["split_progress"][0]
         self.deferred: list[DeferredFit] = []
+        self.steps: Steps = {}
 
     def configured(self) -> Any:
         """A clone with the parameters of the candidate."""
@@ -91,18 +135,19 @@ class SearchFit:
             return
         X, y = shared.fold(self.fold, estimator, self.X, self.y, train)
         params = _check_method_params(self.X, params=self.keywords["fit_params"] or {}, indices=train)
-        self._remember(estimator, shared.steps)
+        self._remember(estimator, shared)
 
-        def defer(model: Any, X: Any) -> None:
-            self.deferred.append(DeferredFit(model, shared.rows(X)))
+        def defer(model: Any, X: Any, *weights: Any) -> None:
+            if _learns_alike(model) and _is_new(model) and not weights:
+                digest, rows = shared.rows(X)
+                twin = clone(model)
+                self.deferred.append(DeferredFit(twin, rows, _fit_key(twin, digest)))
 
-        token = fit_hook.set(defer)
-        try:
-            estimator.fit(X, **params) if y is None else estimator.fit(X, y, **params)
-        except Exception:  # of a model that stands still; any other is met again by `call`, and reported
-            return
-        finally:
-            fit_hook.reset(token)
+        with _hooked(defer):
+            try:
+                estimator.fit(X, **params) if y is None else estimator.fit(X, y, **params)
+            except Exception:  # of a model that stands still; any other is met again by `call`, and reported
+                return
 
     def nested_result(self, shared: SharedData) -> dict[str, Any] | None:
         """What `_fit_and_score` would give, where one projection of a fold serves every candidate; None elsewhere."""
@@ -126,7 +171,7 @@ class SearchFit:
         return (
             len(self.deferred) == 1
             and self.deferred[0].route == "spectrum"
-            and isinstance(self.estimator, PCAReducer)
+            and type(self.estimator) is PCAReducer  # a subclass may score in another way
             and isinstance(self.X, np.ndarray)
             and type(keywords["scorer"]).__name__ == "_PassthroughScorer"
             and not (keywords["fit_params"] or keywords["score_params"])
@@ -134,13 +179,15 @@ class SearchFit:
             and not getattr(keywords.get("caller"), "_skl_callbacks", None)
         )
 
-    def call(self, shared: SharedData) -> tuple[Any, Any, Any]:
+    def call(self) -> tuple[Any, Any, Any]:
         """The task that finishes the fit, and scores it."""
         arguments = (self.estimator, self.X, self.y)
         if all(fit.route == "ordinary" for fit in self.deferred):
             return delayed(_fit_and_score)(*arguments, **self.keywords)
-        self._remember(self.estimator, {key: step for key, step in shared.steps.items() if key[0] == self.fold})
-        outcomes = [(fit.route, fit.outcome) for fit in self.deferred]
+        self._remember(self.estimator)
+        outcomes: Outcomes = defaultdict(list)
+        for fit in self.deferred:
+            outcomes[fit.key].append((fit.route, fit.outcome, getattr(fit.model, "random_state", None)))
         return delayed(_replay)(outcomes, *arguments, **self.keywords)
 
     @property
@@ -153,43 +200,50 @@ class SearchFit:
         """Time already spent on it."""
         return sum(fit.seconds for fit in self.deferred)
 
-    def _remember(self, estimator: Any, steps: Steps) -> None:
+    def _remember(self, estimator: Any, shared: SharedData | None = None) -> None:
         if isinstance(estimator, Pipeline) and estimator.memory is None:
-            estimator.set_params(memory=_StepMemory(steps, self.fold, self.candidate))
+            estimator.set_params(memory=_StepMemory(self.steps, shared))
 
 
 class _StepMemory:
-    """Stands for joblib's Memory in a Pipeline: fits each distinct step once a fold.
+    """Stands for joblib's Memory in a Pipeline: knows the steps that a candidate has fitted on a fold.
 
     Parameters
     ----------
     steps : dict
-    fold, candidate : int
+        The candidate's own.
+    shared : SharedData or None
+        Where steps that are not among them are looked up, and kept; None fits them and keeps nothing.
     """
 
-    def __init__(self, steps: Steps, fold: int, candidate: int):
+    location = None  # by which a Pipeline knows that its steps are not to be cloned first
+
+    def __init__(self, steps: Steps, shared: SharedData | None):
         self.steps = steps
-        self.fold = fold
-        self.candidate = candidate
+        self.shared = shared
 
     def cache(self, function: Callable[..., Any], ignore: Sequence[str] = ()) -> Callable[..., Any]:
         """`function` fits a step, and gives the rows that it makes and itself."""
-        key: tuple[Hashable, ...] = (self.fold,)
+        digest = fingerprint if self.shared is None else self.shared.digest
+        key: tuple[Hashable, ...] = ()
 
         def cached(transformer: Any, X: Any, y: Any, **keywords: Any) -> tuple[Any, Any]:
             nonlocal key
-            key = (*key, self._fingerprint(transformer), self._fingerprint(keywords.get("params")))
-            if key not in self.steps:
-                self.steps[key] = function(transformer, X, y, **keywords)
-            return self.steps[key]
+            key = key or (digest(X), fingerprint(y))  # what the later steps are given follows from these
+            key = (*key, fingerprint(transformer), fingerprint(keywords.get("params")))
+            fit = partial(function, transformer, X, y, **keywords)
+            return self._fitted(key, fit, is_searched=_is_latent(transformer))
 
         return cached
 
-    def _fingerprint(self, value: Any) -> Hashable:
-        try:
-            return joblib.hash(value)
-        except Exception:  # a lambda, say, cannot be hashed: the step is the candidate's own
-            return self.candidate
+    def _fitted(self, key: Hashable, fit: Callable[[], tuple[Any, Any]], is_searched: bool) -> tuple[Any, Any]:
+        if key not in self.steps:
+            if is_searched or self.shared is None:
+                return fit()
+            with _hooked(None):  # latent models within a step before are fitted there and then
+                self.steps[key] = self.shared.step(key, fit)
+        rows, step = self.steps[key]
+        return rows, deepcopy(step)  # which may be fitted anew
 
 
 def check_latent_steps(estimators: Sequence[Any]) -> None:
@@ -213,27 +267,58 @@ def _is_latent(estimator: Any) -> bool:
 def _can_be_deferred(estimator: Any) -> bool:
     """Whether a record would tell something, and tell nobody else."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    if not any(map(_is_latent, steps)):
+    latent = [step for step in steps if _is_latent(step)]
+    models = [getattr(step, "estimator", step) for step in latent]
+    if not latent or not all(map(_learns_alike, [estimator, *latent, *models])):
         return False
     parts = [estimator, *estimator.get_params().values()]  # their own callbacks follow a fit, and not its record
     return not any(getattr(part, "_skl_callbacks", None) for part in parts)
 
 
-def _replay(outcomes: Sequence[tuple[str, Any]], *args: Any, **keywords: Any) -> dict[str, Any]:
-    """Call `_fit_and_score` with what its latent models have learned elsewhere, in the order of their fits."""
-    queue = deque(outcomes)
+def _learns_alike(estimator: Any) -> bool:
+    """Whether a class learns as the class of this package, or the Pipeline, that it is or derives from."""
+    classes = type(estimator).__mro__
+    n = next(k for k, base in enumerate(classes) if base is Pipeline or base.__module__.startswith("sklatent."))
+    changed = {name for base in classes[:n] for name in vars(base) if hasattr(classes[n], name)}
+    return all(name in INFERENCE or name.startswith("__") or name.endswith("_request") for name in changed)
 
-    def take(model: Any, X: Any) -> None:
-        route, outcome = queue.popleft()
-        if isinstance(outcome, Exception):
-            raise outcome
-        if route == "ordinary":
-            model._fit(X)
-        else:
-            model._publish(outcome, X)
 
-    token = fit_hook.set(take)
+def _is_new(model: Any) -> bool:
+    """Whether a fit starts from nothing: a former one is forgotten, unless it is to be gone on from."""
+    return not hasattr(model, "n_components_")
+
+
+def _fit_key(model: Any, digest: Hashable) -> Hashable:
+    return type(model), settings(model), digest
+
+
+@contextmanager
+def _hooked(hook: Callable[..., None] | None) -> Iterator[None]:
+    """Have the fits of latent models call something else."""
+    token = fit_hook.set(hook)
     try:
-        return _fit_and_score(*args, **keywords)
+        yield
     finally:
         fit_hook.reset(token)
+
+
+def _replay(outcomes: Outcomes, *args: Any, **keywords: Any) -> dict[str, Any]:
+    """Call `_fit_and_score` with what its latent models have learned elsewhere, each for one fit."""
+
+    def take(model: Any, X: Any, *weights: Any) -> None:
+        waiting = outcomes.get(_fit_key(model, fingerprint(X)), []) if _is_new(model) and not weights else []
+        route, outcome, random_state = waiting.pop(0) if waiting else ("ordinary", None, None)
+        if route == "ordinary":
+            return model._fit(X, *weights)
+        model.random_state = random_state  # an instance has moved on
+        if isinstance(outcome, Exception):
+            raise outcome
+        return model._publish(outcome, X)
+
+    with _hooked(take):
+        return _fit_and_score(*args, **keywords)
+
+
+def _unspoilt(X: Any) -> Any:
+    """What a fit may be given again and again: an array that cannot be written to, or a copy of anything else."""
+    return X if isinstance(X, np.ndarray) else deepcopy(X)

@@ -1,0 +1,595 @@
+"""What the fused search gives is what scikit-learn's search gives, whatever the estimators and the scorers do."""
+
+from collections import Counter
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_backend
+from search_cases import TOLERANCE, SearchCase, mean_score, score_beyond_pca, score_of_refit, search_difference
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklatent import (
+    AutoencoderTransformer,
+    GenerativeClassifier,
+    LatentOutlierDetector,
+    PCAReducer,
+    VAETransformer,
+)
+from sklatent.model_selection import FusedGridSearchCV
+
+
+def vae(**params):
+    return VAETransformer(random_state=0, **({"hidden_sizes": (4,), "max_epochs": 2, "batch_size": 16} | params))
+
+
+def pipeline(*steps):
+    return Pipeline([*((f"step{k}", step) for k, step in enumerate(steps))])
+
+
+@pytest.fixture(scope="module")
+def data(digits):
+    """Two classes, and few features."""
+    X, y = digits
+    return np.array(X[:60, 18:24]), y[:60] % 2
+
+
+def assert_equal_searches(estimator, grid, X, y=None, cv=2, **params):
+    """Scores and the best candidate of both searches; gives the fused one."""
+    ours, theirs = (
+        kind(clone(estimator), grid, cv=cv, **params).fit(X, y) for kind in (FusedGridSearchCV, GridSearchCV)
+    )
+    assert search_difference(ours, theirs) <= TOLERANCE
+    return ours
+
+
+def routes(search):
+    return set(search.cv_results_["route"])
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_random_search_equals_grid_search(number):
+    case = SearchCase(number)
+    assert case.difference() <= TOLERANCE, case
+
+
+# Scorers that fit
+
+
+def score_beyond_network(estimator, X, y=None):
+    return mean_score(estimator, X) - vae(max_epochs=1).fit(X).score(X)
+
+
+def score_of_refit_on_shuffled_targets(estimator, X, y):
+    y = np.random.default_rng(0).permutation(y)
+    return clone(estimator).fit(X, y).score(X, y)
+
+
+def score_of_refit_with_other_parameters(estimator, X, y=None):
+    return mean_score(clone(estimator).set_params(nz=1).fit(X, y), X)
+
+
+def score_of_second_fit(estimator, X, y=None):
+    """Without a clone of it."""
+    return mean_score(estimator.fit(X, y), X)
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        score_beyond_pca,
+        score_beyond_network,
+        score_of_refit,
+        score_of_refit_with_other_parameters,
+        score_of_second_fit,
+    ],
+)
+@pytest.mark.parametrize(("estimator", "route"), [(PCAReducer(), "spectrum"), (vae(max_epochs=1), "fused")])
+def test_scorer_that_fits_latent_models(estimator, route, scoring, data):
+    search = assert_equal_searches(estimator, {"nz": [1, 2]}, data[0], scoring=scoring, return_train_score=True)
+    assert routes(search) == {route}
+
+
+class DecisionColumn(TransformerMixin, BaseEstimator):
+    """Puts a column beside X that depends on the targets."""
+
+    def fit(self, X, y):
+        self.classifier_ = LogisticRegression().fit(X, y)
+        return self
+
+    def transform(self, X):
+        return np.column_stack([X, self.classifier_.decision_function(X)])
+
+
+@pytest.mark.parametrize("scoring", [score_of_refit, score_of_refit_on_shuffled_targets, score_of_second_fit])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        pipeline(StandardScaler(), GenerativeClassifier(PCAReducer())),
+        pipeline(FunctionTransformer(lambda X: 2 * X), GenerativeClassifier(PCAReducer())),
+        pipeline(StandardScaler(), DecisionColumn(), GenerativeClassifier(PCAReducer())),
+    ],
+    ids=["scaled", "doubled", "supervised"],
+)
+def test_scorer_that_fits_the_pipeline_anew(estimator, scoring, data):
+    """The steps fitted in the search are not those of other samples or targets."""
+    grid = {f"step{len(estimator) - 1}__estimator__nz": [1, 2]}
+    search = assert_equal_searches(estimator, grid, *data, scoring=scoring, return_train_score=True)
+    assert routes(search) == {"spectrum"}
+
+
+def test_scorer_that_fits_a_search(data):
+    def scoring(estimator, X, y=None):
+        return mean_score(estimator, X) - FusedGridSearchCV(PCAReducer(), {"nz": [1, 2]}, cv=2).fit(X).best_score_
+
+    assert routes(assert_equal_searches(PCAReducer(), {"nz": [2, 3]}, data[0], scoring=scoring)) == {"spectrum"}
+
+
+def test_callable_refit_that_fits_latent_models(data):
+    def refit(results):
+        return int(np.argmin(results["mean_test_score"] + PCAReducer(1).fit(data[0]).score(data[0])))
+
+    search = assert_equal_searches(PCAReducer(), {"nz": [1, 2, 3]}, data[0], scoring=score_beyond_pca, refit=refit)
+    assert search.best_index_ == np.argmin(search.cv_results_["mean_test_score"])
+    assert search.best_estimator_.n_components_ == search.best_params_["nz"]
+
+
+# Estimators that fit more than one latent model
+
+
+class Residual(TransformerMixin, BaseEstimator):
+    """What a latent model of its own leaves of X."""
+
+    def __init__(self, model=None):
+        self.model = model
+
+    def fit(self, X, y=None):
+        self.model_ = clone(self.model or PCAReducer(1)).fit(X)
+        return self
+
+    def transform(self, X):
+        return X - self.model_.inverse_transform(self.model_.transform(X))
+
+
+class BesideItsScore(Residual):
+    """X, with its scores under a latent model beside it."""
+
+    def transform(self, X):
+        return np.column_stack([X, self.model_.score_samples(X)])
+
+
+@pytest.mark.parametrize(
+    "inner", [PCAReducer(1), AutoencoderTransformer(1, density="residual", max_epochs=1, random_state=0)]
+)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda inner, latent: [Residual(inner), latent, LogisticRegression()],
+        lambda inner, latent: [StandardScaler(), latent, BesideItsScore(inner), LogisticRegression()],
+        lambda inner, latent: [Residual(inner), latent, BesideItsScore(inner), LogisticRegression()],
+        lambda inner, latent: [FeatureUnion([("inner", inner), ("scale", StandardScaler())]), latent],
+    ],
+    ids=["before", "after", "both", "union"],
+)
+def test_other_steps_that_fit_latent_models(steps, inner, data):
+    estimator = pipeline(*steps(inner, vae(max_epochs=1)))
+    scoring = None if isinstance(estimator[-1], VAETransformer) else "neg_log_loss"
+    name = next(name for name, step in estimator.steps if isinstance(step, VAETransformer))
+    search = assert_equal_searches(estimator, {f"{name}__nz": [1, 2]}, *data, scoring=scoring)
+    assert routes(search) == {"fused"}
+
+
+class Twice(LatentOutlierDetector):
+    """Fits its model to X, and once more to what the first fit finds likely."""
+
+    def fit(self, X, y=None):
+        scores = super().fit(X).score_samples(X)
+        return super().fit(X[scores >= np.median(scores)])
+
+
+class Again(GenerativeClassifier):
+    """Fits the same to the same."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        return super().fit(X, y)
+
+
+class AgainItself(VAETransformer):
+    """Fits itself twice, the second time by what the first has left of an instance of RandomState."""
+
+    def fit(self, X, y=None):
+        super().fit(X)
+        return super().fit(X)
+
+
+@pytest.mark.parametrize("random_state", [0, np.random.RandomState(0)], ids=["int", "instance"])
+@pytest.mark.parametrize(
+    ("kind", "prefix"), [(Twice, "estimator__"), (Again, "estimator__"), (AgainItself, ""), (VAETransformer, "")]
+)
+def test_estimator_that_fits_its_model_twice(kind, prefix, random_state, data):
+    params = {"hidden_sizes": (4,), "max_epochs": 1, "n_draws": 2, "random_state": random_state}
+    estimator = kind(VAETransformer(**params)) if prefix else kind(**params)
+    assert_equal_searches(estimator, {f"{prefix}nz": [1, 2]}, *data, scoring=score_of_refit)
+
+
+# Subclasses
+
+
+class ZeroScores(PCAReducer):
+    def score_samples(self, X):
+        return np.zeros(len(X))
+
+
+class OwnScore(PCAReducer):
+    def score(self, X, y=None):
+        return float(self.n_components_)
+
+
+class OwnFit(PCAReducer):
+    def fit(self, X, y=None):
+        return super().fit(np.tanh(X))
+
+
+class OwnFitWithoutSuper(PCAReducer):
+    def fit(self, X, y=None):
+        other = PCAReducer(self.nz).fit(2 * X)
+        vars(self).update({name: value for name, value in vars(other).items() if name.endswith("_")})
+        return self
+
+
+class OwnFitTransform(PCAReducer):
+    def fit_transform(self, X, y=None):
+        return -self.fit(2 * X).transform(X)
+
+
+class OwnHook(PCAReducer):
+    def _fit(self, X):
+        super()._fit(3 * X)
+
+
+class OwnDecomposition(PCAReducer):
+    def _decompose(self, X, weights=None):
+        return super()._decompose(X * np.arange(1, 1 + X.shape[1]), weights)
+
+
+class OwnComponents(PCAReducer):
+    def _publish(self, spectrum, X):
+        super()._publish(spectrum, X)
+        self.components_ = np.roll(self.components_, 1, axis=1)
+
+
+class DecomposeMixin:
+    def _decompose(self, X, weights=None):
+        return super()._decompose(X[::2], weights)
+
+
+class MixedIn(DecomposeMixin, PCAReducer):
+    pass
+
+
+class OwnTransform(PCAReducer):
+    def transform(self, X):
+        return np.square(super().transform(X))
+
+
+class OwnModule(VAETransformer):
+    def _build_module(self, X, seed):
+        return super()._build_module(X[:, ::-1].copy(), seed + 1)
+
+
+class OwnNetwork(AutoencoderTransformer):
+    def _fit(self, X):
+        super()._fit(X[::2])
+
+
+class OwnPublication(VAETransformer):
+    def _publish(self, learned, X):
+        super()._publish(learned, X)
+        with np.errstate(all="ignore"):
+            self.module_.likelihood.log_variance.data.add_(1.0)
+
+
+class OwnNetworkScore(AutoencoderTransformer):
+    def score_samples(self, X):
+        return -np.square(X - self.inverse_transform(self.transform(X))).sum(axis=1)
+
+
+class OwnDefaults(VAETransformer):
+    """Has fewer parameters, from which it makes those of a network; the learning rate from the latent dimension."""
+
+    def __init__(self, nz=2, size=4, random_state=None):
+        super().__init__(nz, hidden_sizes=(size,), lr=0.01 / nz, max_epochs=2, batch_size=16, random_state=random_state)
+        self.size = size
+
+
+class OwnPrior(GenerativeClassifier):
+    def _make_class_prior(self):
+        return np.array([0.9, 0.1])
+
+
+class OwnSelection(GenerativeClassifier):
+    def fit(self, X, y):
+        return super().fit(X[:-5], y[:-5])
+
+    def predict_proba(self, X):
+        return np.clip(super().predict_proba(X), 0.1, 0.9)
+
+
+class OwnThreshold(LatentOutlierDetector):
+    def _threshold(self, scores):
+        return float(scores.min())
+
+    def score(self, X, y=None):
+        return float(self.decision_function(X).mean())
+
+
+class OwnPipeline(Pipeline):
+    def fit(self, X, y=None, **params):
+        return super().fit(X[:-5], y[:-5], **params)
+
+    def score(self, X, y=None):
+        return -super().score(X, y)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ZeroScores,
+        OwnScore,
+        OwnFit,
+        OwnFitWithoutSuper,
+        OwnFitTransform,
+        OwnHook,
+        OwnDecomposition,
+        OwnComponents,
+        MixedIn,
+        OwnTransform,
+        OwnModule,
+        OwnNetwork,
+        OwnPublication,
+        OwnNetworkScore,
+        OwnDefaults,
+    ],
+)
+@pytest.mark.parametrize("wrap", [None, GenerativeClassifier, "pipeline"])
+def test_subclass_of_a_model(kind, wrap, data):
+    params = {} if issubclass(kind, PCAReducer) else {"random_state": 0}
+    if not issubclass(kind, (PCAReducer, OwnDefaults)):
+        params |= {"hidden_sizes": (4,), "max_epochs": 1}
+    model = kind(**params)
+    if wrap is None:
+        assert_equal_searches(model, {"nz": [1, 2, 3]}, *data)
+    elif wrap is GenerativeClassifier:
+        assert_equal_searches(wrap(model), {"estimator__nz": [1, 3]}, *data, scoring=mean_score)
+    else:
+        steps = pipeline(StandardScaler(), model, LogisticRegression())
+        assert_equal_searches(steps, {"step1__nz": [1, 3]}, *data, scoring="neg_log_loss")
+
+
+def test_subclass_beside_its_base_class(data):
+    grid = {"step1": [PCAReducer(), OwnDecomposition(), OwnTransform(), OwnHook()], "step1__nz": [1, 2]}
+    steps = pipeline(StandardScaler(), PCAReducer(), LogisticRegression())
+    assert_equal_searches(steps, grid, *data, scoring="neg_log_loss")
+
+
+@pytest.mark.parametrize("model", [PCAReducer(), vae(max_epochs=1)], ids=["components", "network"])
+@pytest.mark.parametrize(
+    ("wrap", "scoring"), [(OwnPrior, mean_score), (OwnSelection, "neg_log_loss"), (OwnThreshold, None)]
+)
+def test_subclass_of_a_classifier_or_detector(wrap, scoring, model, data):
+    assert_equal_searches(wrap(model), {"estimator__nz": [1, 2]}, *data, scoring=scoring)
+
+
+def test_subclass_of_a_pipeline(data):
+    steps = OwnPipeline([("scale", StandardScaler()), ("latent", PCAReducer()), ("classify", LogisticRegression())])
+    assert_equal_searches(steps, {"latent__nz": [1, 2]}, *data)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "route"), [(OwnNetworkScore(hidden_sizes=(4,), max_epochs=1), "fused"), (OwnTransform(), "spectrum")]
+)
+def test_subclass_that_only_scores_or_transforms_in_its_own_way_is_fitted_together(estimator, route, data):
+    assert routes(FusedGridSearchCV(estimator, {"nz": [1, 2]}, cv=2).fit(data[0])) == {route}
+
+
+# How often models are fitted
+
+
+def counting_backbone(path, input_shape, nz, n_code):
+    """Leaves a line for each network that is built."""
+    leave_line(path)
+    (n_features,) = input_shape
+    return nn.Linear(n_features, n_code), nn.Linear(nz, n_features)
+
+
+class CountingCallback(Callback):
+    """Leaves a line for each training. It follows one network, so that networks are trained one by one."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_begin(self, net, **kwargs):
+        leave_line(self.path)
+
+
+def leave_line(path):
+    with path.open("a") as file:
+        file.write("fit\n")
+
+
+@pytest.mark.parametrize(
+    ("route", "backend", "n_search", "n_classifier"),
+    [
+        ("fused", None, None, None),
+        ("fused", "threading", None, 2),
+        ("fused", "threading", 2, None),
+        ("fused", "threading", 2, 2),
+        ("fused", "loky", 2, None),
+        ("fused", "loky", None, 2),
+        ("fused", "loky", 2, 2),
+        ("ordinary", None, None, None),
+        ("ordinary", "threading", None, 2),
+        ("ordinary", "loky", 2, 2),
+    ],
+)
+def test_each_class_is_fitted_once_on_every_backend(route, backend, n_search, n_classifier, data, tmp_path):
+    path = tmp_path / "fits"
+    one_by_one = {"callbacks": [CountingCallback(path)]}
+    network = vae(
+        max_epochs=1, **(one_by_one if route == "ordinary" else {"backbone": partial(counting_backbone, path)})
+    )
+    estimator = GenerativeClassifier(network, n_jobs=n_classifier)
+    search = FusedGridSearchCV(estimator, {"estimator__beta": [1.0, 2.0]}, cv=3, n_jobs=n_search, refit=False)
+    with nullcontext() if backend is None else parallel_backend(backend):
+        search.fit(*data)
+    assert len(path.read_text().splitlines()) == 2 * 3 * 2
+    assert routes(search) == {route}
+
+
+class CountedStep(StandardScaler):
+    """Counts its fits, of which none may be done twice."""
+
+    n_fits = 0
+
+    def fit(self, X, y=None, sample_weight=None):
+        type(self).n_fits += 1
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_steps_before_are_fitted_once_a_fold(copies, data):
+    """A DataFrame cannot be kept from being written to, so each fit is given one of its own."""
+    CountedStep.n_fits = 0
+    steps = pipeline(CountedStep().set_output(transform="pandas"), StandardScaler(copy=copies), vae(max_epochs=1))
+    FusedGridSearchCV(steps, {"step2__nz": [1, 2], "step1__with_std": [True, False]}, cv=3, refit=False).fit(data[0])
+    assert CountedStep.n_fits == 3
+
+
+def test_sample_weight(data):
+    X = data[0]
+    weights = np.random.default_rng(0).integers(1, 4, len(X))
+    ours, theirs = (
+        kind(PCAReducer(), {"nz": [1, 2]}, cv=2).fit(X, sample_weight=weights)
+        for kind in (FusedGridSearchCV, GridSearchCV)
+    )
+    assert search_difference(ours, theirs) <= TOLERANCE
+
+
+# What may not be shared
+
+
+def add_squares(X):
+    """Change a DataFrame in place, as scripts do."""
+    for name in list(X.columns):
+        X[f"{name} squared"] = X[name] ** 2 + X.shape[1]
+    return X
+
+
+def double(X):
+    X *= 2
+    return X
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (FunctionTransformer(add_squares), FunctionTransformer()),
+        (StandardScaler().set_output(transform="pandas"), FunctionTransformer(add_squares)),
+        (StandardScaler(), FunctionTransformer(double)),
+        (FunctionTransformer(double), StandardScaler(copy=False)),
+        (StandardScaler(), StandardScaler(copy=False)),
+    ],
+    ids=["frame", "frame of a step", "array of a step", "array", "array of a step, by itself"],
+)
+def test_step_that_works_in_place(first, second, data):
+    X = pd.DataFrame(data[0]).rename(columns="pixel{}".format)
+    grid = {"step2__nz": [1, 2], "step1": [second, "passthrough"]}
+    assert_equal_searches(pipeline(first, second, PCAReducer()), grid, X, refit=False)
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"lr_schedule": "cosine", "kl_warmup": 0.0}, {"lr_schedule": "constant", "kl_warmup": 1.0}], ids=str
+)
+@pytest.mark.parametrize("n_samples", [48, 49, 50])
+def test_folds_on_both_sides_of_a_lone_last_sample(schedule, n_samples, digits):
+    """Three folds of 32 to 34 training samples in batches of 16: a last one by itself would be a batch, and is not."""
+    network = vae(max_epochs=4, lr=0.02, **schedule)
+    assert_equal_searches(network, {"nz": [1, 2]}, digits[0][:n_samples, 18:24], cv=3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 12, 24, 25, 100])
+def test_batches_of_every_size(batch_size, data):
+    """A batch of one sample is trained on in another mode, where nothing is corrupted and no KL weight rises."""
+    network = vae(batch_size=batch_size, noise=0.3, max_epochs=1)
+    assert_equal_searches(network, {"nz": [1, 2]}, data[0][:33], cv=[(np.arange(25), np.arange(25, 33))] * 2)
+
+
+@pytest.mark.parametrize("name", ["validation_fraction", "n_iter_no_change", "tol", "early_stopping"])
+def test_candidates_that_leave_out_other_samples(name, data):
+    values = {"validation_fraction": [0.1, 0.4], "n_iter_no_change": [1, 5], "tol": [1e-4, 5.0]}
+    network = vae(early_stopping=True, max_epochs=6, kl_warmup=0.2, n_iter_no_change=1)
+    grid = {name: values.get(name, [True, False]), "nz": [1, 2]}
+    assert_equal_searches(network, grid, data[0])
+
+
+@pytest.mark.parametrize("random_state", [None, 0, np.random.RandomState(0)], ids=["None", "int", "instance"])
+def test_random_state_of_models_that_are_equal(random_state, data):
+    """Without a seed each model draws for itself, even where all else is the same."""
+    network = vae(max_epochs=1).set_params(random_state=random_state)
+    cv = [(np.arange(40), np.arange(40, 60))] * 2
+    search = FusedGridSearchCV(network, {"nz": [1, 1]}, cv=cv).fit(data[0])
+    scores = [search.cv_results_[f"split{k}_test_score"][j] for k in range(2) for j in range(2)]
+    assert len(set(np.round(scores, 4))) == (4 if random_state is None else 1)
+
+
+# Callbacks
+
+
+class Tasks:
+    """A callback of scikit-learn that notes what it is told of."""
+
+    def __init__(self):
+        self.begun = Counter()
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **kwargs):
+        self.begun[f"{type(estimator).__name__} {context.task_name}"] += 1
+
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        pass
+
+
+class PropagatedTasks(Tasks):
+    max_propagation_depth = None
+
+
+def test_callbacks_of_a_model_are_told_of_every_epoch(data):
+    pytest.importorskip("sklearn.callback")
+    callback, network = Tasks(), vae(max_epochs=2)
+    network.set_callbacks(callback)
+    search = FusedGridSearchCV(network, {"nz": [1, 2]}, cv=3, refit=False).fit(data[0])
+    assert callback.begun == {"VAETransformer fit": 6, "VAETransformer epoch": 12}
+    assert routes(search) == {"ordinary"}
+
+
+def test_callbacks_of_a_search_are_told_of_no_fused_epoch(data):
+    pytest.importorskip("sklearn.callback")
+    callback, steps = PropagatedTasks(), pipeline(StandardScaler(), vae(max_epochs=2), LogisticRegression())
+    search = FusedGridSearchCV(steps, {"step1__nz": [1, 2]}, cv=3).set_callbacks(callback).fit(*data)
+    assert routes(search) == {"fused"}
+    assert callback.begun["Pipeline fit"] == callback.begun["LogisticRegression fit"] == 2 * 3 + 1
+    assert callback.begun["VAETransformer epoch"] == 2  # of the refit
