@@ -7,10 +7,13 @@ are scaled by StandardScaler where the name says so, and raw otherwise.
     python benchmarks/defaults.py                     # about 12 minutes on two cores
     python benchmarks/defaults.py --model autoencoder
     python benchmarks/defaults.py --only lr batch_size
+    python benchmarks/defaults.py --part hostile      # default fits of both networks on heavy tails and rare events
 """
 
 import argparse
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import (
@@ -91,10 +94,35 @@ def score(estimator, nz, X_train, X_test, **params):
     return np.median([estimator(nz, random_state=seed, **params).fit(X_train).score(X_test) for seed in range(N_SEEDS)])
 
 
+def hostile(n_tables=8, n_seeds=2):
+    """One line for each default fit: its loss in the first, the worst and the last epoch, and its worst score."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where some of the tables are tested
+    from hostile_tables import KINDS, fit_half, named_tables, synthetic_table
+
+    sets = [(name, X, nz) for name, X in named_tables() for nz in (2, 4)]
+    sets += [(f"{kind} {number}", synthetic_table(kind, number), 2) for kind in KINDS for number in range(n_tables)]
+    n_fits = n_failed = 0
+    for name, X, nz in sets:
+        for estimator in (VAETransformer, AutoencoderTransformer):
+            for seed in range(n_seeds):
+                try:
+                    outcome = fit_half(estimator(nz, random_state=seed), X)
+                    failures, numbers = list(outcome.failures), vars(outcome).values()
+                except FloatingPointError as error:
+                    failures, numbers = [str(error)], []
+                n_fits, n_failed = n_fits + 1, n_failed + bool(failures)
+                line = f"{name:20}{X.shape[0]:5} x {X.shape[1]:<4}nz={nz} {estimator.__name__[:3]} {seed}"
+                print(line + "".join(f"{number:12.4g}" for number in numbers), *failures, sep="  ", flush=True)
+    print(f"{n_failed} of {n_fits} default fits went wrong")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["vae", "autoencoder"], default="vae")
     parser.add_argument("--only", nargs="+", help="parameters to vary (default: all)")
+    parser.add_argument("--part", choices=["alternatives", "hostile"], default="alternatives")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of collapsed posteriors
+    if arguments.part == "hostile":
+        sys.exit(hostile())
     main({"vae": VAETransformer, "autoencoder": AutoencoderTransformer}[arguments.model], arguments.only)

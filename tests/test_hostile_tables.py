@@ -1,0 +1,22 @@
+"""No default fit diverges: benchmarks/defaults.py has all the tables, and these are a part of them."""
+
+import pytest
+from hostile_tables import KINDS, fit_half, named_tables, synthetic_table
+
+NAMED = dict(named_tables())
+
+
+@pytest.mark.filterwarnings("ignore:The columns of X differ in spread")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_default_fit_does_not_diverge_on_a_synthetic_table(network, kind):
+    outcome = fit_half(network(2, random_state=0), synthetic_table(kind, 0, n_samples=600))
+    assert not list(outcome.failures), outcome
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("name", ["shuttle", "rare events"])
+def test_a_default_fit_does_not_diverge_where_it_did(network, name, seed):
+    if name not in NAMED:
+        pytest.skip("set SKLATENT_DATA to the folder with hard_tables.npz")
+    outcome = fit_half(network(4, random_state=seed), NAMED[name][:2000])
+    assert not list(outcome.failures), outcome
