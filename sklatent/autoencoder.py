@@ -75,13 +75,14 @@ class AutoencoderTransformer(_BaseAutoencoder):
     batch_size : int or "auto", default="auto"
         Rows a step. "auto" takes the power of two nearest to n_samples / 20 between 32 and 128.
     lr : float, default=5e-3
-        Largest learning rate of Adam.
+        Peak learning rate of AdamW. Where a few samples are far larger than the others (the fourth moment of their
+        norms is above that of a normal density), it is divided by a power of two and the gradient is clipped.
     lr_schedule : {"cosine", "constant"}, default="cosine"
         "cosine" rises over the first tenth of the steps and then falls to zero.
     weight_decay : float, default=0.0
         Share of each weight, times the learning rate, that a step takes away (AdamW); biases are left alone.
     early_stopping : bool, default=False
-        Whether to leave out rows, stop when their loss no longer falls, and restore the weights of the best epoch.
+        Whether to leave out samples, stop when their loss no longer falls, and restore the weights of the best epoch.
     validation_fraction : float, default=0.1
         Share of the rows left out with `early_stopping`.
     n_iter_no_change : int, default=5
@@ -100,8 +101,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
         to the same bits as if it had not been stopped; it refuses the file of another fit. Numbers only, no pickle.
         The state of `callbacks` is not a part of it.
     callbacks : list of skorch callbacks or None, default=None
-        Called as skorch calls them; its `EarlyStopping` ends the training early. For scikit-learn's callbacks use
-        `set_callbacks` (from scikit-learn 1.9 on).
+        Called as skorch calls them. Its `EarlyStopping` ends the training early; with `monitor="valid_loss"`, its
+        default, it needs `early_stopping=True`, which leaves out the samples to compute that loss from. For
+        scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
         1 prints a line an epoch.
     random_state : int, RandomState instance or None, default=None

@@ -2,16 +2,13 @@
 
 __all__: list[str] = []
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
-from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_array, check_random_state
@@ -110,11 +107,9 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_is_fitted(self)
         X = self._validate_rows(X)
         self._check_scorable(X)
-        # Matrix products round by their number of rows: with the same number in every call, and a power of two so that
-        # no row is left over from a kernel's tiles, a row scores the same to the last bit in whatever company it comes
-        # (with NumPy's BLAS in float64 only).
-        n_rows = 2 ** int(math.log2(np.clip(self._CHUNK_SIZE / self._n_score_values(), 1, self._N_SCORE_ROWS)))
-        scores = self._by_chunks(partial(self._log_prob_padded, n_rows), X, n_rows=n_rows)
+        # Blocks that stay in the cache: longer ones are slower.
+        n_rows = int(np.clip(self._CHUNK_SIZE // self._n_score_values(), 1, self._N_SCORE_ROWS))
+        scores = self._by_chunks(lambda rows: self._log_prob(_dense(rows)), X, n_rows=n_rows)
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)
 
@@ -185,14 +180,6 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """How many values `_log_prob` holds at a time for each row."""
         return self.n_features_in_
 
-    def _log_prob_padded(self, n_rows: int, X: Any) -> Any:
-        """`_log_prob`, called with n_rows rows whatever their number."""
-        X = X.toarray() if hasattr(X, "toarray") else X
-        xp, n = array_namespace(X), X.shape[0]
-        if n < n_rows or not getattr(getattr(X, "flags", None), "c_contiguous", True):  # a frame lies by columns
-            X = xp.take(X, xp.clip(xp.arange(n_rows, device=device_of(X)), max=n - 1), axis=0)  # the last row fills up
-        return self._log_prob(X)[:n]
-
     def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, *, n_rows: int | None = None) -> NDArray:
         n_rows = n_rows or max(1, self._CHUNK_SIZE // self.n_features_in_)
         parts = [hook(rows[start : start + n_rows]) for start in range(0, rows.shape[0], n_rows)]
@@ -260,6 +247,10 @@ def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:
     if random_state is None:
         return [int(seed) for seed in np.random.SeedSequence().generate_state(n_seeds)]
     return [int(seed) for seed in check_random_state(random_state).randint(2**31 - 1, size=n_seeds)]
+
+
+def _dense(X: Any) -> Any:
+    return X.toarray() if hasattr(X, "toarray") else X
 
 
 @contextmanager

@@ -50,6 +50,9 @@ except ImportError:  # scikit-learn before 1.9
 
 # What is learned of the codes after training is learned from at most so many of the rows.
 MAX_ROWS_AFTER_TRAINING = 10_000
+# Norm at which the gradient is clipped where samples have heavy tails, over the root of n_features: that root is about
+# what a sample of ordinary size asks for.
+GRADIENT_NORM = 0.3
 # By how much a loss has to rise for a warning, in nats, and as a fraction of the first one.
 WORSE_BY = 0.01
 # Ratio of the spreads of two columns beyond which to warn, and of how many samples they are taken.
@@ -72,6 +75,7 @@ class Training:
     batch_size: int
     max_epochs: int
     lr: float
+    max_gradient_norm: float | None
     device: str
 
     @property
@@ -243,11 +247,13 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             _warn_of_scales(X, type(self).__name__)
         else:
             _adopt(module, former)
-        lr = self.lr / _lr_divisor(X, module.standardizer)
+        lr_divisor = _lr_divisor(X, module.standardizer)
+        max_gradient_norm = GRADIENT_NORM * math.sqrt(X.shape[1]) if lr_divisor > 1 else None
         train, valid = self._split(X, seeds["split"], device)
         batch_size = self._n_batch(len(train))
         max_epochs = max_epochs or self._n_epochs(len(train))
-        return Training(module, seeds, train, valid, batch_size, max_epochs, lr, device)
+        lr = self.lr / lr_divisor
+        return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
 
     def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
         """Rows to train on, and those left out for early stopping."""
@@ -269,6 +275,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             batch_size=training.batch_size,
             lr=training.lr,
             weight_decay=self.weight_decay,
+            max_gradient_norm=training.max_gradient_norm,
             precision=self.precision,
             module_seed=training.seeds["layers"] if callable(self.backbone) else None,
             callbacks=list(callbacks),

@@ -146,6 +146,7 @@ class StackedNet(LatentNet):
             batch_size=first.batch_size,
             lr=first.lr,
             weight_decay=first.weight_decay,
+            max_gradient_norm=first.max_gradient_norm,
             precision=first.precision,
             callbacks=[StackedAnnealing([_annealing(net) for net in nets])],
             device=first.device,

@@ -43,6 +43,9 @@ class LatentNet(NeuralNet):
         For the order of the rows, the noise in training, and the noise in validation.
     weight_decay : float, default=0.0
         Share of each weight that a step takes away, times the learning rate; matrices and kernels only.
+    max_gradient_norm : float or None, default=None
+        Norm at which the gradient by the weights is clipped, apart from that by the parameters of the likelihood: its
+        variance has to learn what extreme samples cost, and clipped it would only learn what the others do.
     precision : {"float32", "bf16"}, default="float32"
     module_seed : int or None, default=None
         Of what layers draw from PyTorch's global generator, such as dropout; None for a module that draws nothing.
@@ -63,6 +66,7 @@ class LatentNet(NeuralNet):
         *,
         seeds: tuple[int, int, int],
         weight_decay: float = 0.0,
+        max_gradient_norm: float | None = None,
         precision: str = "float32",
         module_seed: int | None = None,
         device: str = "cpu",
@@ -73,6 +77,7 @@ class LatentNet(NeuralNet):
         self.module_seed = module_seed
         self.seeds = seeds
         self.weight_decay = weight_decay
+        self.max_gradient_norm = max_gradient_norm
         self.precision = precision
         super().__init__(
             module,
@@ -221,9 +226,22 @@ class LatentNet(NeuralNet):
         with self._draws_of_layers():
             step = self._evaluate(batch)
             step["loss"].backward()
+        if self.max_gradient_norm is not None:
+            self._clip_gradient(self.max_gradient_norm)
         self.optimizer_.step()
         self.step_ += 1
         return step
+
+    def _clip_gradient(self, max_norm: float) -> None:
+        """Scale the gradient of each network down to a norm."""
+        named = self.module_.named_parameters()
+        gradients = [p.grad for name, p in named if p.grad is not None and not name.startswith("likelihood.")]
+        squares = [
+            gradient.flatten(self.n_stack_dims).square().sum(-1) for gradient in gradients
+        ]  # () or (n_networks,)
+        scale = (max_norm / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if self.n_stack_dims else scale)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
         """The loss of a batch, with nothing learned from it."""
