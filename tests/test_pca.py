@@ -279,6 +279,22 @@ def test_score_of_a_float32_row_whose_square_overflows(X):
 def test_tensors_give_tensors(X, solver, dtype):
     rows = torch.asarray(X, dtype=dtype)
     with config_context(array_api_dispatch=True):
+def test_entries_of_sparse_rows_given_twice_count_as_their_sum(rng):
+    indptr = np.arange(0, 1001, 10)
+    X = sparse.csr_matrix((rng.standard_normal(1000), rng.integers(0, 20, 1000), indptr), shape=(100, 20))
+    weights, data = rng.uniform(0.5, 2, 100), X.data.copy()
+    fits = [
+        lambda X: PCAReducer(3).fit(X, sample_weight=weights),
+        lambda X: PCAReducer(3).partial_fit(X, None, weights),
+    ]
+    for fit in fits:
+        pca, dense = fit(X), fit(X.toarray())
+        for method in ("transform", "score_samples"):
+            found, expected = getattr(pca, method)(X), getattr(dense, method)(X.toarray())
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(X.data, data)
+
+
         pca = PCAReducer(3, solver=solver).fit(rows, sample_weight=torch.ones(len(X)))
         Z = pca.transform(rows)
         outputs = [Z, pca.inverse_transform(Z), pca.score_samples(rows), pca.components_, pca.explained_variance_]
