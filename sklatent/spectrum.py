@@ -346,11 +346,16 @@ def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:
     An eigenvalue of a Gram matrix carries an error of eps times the largest one.
     """
     xp = array_namespace(pairs.values)
-    largest, total = float(pairs.values[0]), pairs.total
-    limit = float(xp.finfo(dtype).eps) ** 0.5 * largest
-    rest = total - float(xp.sum(pairs.values[:k]))
-    # What is left may also be nothing.
-    return float(pairs.values[(k or 0) - 1]) > limit and not _rounding(pairs.vectors) * total < rest < limit
+    limit = float(xp.finfo(dtype).eps) ** 0.5 * float(pairs.values[0])
+    if not float(pairs.values[:k][-1]) > limit:
+        return False
+    if k is None or k >= pairs.vectors.shape[0]:
+        return True
+    rest = pairs.total - float(xp.sum(pairs.values[:k]))
+    # What is left may also be nothing, but that takes float64 to tell: what float32 products leave, of either sign, is
+    # rounding that hides all noise below a thousandth of the largest deviation.
+    is_nothing = dtype == xp.float64 and rest <= NOTHING * pairs.total
+    return rest >= limit or is_nothing
 
 
 def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
@@ -385,11 +390,12 @@ def _spectrum(pairs: _Pairs, columns: Array, k: int | None, weight: float, n_sam
     divisor = weight - 1 if weight > 1 else 1.0
     n_samples = max(n_samples, int(weight))
     rank = min(n_samples, columns.shape[0])
+    n = rank if k is None else k
     values = pairs.values[:rank]
     values = values * (values > pairs.rounding * values[0])
-    components = fix_signs(orthonormal(columns, values, rank if k is None else k, columns is pairs.vectors).T)
-    if k is None and values.shape[0] < rank:
-        values = _pad(values, rank)
+    components = fix_signs(orthonormal(columns, values, n, columns is pairs.vectors).T)
+    if values.shape[0] < n:  # weights may count a row as several, so that there are fewer eigenvalues than the rank
+        values = _pad(values, n)
     return Spectrum(pairs.mean, components, values / divisor, pairs.total / divisor, divisor, n_samples)
 
 

@@ -215,6 +215,27 @@ def test_sparse_equals_dense(solver, shape, container, weighted, rng):
     np.testing.assert_allclose(found.mean, dense.mean, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("solver", ["auto", "covariance", "randomized"])
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array, sparse.csc_array])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_entries_of_sparse_rows_given_twice_count_as_their_sum(solver, shape, container, weighted, rng):
+    major = shape[1] if container is sparse.csc_array else shape[0]
+    indptr = np.arange(0, 20 * major + 1, 20)
+    X = container(
+        (rng.standard_normal(indptr[-1]), rng.integers(0, sum(shape) - major, indptr[-1]), indptr), shape=shape
+    )
+    given = [array.copy() for array in (X.data, X.indices, X.indptr)]
+    weights = rng.uniform(0.5, 2, shape[0]) if weighted else None
+    found, dense = decompose(X, solver, 2, weights=weights), decompose(X.toarray(), solver, 2, weights=weights)
+    assert len(X.data) > np.count_nonzero(X.toarray())
+    np.testing.assert_allclose(found.total, dense.total, rtol=1e-12)
+    np.testing.assert_allclose(found.variances[:2], dense.variances[:2], rtol=1e-3)  # of a flat spectrum, by Krylov
+    np.testing.assert_allclose(found.noise_variance(2), dense.noise_variance(2), rtol=1e-4)
+    for now, before in zip((X.data, X.indices, X.indptr), given, strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
 def test_sparse_is_never_made_dense(monkeypatch):
     X = sparse.csr_array(sparse.random(3000, 2000, density=0.01, random_state=0))
     monkeypatch.setattr(sparse.csr_array, "toarray", None)
@@ -257,24 +278,3 @@ def test_factored_moments_give_the_spectrum_of_all_rows(rng):
     np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(found.components[:39], expected.components[:39], atol=1e-10)
     assert spectrum_of_moments(merged.truncate(5), 5).total == pytest.approx(expected.total)
-@pytest.mark.parametrize("solver", ["auto", "covariance", "randomized"])
-@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
-@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array, sparse.csc_array])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_entries_of_sparse_rows_given_twice_count_as_their_sum(solver, shape, container, weighted, rng):
-    major = shape[1] if container is sparse.csc_array else shape[0]
-    indptr = np.arange(0, 20 * major + 1, 20)
-    X = container(
-        (rng.standard_normal(indptr[-1]), rng.integers(0, sum(shape) - major, indptr[-1]), indptr), shape=shape
-    )
-    given = [array.copy() for array in (X.data, X.indices, X.indptr)]
-    weights = rng.uniform(0.5, 2, shape[0]) if weighted else None
-    found, dense = decompose(X, solver, 2, weights=weights), decompose(X.toarray(), solver, 2, weights=weights)
-    assert len(X.data) > np.count_nonzero(X.toarray())
-    np.testing.assert_allclose(found.total, dense.total, rtol=1e-12)
-    np.testing.assert_allclose(found.variances[:2], dense.variances[:2], rtol=1e-3)  # of a flat spectrum, by Krylov
-    np.testing.assert_allclose(found.noise_variance(2), dense.noise_variance(2), rtol=1e-4)
-    for now, before in zip((X.data, X.indices, X.indptr), given, strict=True):
-        np.testing.assert_array_equal(now, before)
-
-
