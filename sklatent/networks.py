@@ -336,14 +336,20 @@ def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, in
     return (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), (n_rows, n_columns)
 
 
-def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Sequential:
+def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Module:
     """The decoder plus a constant row, which the bias of its last layer takes up where it has one."""
-    layers = list(decoder) if isinstance(decoder, nn.Sequential) else [decoder]
-    if isinstance(layers[-1], nn.Linear) and layers[-1].bias is not None:
+    last = decoder[-1] if _is_plain(decoder, nn.Sequential) and len(decoder) else decoder
+    if _is_plain(last, nn.Linear) and last.bias is not None:
         with torch.no_grad():
-            layers[-1].bias.add_(constant)
-        return nn.Sequential(*layers)
-    return nn.Sequential(*layers, Offset(constant))
+            last.bias.add_(constant)
+        return decoder
+    return nn.Sequential(decoder, Offset(constant))
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module does what its class does: a subclass, a hook or a `forward` of its own may do anything."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return type(module) is kind and "forward" not in vars(module) and not any(hooks)
 
 
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:
