@@ -350,6 +350,8 @@ def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module does what its class does: a subclass, a hook or a `forward` of its own may do anything."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return type(module) is kind and "forward" not in vars(module) and not any(hooks)
+    if not channels:
+        raise ValueError("hidden_sizes=() must have at least one element with backbone='conv'.")
 
 
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:

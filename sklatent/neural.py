@@ -28,7 +28,7 @@ from skorch.history import History
 from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
 from sklatent.batches import MappedRows, Rows, as_tensor, is_sliceable, row_blocks
 from sklatent.checkpoint import Checkpoint, fingerprint, load
-from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Standardizer
+from sklatent.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
 from sklatent.linalg import mean_and_variance
 from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, Corruption, build_backbone
 from sklatent.priors import Prior
@@ -317,8 +317,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         mean, variances = _column_moments(X)
         scale = float(np.sqrt(variances.mean())) or 1.0
         standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
-        link = {} if self.output_activation is None else {"link": self.output_activation}
-        likelihood = LIKELIHOODS[self.likelihood](standardizer, **link)
+        likelihood = self._build_likelihood(standardizer)
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
@@ -334,6 +333,16 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+    def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
+        if self.output_activation is None:
+            return LIKELIHOODS[self.likelihood](standardizer)
+        if self.likelihood not in GAUSSIANS:
+            raise ValueError(
+                f"output_activation={self.output_activation!r} is only supported with likelihood in {GAUSSIANS}, got "
+                f"likelihood={self.likelihood!r}, which has a link of its own."
+            )
+        return LIKELIHOODS[self.likelihood](standardizer, link=self.output_activation)
+
 
     @abstractmethod
     def _n_code(self) -> int:

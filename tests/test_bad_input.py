@@ -80,6 +80,17 @@ NETWORK_BAD = {
     "noise_kind": ({"noise_kind": "salt"}, "'noise_kind' parameter"),
     "mask of all": ({"noise": 1.0, "noise_kind": "masking"}, r"noise=1.0 must be a share in \[0, 1\) with noise_kind="),
     "max_epochs=0": ({"max_epochs": 0}, "'max_epochs' parameter"),
+    **{
+        f"output_activation with {likelihood}": (
+            {"output_activation": "sigmoid", "likelihood": likelihood},
+            rf"output_activation='sigmoid' is only supported with likelihood in .*, got likelihood='{likelihood}'",
+        )
+        for likelihood in ("bernoulli", "continuous_bernoulli", "poisson")
+    },
+    "no channels": (
+        {"hidden_sizes": (), "backbone": "conv"},
+        r"hidden_sizes=\(\) must have at least one element with backbone='conv'",
+    ),
     "batch_size=0": ({"batch_size": 0}, "'batch_size' parameter"),
     "lr=0": ({"lr": 0.0}, "'lr' parameter"),
     "lr=inf": ({"lr": np.inf}, "'lr' parameter"),
