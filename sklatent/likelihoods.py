@@ -342,10 +342,10 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "gaussian_diagonal": diagonal_gaussian,
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
-# Those that take a link.
-GAUSSIANS = ("gaussian", "gaussian_diagonal")
     "poisson": Poisson,
 }
+# Those that take a link.
+GAUSSIANS = ("gaussian", "gaussian_diagonal")
 
 
 def _logit(mean: Tensor) -> Tensor:

@@ -325,7 +325,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             self.backbone,
             input_shape,
             self.nz,
-            self._n_code(),
+            self._code_parts(),
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
             seed=seed,
@@ -333,6 +333,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+
     def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
         if self.output_activation is None:
             return LIKELIHOODS[self.likelihood](standardizer)
@@ -343,10 +344,9 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             )
         return LIKELIHOODS[self.likelihood](standardizer, link=self.output_activation)
 
-
     @abstractmethod
-    def _n_code(self) -> int:
-        """Width of the encoder's output."""
+    def _code_parts(self) -> dict[str, int]:
+        """What lies side by side in the encoder's output, and how many numbers each part has."""
 
     @abstractmethod
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:

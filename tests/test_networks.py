@@ -11,7 +11,7 @@ from sklatent.networks import ACTIVATIONS, build_backbone
 
 def build(backbone, input_shape, nz=3, n_code=6, *, hidden_sizes=None, activation="relu", seed=0):
     return build_backbone(
-        backbone, input_shape, nz, n_code, hidden_sizes=hidden_sizes, activation=activation, seed=seed
+        backbone, input_shape, nz, {"numbers": n_code}, hidden_sizes=hidden_sizes, activation=activation, seed=seed
     )
 
 
