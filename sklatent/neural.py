@@ -27,7 +27,7 @@ from skorch.history import History
 
 from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
 from sklatent.batches import MappedRows, Rows, as_tensor, is_sliceable, row_blocks
-from sklatent.checkpoint import Checkpoint, fingerprint, load
+from sklatent.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
 from sklatent.linalg import mean_and_variance
 from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, Corruption, build_backbone
@@ -225,10 +225,9 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """The network and its rows; with `former` its weights are those of that one."""
         device = resolve_device(self.device)
-        names = ("weights", "order", "noise", "valid_noise", "split", "draws")
-        seeds = dict(zip(names, spawn_seeds(self.random_state, len(names)), strict=True))
+        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
-            seeds = load(self.checkpoint)["header"]["seeds"]
+            seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"])
         if former is not None:
             _adopt(module, former)
@@ -295,7 +294,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
         header = {**fingerprint(row_blocks(X), params, training.module.state_dict()), "seeds": training.seeds}
         if Path(self.checkpoint).exists():
-            found = load(self.checkpoint)["header"]
+            found = read_header(self.checkpoint)
             differences = [name for name in header if header[name] != found.get(name)]
             if differences:
                 raise ValueError(
