@@ -301,12 +301,12 @@ def _checked(
 
 
 def _output_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of what a network gives for some zeros; it is left as it was, in the mode of each of its layers."""
+    """Shape of what a network gives for some ones; it is left as it was, in the mode of each of its layers."""
     training = {layer: layer.training for layer in network.modules()}
     device = next((parameter.device for parameter in network.parameters()), None)
     try:
         with torch.no_grad():
-            output = network.eval()(torch.zeros(N_TRIAL, *input_shape, device=device))
+            output = network.eval()(torch.ones(N_TRIAL, *input_shape, device=device))
     except Exception as error:  # whatever a network of the user's own makes of it
         shape = (N_TRIAL, *input_shape)
         raise ValueError(f"A network that backbone returned refuses an input of shape {shape}: {error}") from error

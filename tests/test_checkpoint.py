@@ -156,7 +156,7 @@ def test_a_damaged_file_is_refused_by_name_or_read_as_it_was(written, rng):
     path, _ = written
     good, whole = path.read_bytes(), dict(flat(load(path)))
     cuts = [good[:n] for n in [0, 1, 4, *rng.integers(0, len(good), 60), len(good) - 1]]
-    flips = [bytearray(good) for _ in range(600)]
+    flips = [bytearray(good) for _ in range(200)]
     for flipped in flips:
         flipped[rng.integers(len(good))] ^= 1 << rng.integers(8)
     n_refused = 0
@@ -193,7 +193,7 @@ def test_a_state_without_one_of_its_parts_is_refused(written, X):
     for name, array in arrays.items():
         np.savez(path, json=json.dumps(leaves), **{**arrays, name: array[..., None]})
         assert_refused(model, X, path)
-    for name, array in arrays.items():
+    for name, array in list(arrays.items())[::4]:
         np.savez(path, json=json.dumps(leaves), **{**arrays, name: array.astype(np.int16)})
         assert_refused(model, X, path)
     for name, value in [("step", "two"), ("history", {}), ("history", ["text"]), ("early_stopping/misses_", None)]:
@@ -203,11 +203,11 @@ def test_a_state_without_one_of_its_parts_is_refused(written, X):
 
 @pytest.mark.parametrize("random_state", [0, None])
 @pytest.mark.parametrize(
-    "json", ["{}", "[]", "1", "{", '{"header": 1}', '{"header/seeds": 1}', '{"header/seeds/x": 1}']
+    "text", ["{}", "[]", "1", "{", '{"header": 1}', '{"header/seeds": 1}', '{"header/seeds/x": 1}']
 )
-def test_other_arrays_are_no_checkpoint(X, tmp_path, json, random_state):
+def test_other_arrays_are_no_checkpoint(X, tmp_path, text, random_state):
     model = VAETransformer(2, checkpoint=tmp_path / "fit.npz", random_state=random_state)
-    np.savez(tmp_path / "fit.npz", json=json, a=np.arange(3))
+    np.savez(tmp_path / "fit.npz", json=text, a=np.arange(3))
     assert_refused(model, X, tmp_path / "fit.npz")
 
 
