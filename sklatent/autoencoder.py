@@ -291,8 +291,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * (self.n_components_ if self.density == "laplace" else 1)
 
-    def _n_code(self) -> int:
-        return self.nz
+    def _code_parts(self) -> dict[str, int]:
+        return {"latent dimensions": self.nz}
 
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
         return StandardNormal(self.nz)  # until the codes of the training rows are known

@@ -1,13 +1,16 @@
 """Checkpoints: the state of a training in one file, replaced as a whole and holding no code."""
 
-__all__ = ["Checkpoint", "fingerprint", "load", "save"]
+__all__ = ["SEEDS", "Checkpoint", "fingerprint", "load", "read_header", "save"]
 
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
 from pathlib import Path
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from skorch.callbacks import Callback
 from skorch.net import NeuralNet
 from torch import Tensor
 
+# What a fit draws from seeds of its own.
+SEEDS = ("weights", "order", "noise", "valid_noise", "split", "draws", "layers")
 # State of skorch's early stopping beside its weights.
 EARLY_STOPPING = ("misses_", "dynamic_threshold_", "best_epoch_")
 
@@ -39,22 +44,52 @@ class Checkpoint(Callback):
         self.early_stopping = early_stopping
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Go on from the file, where there is one."""
+        """Go on from the file, where there is one.
+
+        Raises
+        ------
+        ValueError
+            Where the file does not hold the state of a training of this net.
+        """
         if not Path(self.path).exists():
             return
         state = load(self.path)
-        net.load_state(state)
+        try:
+            self._check(net, state)
+            net.load_state(state)
+            _ = net.history[:, "train_loss"]
+        except Exception as error:  # whatever callees make of numbers that no training has written
+            raise _invalid(self.path, error) from error
         if self.early_stopping is not None:
             vars(self.early_stopping).update(state["early_stopping"])
-            self.early_stopping.best_model_weights_ = state.get("best")
+            self.early_stopping.best_model_weights_ = state["best"]
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Replace the file."""
+        save(self.path, self._state(net))
+
+    def _state(self, net: NeuralNet) -> dict[str, Any]:
         state = {"header": self.header, **net.state()}
         if self.early_stopping is not None:
             state["early_stopping"] = {name: getattr(self.early_stopping, name) for name in EARLY_STOPPING}
             state["best"] = self.early_stopping.best_model_weights_
-        save(self.path, state)
+        return state
+
+    def _check(self, net: NeuralNet, state: dict[str, Any]) -> None:
+        """Refuse a state that has not the names, types and shapes of that of this net."""
+        like = self._state(net)
+        parameters = (parameter for group in net.optimizer_.param_groups for parameter in group["params"])
+        like["optimizer"] = {
+            number: {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+            for number, parameter in enumerate(parameters)
+            if str(number) in state["optimizer"]  # where a parameter gets no gradient it has no moments
+        }
+        if state.get("best"):
+            like["best"] = like["module"]
+        found = _leaf_types(state)
+        misfits = [name for name, kind in _leaf_types(like).items() if found.get(name) != kind]
+        if misfits:
+            raise ValueError(f"it does not hold what this network needs as {', '.join(misfits)}")
 
 
 def save(path: Any, state: dict[str, Any]) -> None:
@@ -94,23 +129,105 @@ def load(path: Any) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where the file is not a checkpoint.
+        Where the file is not a checkpoint, or is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as data, np.load(data, allow_pickle=False) as file:  # np.load may leave it open
             leaves = json.loads(str(file["json"])) | {
                 name: torch.from_numpy(file[name]) for name in file.files if name != "json"
             }
-    except (ValueError, KeyError, EOFError, OSError) as error:
-        raise ValueError(f"checkpoint={str(path)!r} must be a file that sklatent wrote: {error}") from error
-    return _nest(leaves)
+        return _nest(leaves)
+    except Exception as error:  # zip, zlib, NumPy and JSON each have errors of their own for damage
+        raise _invalid(path, error) from error
+
+
+def read_header(path: Any) -> dict[str, Any]:
+    """What the file of a `Checkpoint` says of the fit that it belongs to: strings, and under "seeds" those of `SEEDS`.
+
+    Raises
+    ------
+    ValueError
+        Where the file is not a checkpoint, or is damaged.
+    """
+    header = load(path).get("header")
+    seeds = header.get("seeds") if isinstance(header, dict) else None
+    if header is None or not (isinstance(seeds, dict) and all(isinstance(seeds.get(name), int) for name in SEEDS)):
+        raise _invalid(path, "it has no header")
+    return header
 
 
 def fingerprint(blocks: Iterable[NDArray], params: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, str]:
     """What tells one fit from another: its rows, its parameters, and the weights that it starts with."""
-    named = {name: getattr(value, "__qualname__", repr(value)) for name, value in sorted(params.items())}
+    named = {name: _describe(value) for name, value in sorted(params.items())}
     start = (weight.cpu().numpy() for weight in weights.values())
     return {"data": _digest(blocks), "parameters": json.dumps(named), "first weights": _digest(start)}
+
+
+def _invalid(path: Any, reason: Any) -> ValueError:
+    return ValueError(f"checkpoint={str(path)!r} must be a file that sklatent wrote: {reason}")
+
+
+def _leaf_types(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Precision and shape of each tensor of a nested dict, and the types of what else it holds."""
+    return {
+        name: (leaf.dtype, leaf.shape) if isinstance(leaf, Tensor) else type(leaf) for name, leaf in _flatten(state)
+    }
+
+
+def _describe(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """The content of a parameter as JSON holds it, the same in every process: `repr` may give an address."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if id(value) in within:  # a function that refers to itself, say
+        return within.index(id(value))
+    parts = next((parts for kind, parts in PARTS.items() if isinstance(value, kind)), _parts_of_an_object)
+    described = [_describe(part, (*within, id(value))) for part in parts(value)]
+    if isinstance(value, (Mapping, Set)):  # processes need not agree on their order
+        described.sort(key=json.dumps)
+    return [_name(type(value)), *described]
+
+
+def _parts_of_an_object(value: Any) -> list[Any]:
+    """Its attributes, or what it says of itself where it has none, and what a call of it does."""
+    state = object.__getstate__(value)  # type: ignore[attr-defined]
+    return [re.sub("0x[0-9a-fA-F]+", "", repr(value)) if state is None else state, vars(type(value)).get("__call__")]
+
+
+def _parts_of_a_function(function: FunctionType) -> list[Any]:
+    """Its name, what it does, and all that is bound to it."""
+    bound = [function.__defaults__, function.__kwdefaults__, function.__closure__, vars(function)]
+    return [_name(function), function.__code__, *bound]
+
+
+def _parts_of_a_cell(cell: CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:  # empty
+        return []
+
+
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', value)}"
+
+
+# What tells two objects of a kind apart; the first kind that fits is taken.
+PARTS: dict[Any, Callable[[Any], Iterable[Any]]] = {
+    Tensor: lambda tensor: [str(tensor.dtype), tensor.detach().cpu().tolist()],
+    np.ndarray: lambda array: [array.dtype.str, array.tolist()],
+    Mapping: lambda mapping: mapping.items(),
+    (list, tuple, Set): iter,
+    bytes: lambda data: [data.hex()],
+    os.PathLike: lambda path: [os.fspath(path)],
+    partial: lambda call: [call.func, call.args, call.keywords],
+    MethodType: lambda method: [method.__func__, method.__self__],
+    FunctionType: _parts_of_a_function,
+    CellType: _parts_of_a_cell,
+    CodeType: lambda code: [code.co_code, code.co_consts, code.co_names],
+    type: lambda cls: [_name(cls)],
+    ModuleType: lambda module: [module.__name__],
+    BuiltinFunctionType: lambda function: [_name(function), function.__self__],
+}
 
 
 def _digest(arrays: Iterable[NDArray]) -> str:

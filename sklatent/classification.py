@@ -2,6 +2,7 @@
 
 __all__ = ["GenerativeClassifier"]
 
+from itertools import count
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -56,7 +57,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         The fitted density of each class, in the order of `classes_`.
     reject_label_ : int or str
         Label of rejected rows: -1, or where that is a class one less than the least class; for strings "rejected", with
-        underscores appended while that is a class.
+        underscores appended while that is a class. Where no integer type holds that beside the classes, as with classes
+        above 2**63 - 1, the largest number of their type that is no class.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -131,7 +133,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             check_classification_targets(labels)
             self.classes_, indices, self.class_count_ = np.unique(labels, return_inverse=True, return_counts=True)
             self.class_prior_ = self._make_class_prior()
-            self.reject_label_ = _make_reject_label(self.classes_.tolist())
+            self.reject_label_ = _make_reject_label(self.classes_)
             n_jobs = self.n_jobs if fit_hook.get() is None else 1  # joblib's workers do not see the hook
             self.estimators_ = Parallel(n_jobs=n_jobs)(
                 delayed(_fit_class)(self.estimator, rows[indices == k], label)
@@ -150,14 +152,14 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n_samples,)
             Of the type of `classes_`, widened where `reject_threshold` is set and that type does not hold
-            `reject_label_`.
+            `reject_label_`: bool to int8, uint8 to int16, uint64 to int64.
         """
         log_joint = self._log_joint(X)
         labels = self.classes_[self._log_posterior(log_joint).argmax(axis=1)]
         if self.reject_threshold is None:
             return labels
         # Widened first: numpy would cut "rejected" to the length of the longest class, and wrap -1 in unsigned labels.
-        labels = labels.astype(np.result_type(labels.dtype, np.min_scalar_type(self.reject_label_)))
+        labels = labels.astype(_common_type(labels.dtype, self.reject_label_))
         labels[logsumexp(log_joint, axis=1) < self.reject_threshold] = self.reject_label_
         return labels
 
@@ -259,11 +261,22 @@ def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:
         ) from error
 
 
-def _make_reject_label(classes: list) -> int | str:
+def _make_reject_label(classes: NDArray) -> int | str:
     """A label of the kind of `classes` that is none of them."""
-    if not isinstance(classes[0], str):
-        return -1 if -1 not in classes else int(min(classes)) - 1
-    label = "rejected"
-    while label in classes:
-        label += "_"
-    return label
+    labels = set(classes.tolist())
+    if isinstance(classes[0], str):
+        return next(name for n in count() if (name := "rejected" + n * "_") not in labels)
+    label = -1 if -1 not in labels else int(min(labels)) - 1
+    widest = np.iinfo(np.int64)
+    if classes.dtype.kind not in "iu" or (widest.min <= label and max(labels) <= widest.max):
+        return label
+    return next(label for label in count(int(np.iinfo(classes.dtype).max), -1) if label not in labels)
+
+
+def _common_type(dtype: np.dtype, reject_label: int | str) -> np.dtype:
+    """The narrowest type that holds all of `dtype` and `reject_label`; int64 for uint64 and a negative number."""
+    if dtype.kind in "iu" and np.iinfo(dtype).min <= int(reject_label) <= np.iinfo(dtype).max:
+        return dtype
+    if dtype == np.uint64:  # numpy would take float64, which merges labels beyond 2**53
+        return np.dtype(np.int64)
+    return np.result_type(dtype, np.min_scalar_type(reject_label))

@@ -1,6 +1,7 @@
 """Likelihoods p(x | z): what a decoder's output eta says of a row."""
 
 __all__ = [
+    "GAUSSIANS",
     "LIKELIHOODS",
     "SUPPORTS",
     "Bernoulli",
@@ -219,11 +220,9 @@ class _ExponentialFamily(Likelihood):
     ----------
     standardizer : Standardizer
         Not used: eta speaks of X as it is.
-    link : str, default="sigmoid"
-        Not used: it is the family's own.
     """
 
-    def __init__(self, standardizer: Standardizer, link: str = "sigmoid"):
+    def __init__(self, standardizer: Standardizer):
         super().__init__()
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
@@ -345,6 +344,8 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
 }
+# Those that take a link.
+GAUSSIANS = ("gaussian", "gaussian_diagonal")
 
 
 def _logit(mean: Tensor) -> Tensor:

@@ -343,7 +343,11 @@ class SparseRows(CenteredRows):
     """
 
     def __init__(self, X: Any, weights: np.ndarray | None = None):
-        super().__init__(X.tocsr().astype(np.float64, copy=False), weights)
+        X = X.tocsr().astype(np.float64, copy=False)
+        if not X.has_canonical_format:  # entries of one place count as their sum; X stays as the user has it
+            X = X.copy()
+            X.sum_duplicates()
+        super().__init__(X, weights)
         self.xp, self.dtype = array_namespace(np.empty(0)), np.dtype(np.float64)
 
     def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:

@@ -11,9 +11,9 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from sklatent.posteriors import NormalPosterior
 from sklatent.priors import Prior
 from sklatent.randomness import global_draws_from
 
+Kind = TypeVar("Kind", bound=nn.Module)
 Backbone = Callable[[tuple[int, ...], int, int], tuple[nn.Module, nn.Module]]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -32,6 +33,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
 }
+
+# Samples that a user's networks are tried on: some refuse one.
+N_TRIAL = 2
 
 
 class Autoencoder(nn.Module):
@@ -225,7 +229,7 @@ def build_backbone(
     backbone: str | Backbone,
     input_shape: tuple[int, ...],
     nz: int,
-    n_code: int,
+    code_parts: Mapping[str, int],
     *,
     hidden_sizes: Sequence[int] | None,
     activation: str,
@@ -238,17 +242,25 @@ def build_backbone(
     backbone : str or callable
         A key of `BACKBONES`, or a function (input_shape, nz, n_code) -> (encoder, decoder).
     input_shape : tuple of int
-    nz, n_code : int
-        Width of the decoder's input and of the encoder's output.
+    nz : int
+        Width of the decoder's input.
+    code_parts : dict from str to int
+        What lies side by side in the encoder's output, and how many numbers each part has.
     hidden_sizes : sequence of int or None
         Widths of the MLP, channels of the convolutions; None takes the backbone's own.
     activation : str
         A key of `ACTIVATIONS`.
     seed : int
+
+    Raises
+    ------
+    ValueError
+        Where a callable gives anything but an encoder and a decoder with outputs of the right widths.
     """
+    n_code = sum(code_parts.values())
     if callable(backbone):  # its layers draw from the global generator, which is put back
         with global_draws_from(torch.Generator().manual_seed(seed)):
-            return backbone(input_shape, nz, n_code)
+            return _checked(backbone(input_shape, nz, n_code), input_shape, nz, code_parts)
     with torch.device("meta"):  # no memory and no draws yet
         encoder, decoder = BACKBONES[backbone](input_shape, nz, n_code, hidden_sizes, ACTIVATIONS[activation])
     generator = torch.Generator().manual_seed(seed)
@@ -256,6 +268,50 @@ def build_backbone(
         module.to_empty(device="cpu")
         _initialize(module, generator)
     return encoder, decoder
+
+
+def _checked(
+    networks: Any, input_shape: tuple[int, ...], nz: int, code_parts: Mapping[str, int]
+) -> tuple[nn.Module, nn.Module]:
+    """What a user's backbone returned, once it is sure that it is a pair of networks that fit."""
+    if not (isinstance(networks, (tuple, list)) and [isinstance(net, nn.Module) for net in networks] == [True, True]):
+        raise ValueError(
+            f"backbone must return a pair (encoder, decoder) of torch.nn.Module. Got {networks!r} instead."
+        )
+    encoder, decoder = networks
+    n_code, n_features = sum(code_parts.values()), math.prod(input_shape)
+    words = ", ".join(f"{n} {name}" for name, n in code_parts.items() if n)
+    shape = _output_shape(encoder, input_shape)
+    if shape != (N_TRIAL, n_code):
+        raise ValueError(
+            f"The encoder that backbone returns must give n_code={n_code} numbers for each sample: {words}. Got an "
+            f"output of shape {shape} for {N_TRIAL} samples instead."
+        )
+    shape = _output_shape(decoder, (nz,))
+    if shape[:1] != (N_TRIAL,) or math.prod(shape[1:]) != n_features:
+        raise ValueError(
+            f"The decoder that backbone returns must give n_features={n_features} numbers, in any shape, for each "
+            f"latent code of nz={nz} numbers. Got an output of shape {shape} for {N_TRIAL} codes instead."
+        )
+    return encoder, decoder
+
+
+def _output_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of what a network gives for some ones; it is left as it was, in the mode of each of its layers."""
+    training = {layer: layer.training for layer in network.modules()}
+    device = next((parameter.device for parameter in network.parameters()), None)
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.ones(N_TRIAL, *input_shape, device=device))
+    except Exception as error:  # whatever a network of the user's own makes of it
+        shape = (N_TRIAL, *input_shape)
+        raise ValueError(f"A network that backbone returned refuses an input of shape {shape}: {error}") from error
+    finally:
+        for layer, mode in training.items():
+            layer.training = mode
+    if not isinstance(output, Tensor):
+        raise ValueError(f"The networks that backbone returns must give a torch.Tensor. Got {type(output)} instead.")
+    return tuple(output.shape)
 
 
 def _mlp(
@@ -290,6 +346,8 @@ def _conv(
     a batch norm has a bias, which the norm would take away again.
     """
     channels = (32, 128, 256) if channels is None else channels
+    if not channels:
+        raise ValueError("hidden_sizes=() must have at least one element with backbone='conv'.")
     padding, coarse_size = _padding(image_shape, 2 ** len(channels))
     blocks = [
         nn.Sequential(
@@ -332,14 +390,20 @@ def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, in
     return (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), (n_rows, n_columns)
 
 
-def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Sequential:
+def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Module:
     """The decoder plus a constant row, which the bias of its last layer takes up where it has one."""
-    layers = list(decoder) if isinstance(decoder, nn.Sequential) else [decoder]
-    if isinstance(layers[-1], nn.Linear) and layers[-1].bias is not None:
+    last: nn.Module = decoder[-1] if _is_plain(decoder, nn.Sequential) and len(decoder) else decoder
+    if _is_plain(last, nn.Linear) and last.bias is not None:
         with torch.no_grad():
-            layers[-1].bias.add_(constant)
-        return nn.Sequential(*layers)
-    return nn.Sequential(*layers, Offset(constant))
+            last.bias.add_(constant)
+        return decoder
+    return nn.Sequential(decoder, Offset(constant))
+
+
+def _is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Whether a module does what its class does: a subclass, a hook or a `forward` of its own may do anything."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return type(module) is kind and "forward" not in vars(module) and not any(hooks)
 
 
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:

@@ -29,8 +29,8 @@ from skorch.history import History
 
 from sklatent.base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
 from sklatent.batches import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
-from sklatent.checkpoint import Checkpoint, fingerprint, load
-from sklatent.likelihoods import LIKELIHOODS, SUPPORTS, Standardizer
+from sklatent.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
+from sklatent.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
 from sklatent.linalg import mean_and_variance
 from sklatent.networks import ACTIVATIONS, BACKBONES, CORRUPTIONS, Autoencoder, Corruption, build_backbone
 from sklatent.priors import Prior
@@ -238,10 +238,9 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """The network and its rows; with `former` its weights are those of that one."""
         device = resolve_device(self.device)
-        names = ("weights", "order", "noise", "valid_noise", "split", "draws", "layers")
-        seeds = dict(zip(names, spawn_seeds(self.random_state, len(names)), strict=True))
+        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
-            seeds = load(self.checkpoint)["header"]["seeds"]
+            seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"])
         if former is None:
             _warn_of_scales(X, type(self).__name__)
@@ -339,7 +338,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
         header = {**fingerprint(row_blocks(X), params, training.module.state_dict()), "seeds": training.seeds}
         if Path(self.checkpoint).exists():
-            found = load(self.checkpoint)["header"]
+            found = read_header(self.checkpoint)
             differences = [name for name in header if header[name] != found.get(name)]
             if differences:
                 raise ValueError(
@@ -361,8 +360,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         mean, variances = _column_moments(X)
         scale = float(np.sqrt(variances.mean())) or 1.0
         standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
-        link = {} if self.output_activation is None else {"link": self.output_activation}
-        likelihood = LIKELIHOODS[self.likelihood](standardizer, **link)
+        likelihood = self._build_likelihood(standardizer)
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
@@ -370,7 +368,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             self.backbone,
             input_shape,
             self.nz,
-            self._n_code(),
+            self._code_parts(),
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
             seed=seed,
@@ -379,9 +377,19 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
 
+    def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
+        if self.output_activation is None:
+            return LIKELIHOODS[self.likelihood](standardizer)
+        if self.likelihood not in GAUSSIANS:
+            raise ValueError(
+                f"output_activation={self.output_activation!r} is only supported with likelihood in {GAUSSIANS}, got "
+                f"likelihood={self.likelihood!r}, which has a link of its own."
+            )
+        return LIKELIHOODS[self.likelihood](standardizer, link=self.output_activation)
+
     @abstractmethod
-    def _n_code(self) -> int:
-        """Width of the encoder's output."""
+    def _code_parts(self) -> dict[str, int]:
+        """What lies side by side in the encoder's output, and how many numbers each part has."""
 
     @abstractmethod
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:

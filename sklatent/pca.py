@@ -79,7 +79,8 @@ class PCAReducer(_BaseLatentModel):
         cheaper of "covariance" and "randomized", and goes on to products in float64, then to "full", where the
         spectrum found says that digits were lost.
     n_oversamples : int, default=10
-        For "randomized": each block has (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
+        For "randomized": each block has (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16. A lone block
+        has nz + n_oversamples.
     n_iter : int or "auto", default="auto"
         For "randomized": number of blocks, each of which multiplies X twice. "auto" is 7.
     device : str, default="auto"

@@ -3,7 +3,7 @@
 __all__ = ["POSTERIORS", "DiagonalNormal", "FullNormal", "NormalPosterior"]
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ class NormalPosterior:
     """What both forms share: a normal density of codes for each row, with mean `mu`."""
 
     mu: Tensor
+    names: ClassVar[tuple[str, ...]]
+    """What the `blocks` hold."""
 
     @staticmethod
     def blocks(nz: int) -> tuple[int, ...]:
@@ -24,9 +26,9 @@ class NormalPosterior:
         raise NotImplementedError
 
     @classmethod
-    def n_code(cls, nz: int) -> int:
-        """Numbers that an encoder gives for it."""
-        return sum(cls.blocks(nz))
+    def parts(cls, nz: int) -> dict[str, int]:
+        """What an encoder gives for it, and how many numbers of each."""
+        return dict(zip(cls.names, cls.blocks(nz), strict=True))
 
     def sample(self, eps: Tensor) -> Tensor:
         """Codes as a differentiable function of draws eps (..., nz) from N(0, I)."""
@@ -79,6 +81,8 @@ class _Diagonal(NamedTuple):
 class DiagonalNormal(_Diagonal, NormalPosterior):
     """N(mu, diag exp log_var), both (..., nz): the chapter's posterior (14.7)."""
 
+    names = ("means", "log variances")
+
     @staticmethod
     def blocks(nz: int) -> tuple[int, ...]:
         """Mean and log variances."""
@@ -121,6 +125,8 @@ class _Full(NamedTuple):
 
 class FullNormal(_Full, NormalPosterior):
     """N(mu, L L') with a lower triangular L (..., nz, nz), its diagonal positive."""
+
+    names = ("means", "logarithms of the squared diagonal of the covariance's Cholesky factor", "entries below it")
 
     @staticmethod
     def blocks(nz: int) -> tuple[int, ...]:

@@ -44,6 +44,10 @@ LARGE_TRIANGLE = 5000
 SMALL_DATA = 2**14
 # Blocks of the Krylov space.
 N_ITER = 7
+# Largest cosine between columns that are orthogonal but for rounding.
+ORTHOGONAL = 1e-12
+# What sums of eigenvalues in float64 leave where nothing is left, over their total: measured below 5 eps.
+NOTHING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def decompose(
     load : callable or None
         Brings a chunk of X to the device, see `CenteredRows`.
     n_oversamples, n_iter : int
-        For the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16.
+        For the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, one of nz + n_oversamples where n_iter
+        is 1, rounded up to a multiple of 16.
     seed : callable
         Gives the seed of the first block; called where there is one.
 
@@ -264,9 +269,10 @@ class _Krylov:
     def width(self, k: int) -> int:
         """Columns of a block.
 
-        Half of what is sought, times more blocks, finds more by as many products; multiples of 16 multiply fastest.
+        Half of what is sought, times more blocks, finds more by as many products; a lone block has to hold all of it.
+        Multiples of 16 multiply fastest.
         """
-        return -(-(k + self.n_oversamples) // 32) * 16
+        return -(-(k + self.n_oversamples) // (16 * min(self.n_iter, 2))) * 16
 
 
 def _covariance(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
@@ -340,11 +346,16 @@ def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:
     An eigenvalue of a Gram matrix carries an error of eps times the largest one.
     """
     xp = array_namespace(pairs.values)
-    largest, total = float(pairs.values[0]), pairs.total
-    limit = float(xp.finfo(dtype).eps) ** 0.5 * largest
-    rest = total - float(xp.sum(pairs.values[:k]))
-    # What is left may also be nothing.
-    return float(pairs.values[(k or 0) - 1]) > limit and not _rounding(pairs.vectors) * total < rest < limit
+    limit = float(xp.finfo(dtype).eps) ** 0.5 * float(pairs.values[0])
+    if not float(pairs.values[:k][-1]) > limit:
+        return False
+    if k is None or k >= pairs.vectors.shape[0]:
+        return True
+    rest = pairs.total - float(xp.sum(pairs.values[:k]))
+    # What is left may also be nothing, but that takes float64 to tell: what float32 products leave, of either sign, is
+    # rounding that hides all noise below a thousandth of the largest deviation.
+    is_nothing = dtype == xp.float64 and rest <= NOTHING * pairs.total
+    return rest >= limit or is_nothing
 
 
 def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
@@ -359,11 +370,14 @@ def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
 
 
 def _new_directions(block: Array, basis: Array) -> Array:
-    """Orthonormal columns that span what of the block lies outside the basis."""
+    """Orthonormal columns that span what of the block lies outside the basis, and any others where nothing does."""
     xp = array_namespace(block)
     for _ in range(2):  # once leaves rounding, which a second time removes
         block = xp.linalg.qr(block - basis @ (basis.T @ block)).Q
-    return block
+    if float(xp.max(xp.abs(basis.T @ block))) < ORTHOGONAL:
+        return block
+    # The rank of the data is exhausted, so the block was rounding, which is as much inside the basis as outside.
+    return xp.linalg.qr(xp.concat([basis, block], axis=1)).Q[:, basis.shape[1] :]
 
 
 def _rounding(matrix: Array) -> float:
@@ -376,11 +390,12 @@ def _spectrum(pairs: _Pairs, columns: Array, k: int | None, weight: float, n_sam
     divisor = weight - 1 if weight > 1 else 1.0
     n_samples = max(n_samples, int(weight))
     rank = min(n_samples, columns.shape[0])
+    n = rank if k is None else k
     values = pairs.values[:rank]
     values = values * (values > pairs.rounding * values[0])
-    components = fix_signs(orthonormal(columns, values, rank if k is None else k, columns is pairs.vectors).T)
-    if k is None and values.shape[0] < rank:
-        values = _pad(values, rank)
+    components = fix_signs(orthonormal(columns, values, n, columns is pairs.vectors).T)
+    if values.shape[0] < n:  # weights may count a row as several, so that there are fewer eigenvalues than the rank
+        values = _pad(values, n)
     return Spectrum(pairs.mean, components, values / divisor, pairs.total / divisor, divisor, n_samples)
 
 

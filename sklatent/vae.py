@@ -336,8 +336,8 @@ class VAETransformer(_BaseAutoencoder):
             generator.standard_normal(out=out)
         return draws.transpose(1, 0, 2).astype(X.dtype)
 
-    def _n_code(self) -> int:
-        return POSTERIORS[self.posterior].n_code(self.nz)
+    def _code_parts(self) -> dict[str, int]:
+        return POSTERIORS[self.posterior].parts(self.nz)
 
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
         rng = np.random.default_rng(seed)

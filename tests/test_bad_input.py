@@ -1,14 +1,18 @@
 """What is refused, in whose words, and what is left of the estimator; and the odd input that has to work."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 
@@ -76,6 +80,17 @@ NETWORK_BAD = {
     "activation": ({"activation": "step"}, "'activation' parameter"),
     "likelihood": ({"likelihood": "cauchy"}, "'likelihood' parameter"),
     "output_activation": ({"output_activation": "relu"}, "'output_activation' parameter"),
+    **{
+        f"output_activation with {likelihood}": (
+            {"output_activation": "sigmoid", "likelihood": likelihood},
+            rf"output_activation='sigmoid' is only supported with likelihood in .*, got likelihood='{likelihood}'",
+        )
+        for likelihood in ("bernoulli", "continuous_bernoulli", "poisson")
+    },
+    "no channels": (
+        {"hidden_sizes": (), "backbone": "conv"},
+        r"hidden_sizes=\(\) must have at least one element with backbone='conv'",
+    ),
     "noise=-1": ({"noise": -1.0}, "'noise' parameter .* Got -1.0 instead"),
     "noise_kind": ({"noise_kind": "salt"}, "'noise_kind' parameter"),
     "mask of all": ({"noise": 1.0, "noise_kind": "masking"}, r"noise=1.0 must be a share in \[0, 1\) with noise_kind="),
@@ -434,3 +449,88 @@ def test_a_last_batch_of_one_row(network, backbone):
     model = network(backbone=backbone, batch_size=4, max_epochs=2, random_state=0).fit(X)
     assert np.isfinite(model.score(X))
     assert np.isfinite(model.fit(X[:1]).score(X))
+
+
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+# Networks that do not fit, of features, latent dimension and the width of the encoder's output.
+BAD_BACKBONES = {
+    "encoder too narrow": (
+        lambda d, nz, n: (nn.Linear(d, n - 1), nn.Linear(nz, d)),
+        r"give n_code={n} .*\(2, {less}\)",
+    ),
+    "encoder too wide": (lambda d, nz, n: (nn.Linear(d, n + 1), nn.Linear(nz, d)), r"give n_code={n} .*\(2, {more}\)"),
+    "encoder in another shape": (
+        lambda d, nz, n: (nn.Sequential(nn.Linear(d, n), nn.Unflatten(1, (n, 1))), nn.Linear(nz, d)),
+        r"give n_code={n} numbers.*\(2, {n}, 1\) for 2 samples instead",
+    ),
+    "encoder of other features": (
+        lambda d, nz, n: (nn.Linear(d + 1, n), nn.Linear(nz, d)),
+        r"refuses .*\(2, 4\): mat1",
+    ),
+    "encoder gives a pair": (lambda d, nz, n: (Pair(d, n), nn.Linear(nz, d)), "must give a torch.Tensor. Got .*tuple"),
+    "decoder too narrow": (lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz, d - 1)), r"n_features=4 .*\(2, 3\) for 2"),
+    "decoder of several samples": (
+        lambda d, nz, n: (nn.Linear(d, n), nn.Sequential(nn.Linear(nz, d), nn.Flatten(0))),
+        r"give n_features=4 numbers, in any shape, .*\(8,\) for 2",
+    ),
+    "decoder of another code": (lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz + 1, d)), r"refuses .*\(2, 3\): mat1"),
+    "one network": (lambda d, nz, n: nn.Linear(d, n), r"return a pair \(encoder, decoder\) .* Got Linear"),
+    "three networks": (lambda d, nz, n: 3 * (nn.Linear(d, n),), r"return a pair \(encoder, decoder\)"),
+    "nothing": (lambda d, nz, n: None, r"return a pair \(encoder, decoder\) .* Got None instead"),
+    "functions": (lambda d, nz, n: (nn.Linear(d, n), torch.tanh), "pair .* of torch.nn.Module"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BACKBONES)
+@pytest.mark.parametrize(
+    ("model", "n_code"),
+    [
+        (AutoencoderTransformer(3), "3 numbers for each sample: 3 latent dimensions"),
+        (VAETransformer(3), "6 numbers for each sample: 3 means, 3 log variances"),
+        (
+            VAETransformer(3, posterior="full"),
+            "9 numbers for each sample: 3 means, 3 logarithms .*, 3 entries below it",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_training")
+def test_networks_that_do_not_fit(model, n_code, case):
+    networks, message = BAD_BACKBONES[case]
+    model = clone(model).set_params(backbone=lambda shape, nz, n: networks(shape[0], nz, n))
+    n = int(n_code[0])
+    with pytest.raises(ValueError, match=message.format(n=n, less=n - 1, more=n + 1)) as raised:
+        model.fit(X_GOOD)
+    if "n_code" in message:
+        assert re.search(n_code, str(raised.value))
+    assert_untouched(model)
+
+
+class Demanding(nn.Module):
+    """Refuses a lone sample, and draws from the global generator."""
+
+    def forward(self, x):
+        if len(x) == 1:
+            raise ValueError("one sample")
+        return x + 0 * torch.rand_like(x)
+
+
+def test_networks_are_tried_without_a_trace(network):
+    made = []
+
+    def backbone(input_shape, nz, n_code):
+        frozen = nn.BatchNorm1d(8).eval()
+        encoder = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), frozen, nn.Dropout(0.5), nn.Linear(8, n_code))
+        made.append((encoder, {name: tensor.clone() for name, tensor in encoder.state_dict().items()}))
+        return nn.Sequential(Demanding(), encoder), nn.Sequential(Demanding(), nn.Linear(nz, 4))
+
+    before = torch.get_rng_state()
+    network(backbone=backbone, random_state=0)._prepare(X_GOOD)
+    ((encoder, state),) = made
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [layer.training for layer in encoder] == [True, True, False, True, True]
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, state[name])

@@ -182,6 +182,33 @@ def test_rejected_rows(blobs, labels, reject_label):
     assert kept[0] in labels
 
 
+LARGEST = {dtype: int(np.iinfo(dtype).max) for dtype in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype", "reject_label"),
+    [([True, False], "?", -1), ([-1, 1], "f4", -2)]
+    + [([largest - 1, largest], t, -1) for t, largest in LARGEST.items() if t != "u8"]
+    + [([-largest, -1, largest], t, -largest - 1) for t, largest in LARGEST.items() if t[0] == "i"]
+    + [
+        ([2**60 + 1, 2**60 + 2], "u8", -1),
+        ([0, 2**63 - 1], "u8", -1),
+        ([0, 2**63], "u8", 2**64 - 1),
+        ([2**64 - 3, 2**64 - 1], "u8", 2**64 - 2),
+        ([-(2**63), -1, 2**63 - 1], "i8", 2**63 - 2),
+    ],
+)
+def test_labels_keep_type_and_values_beside_the_reject_label(blobs, labels, dtype, reject_label):
+    X, y = blobs
+    X, y = X + 20 * y[:, np.newaxis], np.array(labels, dtype)[y % len(labels)]
+    model = GenerativeClassifier(PCAReducer(2), reject_threshold=-100.0).fit(X, y)
+    predicted = model.predict(np.concatenate([FAR, X]))
+    wider = {"?": "i1", "u1": "i2", "u2": "i4", "u4": "i8", "u8": "u8" if reject_label > 0 else "i8"}
+    assert predicted.dtype == wider.get(dtype, dtype)
+    assert model.reject_label_ == reject_label
+    assert predicted.tolist() == [reject_label, *y.tolist()]
+
+
 def test_the_threshold_is_on_the_density_of_all_classes(blobs):
     X, y = blobs
     model = GenerativeClassifier(PCAReducer(2)).fit(X, y)

@@ -1,13 +1,17 @@
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sklatent import VAETransformer
 from sklatent.networks import ACTIVATIONS, build_backbone
 
 
 def build(backbone, input_shape, nz=3, n_code=6, *, hidden_sizes=None, activation="relu", seed=0):
     return build_backbone(
-        backbone, input_shape, nz, n_code, hidden_sizes=hidden_sizes, activation=activation, seed=seed
+        backbone, input_shape, nz, {"numbers": n_code}, hidden_sizes=hidden_sizes, activation=activation, seed=seed
     )
 
 
@@ -122,3 +126,72 @@ def test_weights_have_pytorchs_initial_distribution(kind):
                 torch.testing.assert_close(ours.abs().max(), theirs.abs().max(), rtol=0.02, atol=0)
                 torch.testing.assert_close(ours.std(), theirs.std(), rtol=0.1, atol=0)
     assert found
+
+
+class HalvingSequential(nn.Sequential):
+    def forward(self, z):
+        return super().forward(z) / 2
+
+
+class HalvingLinear(nn.Linear):
+    def forward(self, z):
+        return super().forward(z) / 2
+
+
+def halve(module, inputs, output):
+    return output / 2
+
+
+def with_hook(module):
+    module.register_forward_hook(halve)
+    return module
+
+
+def with_forward(module):
+    forward = module.forward
+    module.forward = lambda z: forward(z) / 2
+    return module
+
+
+DECODERS = {
+    "Linear": lambda: nn.Linear(2, 4),
+    "Linear without bias": lambda: nn.Linear(2, 4, bias=False),
+    "Sequential": lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 4)),
+    "Sequential within": lambda: nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 4))),
+    "Sequential that ends otherwise": lambda: nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (2, 2))),
+    "subclass of Sequential": lambda: HalvingSequential(nn.Linear(2, 4)),
+    "subclass of Linear": lambda: HalvingLinear(2, 4),
+    "subclass of Linear last": lambda: nn.Sequential(nn.Linear(2, 3), HalvingLinear(3, 4)),
+    "hook on Sequential": lambda: with_hook(nn.Sequential(nn.Linear(2, 4))),
+    "hook on Linear": lambda: with_hook(nn.Linear(2, 4)),
+    "hook on the last": lambda: nn.Sequential(nn.Linear(2, 3), with_hook(nn.Linear(3, 4))),
+    "forward of an instance": lambda: with_forward(nn.Sequential(nn.Linear(2, 4))),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_of_ones_own_is_called_as_it_is(kind, rng):
+    """Beside what it gives there is nothing but the constant that training starts with."""
+    X, made = rng.uniform(0.2, 0.8, (20, 4)), []
+
+    def backbone(input_shape, nz, n_code):
+        decoder = DECODERS[kind]()
+        made.append(deepcopy(decoder))
+        return nn.Linear(4, n_code), decoder
+
+    model = VAETransformer(2, backbone=backbone, likelihood="bernoulli", random_state=0)
+    module, z = model._prepare(X).module, torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    start = torch.logit(torch.from_numpy(X.mean(axis=0))).float()
+    torch.testing.assert_close(module.decode(z), made[0](z).flatten(1) + start)
+
+
+def test_forward_of_a_decoder_is_called_in_fit(rng):
+    class Blank(nn.Sequential):
+        def forward(self, z):
+            return 0 * super().forward(z)
+
+    X = rng.standard_normal((40, 3))
+    backbone = lambda input_shape, nz, n_code: (nn.Linear(3, n_code), Blank(nn.Linear(nz, 3)))  # noqa: E731
+    model = VAETransformer(2, backbone=backbone, max_epochs=2, kl_warmup=0, random_state=0).fit(X)
+    np.testing.assert_allclose(model.inverse_transform(rng.standard_normal((5, 2))), np.tile(X.mean(axis=0), (5, 1)))

@@ -100,6 +100,35 @@ def test_score_on_training_rows_is_the_closed_form(X, nz):
     assert PCAReducer(nz).fit(X).score(X) == pytest.approx(expected, rel=1e-12)
 
 
+def low_noise_rows(rng):
+    """Float32 rows, tall or wide, large enough to be multiplied in float32; and how many components they have."""
+    d = rng.integers(3, 40)
+    n, nz = int(2**14 / d * rng.uniform(1, 1.2)) + 1, rng.integers(1, d - 1)
+    axes = np.linalg.qr(rng.standard_normal((d, d)))[0][:nz]
+    X = (rng.standard_normal((n, nz)) * 10 ** rng.uniform(-0.5, 0.5, nz)) @ axes
+    X += 10 ** rng.uniform(-6, -1) * rng.standard_normal(X.shape)
+    X = X.T if rng.random() < 0.4 else X
+    return (X + rng.choice([0, 1, 100]) * rng.standard_normal(X.shape[1])).astype(np.float32), int(nz)
+
+
+def test_noise_of_float32_rows_is_that_of_their_singular_values(rng):
+    """Whatever sign the rounding of float32 products has."""
+    for _ in range(400):
+        X, nz = low_noise_rows(rng)
+        (n, d), rows = X.shape, X.astype(np.float64)
+        variances = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2 / (n - 1)
+        noise = variances[nz:].sum() / (min(n, d) - nz)
+        # Tipping & Bishop (1999), eq. 5; over the training samples the squared distances add up to the rank.
+        log_det = np.log(variances[:nz]).sum() + (d - nz) * np.log(noise)
+        score = -0.5 * (d * np.log(2 * np.pi) + log_det + min(n, d) * (n - 1) / n)
+        single, double = PCAReducer(nz).fit(X), PCAReducer(nz).fit(rows)
+        # Right to half of the digits of float32, and of float64.
+        np.testing.assert_allclose(single.noise_variance_, noise, rtol=5e-4)
+        np.testing.assert_allclose(double.noise_variance_, noise, rtol=1e-7)
+        # Nats per feature. The components are rounded to 3e-8, a tenth of the least deviation of the noise here.
+        assert single.score(X) / d == pytest.approx(score / d, rel=0, abs=1e-2)
+
+
 @pytest.mark.parametrize("a", [1e-150, 1e-3, 1e5, 1e150])
 def test_score_moves_with_units_by_the_jacobian(X, a):
     before = PCAReducer(2).fit(X).score_samples(X)
@@ -248,6 +277,22 @@ def test_sparse_rows_give_what_dense_rows_give(method, rng):
     pca = PCAReducer(3).fit(X)
     dense = PCAReducer(3).fit(X.toarray())
     np.testing.assert_allclose(getattr(pca, method)(X), getattr(dense, method)(X.toarray()), rtol=1e-9, atol=1e-12)
+
+
+def test_entries_of_sparse_rows_given_twice_count_as_their_sum(rng):
+    indptr = np.arange(0, 1001, 10)
+    X = sparse.csr_matrix((rng.standard_normal(1000), rng.integers(0, 20, 1000), indptr), shape=(100, 20))
+    weights, data = rng.uniform(0.5, 2, 100), X.data.copy()
+    fits = [
+        lambda X: PCAReducer(3).fit(X, sample_weight=weights),
+        lambda X: PCAReducer(3).partial_fit(X, None, weights),
+    ]
+    for fit in fits:
+        pca, dense = fit(X), fit(X.toarray())
+        for method in ("transform", "score_samples"):
+            found, expected = getattr(pca, method)(X), getattr(dense, method)(X.toarray())
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(X.data, data)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -25,7 +25,7 @@ def posterior(request):
 
 @pytest.fixture(params=[1, 2, 5])
 def q(posterior, request):
-    return posterior.from_code(normal(7, posterior.n_code(request.param)))
+    return posterior.from_code(normal(7, sum(posterior.blocks(request.param))))
 
 
 def test_log_prob_is_that_of_torch_distributions(q):
@@ -56,7 +56,7 @@ def test_draws_and_their_densities_agree(q):
 
 
 def test_draws_have_the_covariance(posterior):
-    q, n = posterior.from_code(normal(1, posterior.n_code(3))), 200_000
+    q, n = posterior.from_code(normal(1, sum(posterior.blocks(3)))), 200_000
     z = q.sample(normal(n, 3, seed=3))
     covariance = reference(q).covariance_matrix[0]
     variances = covariance.diagonal()
@@ -66,18 +66,18 @@ def test_draws_have_the_covariance(posterior):
 
 
 def test_draws_are_differentiable_in_every_number_of_the_code(posterior):
-    code, eps = normal(2, posterior.n_code(3)).requires_grad_(), normal(2, 3, seed=1)
+    code, eps = normal(2, sum(posterior.blocks(3))).requires_grad_(), normal(2, 3, seed=1)
     assert torch.autograd.gradcheck(lambda code: posterior.from_code(code).sample(eps), code)
 
 
 def test_kl_is_zero_at_the_prior_and_positive_elsewhere(posterior, q):
-    zero = torch.zeros(1, posterior.n_code(3), dtype=torch.float64)
+    zero = torch.zeros(1, sum(posterior.blocks(3)), dtype=torch.float64)
     assert posterior.from_code(zero).kl_standard_normal().item() == 0
     assert (q.kl_standard_normal() > 0).all()
 
 
 def test_full_with_nothing_below_the_diagonal_is_diagonal():
-    code = normal(7, FullNormal.n_code(3))
+    code = normal(7, sum(FullNormal.blocks(3)))
     code[:, 6:] = 0
     full, diagonal = FullNormal.from_code(code), DiagonalNormal.from_code(code[:, :6])
     torch.testing.assert_close(full.factor, torch.diag_embed((diagonal.log_var / 2).exp()))
@@ -86,7 +86,7 @@ def test_full_with_nothing_below_the_diagonal_is_diagonal():
 
 @pytest.mark.parametrize("nz", range(1, 20))
 def test_full_reads_its_width_from_the_code(nz):
-    q = FullNormal.from_code(normal(2, FullNormal.n_code(nz)))
+    q = FullNormal.from_code(normal(2, sum(FullNormal.blocks(nz))))
     assert q.mu.shape == (2, nz)
-    assert FullNormal.n_code(nz) == nz + nz * (nz + 1) // 2
+    assert sum(FullNormal.blocks(nz)) == nz + nz * (nz + 1) // 2
     assert math.isfinite(q.log_pivots.sum(-1).sum())

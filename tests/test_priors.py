@@ -79,7 +79,7 @@ class TestMixture:
 def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs(nz):
     """Tomczak & Welling (2018), eq. 9, with full posteriors."""
     prior = VampPrior(normal(4, 6))
-    weights = normal(6, FullNormal.n_code(nz), seed=1) / 3
+    weights = normal(6, sum(FullNormal.blocks(nz)), seed=1) / 3
     posterior = lambda h: FullNormal.from_code(h @ weights)  # noqa: E731
     q, z = posterior(prior.pseudo_inputs), normal(7, nz)
     each = [distributions.MultivariateNormal(mu, scale_tril=factor).log_prob(z) for mu, factor in zip(*q, strict=True)]

@@ -150,6 +150,56 @@ def test_krylov_is_the_same_for_the_same_seed(rng):
     assert np.abs(first - other).max() > 1e-6
 
 
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400)])
+@pytest.mark.parametrize(("rank", "nz"), [(1, 1), (3, 3), (10, 10), (10, 4), (4, 12)])
+def test_krylov_finds_the_components_of_data_whose_rank_it_exhausts(shape, rank, nz, rng):
+    X = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+    expected = np.linalg.svd(X - X.mean(axis=0), compute_uv=False) ** 2 / (len(X) - 1)
+    found = decompose(X, "randomized", nz)
+    np.testing.assert_allclose(found.variances[:nz], expected[:nz], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.components @ found.components.T, np.eye(nz), atol=1e-12)
+    assert found.noise_variance(nz) == pytest.approx(expected[nz:].mean(), rel=1e-10, abs=1e-12)
+
+
+def test_krylov_takes_any_number_of_components_blocks_and_oversamples(rng):
+    for _ in range(60):
+        n, d = rng.integers(20, 300, 2)
+        nz, p, q = int(rng.integers(1, min(n, d) + 1)), int(rng.integers(1, 40)), int(rng.integers(1, 4))
+        X = rng.standard_normal((n, d)) * 0.7 ** np.arange(d)
+        found, exact = decompose(X, "randomized", nz, n_oversamples=p, n_iter=q), decompose(X, "full", nz)
+        np.testing.assert_allclose(found.components @ found.components.T, np.eye(nz), atol=1e-10)
+        assert found.variances[:nz].shape == (nz,)
+        # Ritz values lie below the eigenvalues: by little where variances fall fast and a second block has seen them.
+        assert (found.variances[:nz] <= exact.variances[:nz] + 1e-12).all()
+        assert found.variances[:nz].sum() > (0.9 if q > 1 else 0.1) * exact.variances[:nz].sum()
+
+
+@pytest.mark.parametrize("nz", [None, 30, 100])
+def test_a_lone_krylov_block_holds_all_components(nz, rng):
+    X = rng.standard_normal((120, 100))
+    found = decompose(X, "randomized", nz, n_iter=1)
+    assert found.components.shape == (nz or 100, 100)
+
+
+@pytest.mark.parametrize("n", [15, 2000])
+@pytest.mark.parametrize("d", [20, 300])
+@pytest.mark.parametrize("noise", [3e-7, 1e-6, 1e-4])
+def test_auto_takes_little_noise_in_float64_for_what_it_is(n, d, noise, rng):
+    """Products lose digits in float64 too; nothing at all is left only where sums say so to their last digits."""
+    X = rng.standard_normal((n, 10)) @ rng.standard_normal((10, d)) + noise * rng.standard_normal((n, d))
+    expected = (np.linalg.svd(X - X.mean(axis=0), compute_uv=False)[10:] ** 2).sum() / (n - 1) / (min(n, d) - 10)
+    assert decompose(X, "auto", 10).noise_variance(10) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", spectrum.SOLVERS)
+def test_weights_that_count_rows_beyond_their_number_pad_the_variances(solver, rng):
+    X, weights = rng.standard_normal((3, 10)), np.array([5.0, 2.0, 4.0])
+    found = decompose(X, solver, 6, weights=weights)
+    expected = np.linalg.eigvalsh(np.cov(X.repeat(weights.astype(int), axis=0), rowvar=False))[::-1]
+    assert found.components.shape == (6, 10)
+    np.testing.assert_allclose(found.variances[:6], expected[:6], atol=1e-12)
+
+
 @pytest.mark.parametrize("solver", ["auto", "covariance", "randomized"])
 @pytest.mark.parametrize("shape", [(1500, 300), (300, 1500)])
 @pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_array])
@@ -163,6 +213,27 @@ def test_sparse_equals_dense(solver, shape, container, weighted, rng):
     np.testing.assert_allclose(found.variances[:k], dense.variances[:k], rtol=1e-9)
     np.testing.assert_allclose(found.total, dense.total, rtol=1e-12)
     np.testing.assert_allclose(found.mean, dense.mean, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("solver", ["auto", "covariance", "randomized"])
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array, sparse.csc_array])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_entries_of_sparse_rows_given_twice_count_as_their_sum(solver, shape, container, weighted, rng):
+    major = shape[1] if container is sparse.csc_array else shape[0]
+    indptr = np.arange(0, 20 * major + 1, 20)
+    X = container(
+        (rng.standard_normal(indptr[-1]), rng.integers(0, sum(shape) - major, indptr[-1]), indptr), shape=shape
+    )
+    given = [array.copy() for array in (X.data, X.indices, X.indptr)]
+    weights = rng.uniform(0.5, 2, shape[0]) if weighted else None
+    found, dense = decompose(X, solver, 2, weights=weights), decompose(X.toarray(), solver, 2, weights=weights)
+    assert len(X.data) > np.count_nonzero(X.toarray())
+    np.testing.assert_allclose(found.total, dense.total, rtol=1e-12)
+    np.testing.assert_allclose(found.variances[:2], dense.variances[:2], rtol=1e-3)  # of a flat spectrum, by Krylov
+    np.testing.assert_allclose(found.noise_variance(2), dense.noise_variance(2), rtol=1e-4)
+    for now, before in zip((X.data, X.indices, X.indptr), given, strict=True):
+        np.testing.assert_array_equal(now, before)
 
 
 def test_sparse_is_never_made_dense(monkeypatch):
