@@ -175,10 +175,10 @@ def _stack_key(network: _Network) -> Hashable:
     # Batches of one row are trained on in another mode, which a stack has in common.
     if not isinstance(training.train, Rows) or 1 in batch_sizes(len(training.train), training.batch_size):
         return None
-    resolved = (training.batch_size, training.max_epochs, training.n_steps, training.lr, training.device)
+    steps = (training.batch_size, training.max_epochs, training.n_steps, training.lr, training.max_gradient_norm)
     batches = (_batches(training.train, training.batch_size), _batches(training.valid, training.batch_size))
     shape = (network.fit.X.shape[1], network.fit.X.dtype.str)
-    return (type(model), settings(model, without=FREE_PARAMETERS), nz, *shape, *resolved, *batches)
+    return (type(model), settings(model, without=FREE_PARAMETERS), nz, *shape, *steps, training.device, *batches)
 
 
 def _batches(rows: Any, batch_size: int) -> tuple[int, int]:

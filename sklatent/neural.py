@@ -50,8 +50,9 @@ except ImportError:  # scikit-learn before 1.9
 
 # What is learned of the codes after training is learned from at most so many of the rows.
 MAX_ROWS_AFTER_TRAINING = 10_000
-# Norm at which the gradient is clipped where samples have heavy tails, over the root of n_features: that root is about
-# what a sample of ordinary size asks for.
+# From which tail weight on the gradient is clipped, and at which norm over the root of n_features: that root is about
+# what a sample of ordinary size asks for. Images and most scaled tables lie below.
+CLIPPED_TAIL = 1.5
 GRADIENT_NORM = 0.3
 # By how much a loss has to rise for a warning, in nats, and as a fraction of the first one.
 WORSE_BY = 0.01
@@ -246,12 +247,12 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             _warn_of_scales(X, type(self).__name__)
         else:
             _adopt(module, former)
-        lr_divisor = _lr_divisor(X, module.standardizer)
-        max_gradient_norm = GRADIENT_NORM * math.sqrt(X.shape[1]) if lr_divisor > 1 else None
+        tail_weight = _tail_weight(X, module.standardizer)
+        max_gradient_norm = GRADIENT_NORM * math.sqrt(X.shape[1]) if tail_weight > CLIPPED_TAIL else None
         train, valid = self._split(X, seeds["split"], device)
         batch_size = self._n_batch(len(train))
         max_epochs = max_epochs or self._n_epochs(len(train))
-        lr = self.lr / lr_divisor
+        lr = self.lr / _lr_divisor(tail_weight)
         return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
 
     def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
@@ -525,21 +526,23 @@ def _column_moments(X: Any) -> tuple[NDArray, NDArray]:
         return scaler.mean_, scaler.var_
 
 
-def _lr_divisor(X: Any, standardizer: Standardizer) -> float:
-    r"""Power of two by which to divide the learning rate, as the tails of X ask for.
-
-    A step of Adam moves what a network gives for a sample h by up to the learning rate times the size of h, however
-    small the gradient is. Where a few samples are far larger than the others, a step that suits the others throws these
-    about: one epoch of the loss can then be worse than the first by many orders of magnitude. The tail weight
+def _tail_weight(X: Any, standardizer: Standardizer) -> float:
+    r"""How much larger than the others a few samples are.
 
     .. math:: \kappa = \sqrt{\mathrm{E} \|h\|^4} / \mathrm{E} \|h\|^2
 
-    is at most sqrt(3) for normal samples, and 4 to 30 where trainings were seen to diverge. The divisor is kappa /
-    sqrt(3) rounded to a power of two, so 1 for most tables, and mostly the same for all folds of one.
+    of the standardized samples h: 1 where all have one norm, sqrt(3) for a normal density along one direction, and 4 to
+    30 where trainings were seen to diverge. A step of Adam moves what a network gives for a sample by up to the
+    learning rate times the size of the sample, however small the gradient is, so a step that suits the others throws
+    the large ones about: an epoch could be worse than the first by many orders of magnitude.
     """
     blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
     squares = torch.cat([h.double().square().sum(-1) for h in blocks])
-    tail_weight = float(squares.square().mean().sqrt() / squares.mean()) if squares.any() else 1.0
+    return float(squares.square().mean().sqrt() / squares.mean()) if squares.any() else 1.0
+
+
+def _lr_divisor(tail_weight: float) -> float:
+    """Tail weight over that of a normal density, rounded to a power of two: mostly 1, and the same for all folds."""
     return 2.0 ** max(round(math.log2(tail_weight / math.sqrt(3))), 0)
 
 

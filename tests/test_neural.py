@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -16,8 +17,9 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
-from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer, batches
-from sklatent.training import SCHEDULES
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer, batches, neural
+from sklatent.likelihoods import Standardizer
+from sklatent.training import SCHEDULES, LatentNet
 
 
 @pytest.fixture
@@ -492,3 +494,74 @@ def test_columns_of_very_different_spread_warn_once(network, X):
 def test_columns_that_are_only_different_do_not_warn(network, X, column):
     X[:, 0] = {"constant": 1e9, "rare event": 1e6 * (np.arange(len(X)) == 3), "hundred times": 100 * X[:, 0]}[column]
     network(max_epochs=1).fit(X)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_tail_weight_of_samples_in_closed_form(rng, scale):
+    """One direction: sqrt(3) of a normal density, 1 of two points, sqrt(n / 2) of a lone pair."""
+    n = 100_000
+    event = np.zeros((n, 1))
+    event[[0, 1], 0] = 1, -1
+    for X, expected in [
+        (rng.standard_normal((n, 1)), np.sqrt(3)),
+        (np.sign(rng.standard_normal((n, 1))), 1),
+        (event, np.sqrt(n / 2)),
+    ]:
+        variances = torch.from_numpy(X.var(axis=0) * scale**2)
+        standardizer = Standardizer(torch.from_numpy(X.mean(axis=0) * scale), float(variances.mean().sqrt()), variances)
+        assert neural._tail_weight(scale * X, standardizer) == pytest.approx(expected, rel=0.02)
+
+
+def test_learning_rate_follows_heavy_tails_alone(network, rng):
+    """Normal samples and images train as ever; a rare event of 100 standard deviations is met with smaller steps."""
+    X = rng.standard_normal((500, 10))
+    steps = Steps()
+    for rare, expected in [(0, 5e-3), (100, 5e-3 / 2 ** round(np.log2(rare_tail(X) / np.sqrt(3))))]:
+        X[0, 0] = rare or X[0, 0]
+        network(1, max_epochs=1, lr_schedule="constant", callbacks=[steps]).fit(X)
+        assert steps.seen[-1][0] == pytest.approx(expected)
+
+
+def rare_tail(X):
+    X = X.copy()
+    X[0, 0] = 100
+    squares = ((X - X.mean(axis=0)) ** 2).sum(axis=1)
+    return np.sqrt((squares**2).mean()) / squares.mean()
+
+
+def test_gradients_are_clipped_for_each_network_of_a_stack_as_for_one(rng):
+    """And the parameters of the likelihood go free."""
+    module = nn.ModuleDict({"likelihood": nn.Linear(1, 1), "encoder": nn.Linear(3, 2)})
+    gradients = {
+        name: torch.from_numpy(rng.standard_normal((4, *p.shape))).float() for name, p in module.named_parameters()
+    }
+    for k in range(4):
+        for name, parameter in module.named_parameters():
+            parameter.grad = gradients[name][k].clone()
+        expected = nn.utils.clip_grad_norm_(module["encoder"].parameters(), 0.5)
+        assert expected > 0.5
+        single = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+        for name, parameter in module.named_parameters():
+            parameter.grad = gradients[name][k].clone()
+        clip(module, 0)
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(parameter.grad, single[name])
+    stacked = Named({name: nn.Parameter(torch.zeros_like(gradient)) for name, gradient in gradients.items()})
+    for name, parameter in stacked.named_parameters():
+        parameter.grad = gradients[name].clone()
+    clip(stacked, 1)
+    for name, parameter in stacked.named_parameters():
+        torch.testing.assert_close(parameter.grad[3], single[name])
+        assert torch.equal(parameter.grad, gradients[name]) == name.startswith("likelihood.")
+
+
+class Named(nn.Module):
+    """Parameters with dotted names, as a stack has them."""
+
+    def __init__(self, parameters):
+        super().__init__()
+        self._parameters.update(parameters)
+
+
+def clip(module, n_stack_dims):
+    LatentNet._clip_gradient(SimpleNamespace(module_=module, n_stack_dims=n_stack_dims), 0.5)
