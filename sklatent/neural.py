@@ -54,8 +54,8 @@ MAX_ROWS_AFTER_TRAINING = 10_000
 # what a sample of ordinary size asks for. Images and most scaled tables lie below.
 CLIPPED_TAIL = 1.5
 GRADIENT_NORM = 0.3
-# By how much a loss has to rise for a warning, in nats, and as a fraction of the first one.
-WORSE_BY = 0.01
+# By how much a loss has to rise for a warning: nats per feature, and as a fraction of the first one. Noise is below.
+WORSE_BY = 0.02
 # Ratio of the spreads of two columns beyond which to warn, and of how many samples they are taken.
 MAX_SPREAD_RATIO = 1000
 N_ROWS_FOR_SCALES = 1000
@@ -302,7 +302,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         beta = self.module_.kl_factor(training=False)
         ends = self.history_[0], self.history_[-1]
         first, last = (epoch["train_reconstruction"] + beta * epoch["train_kl"] for epoch in ends)
-        if not self.early_stopping and last > first + WORSE_BY * max(abs(first), 1.0):
+        if not self.early_stopping and last > first + WORSE_BY * (abs(first) + self.n_features_in_):
             warnings.warn(
                 f"{type(self).__name__} ended its training with a loss of {last:.6g} nats per sample, worse than "
                 f"{first:.6g} after the first epoch. Try a smaller lr (now {self.lr}), or scale the columns of X.",
