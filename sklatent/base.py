@@ -250,7 +250,9 @@ def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:
 
 
 def _dense(X: Any) -> Any:
-    return X.toarray() if hasattr(X, "toarray") else X
+    """Samples one after the other in memory: a frame lies by columns, and its products would round in another way."""
+    X = X.toarray() if hasattr(X, "toarray") else X
+    return np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
 
 
 @contextmanager

@@ -302,7 +302,8 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         beta = self.module_.kl_factor(training=False)
         ends = self.history_[0], self.history_[-1]
         first, last = (epoch["train_reconstruction"] + beta * epoch["train_kl"] for epoch in ends)
-        if not self.early_stopping and last > first + WORSE_BY * (abs(first) + self.n_features_in_):
+        is_constant = not self.module_.standardizer.variances.any()  # then there is nothing to learn but the mean
+        if not (self.early_stopping or is_constant) and last > first + WORSE_BY * (abs(first) + self.n_features_in_):
             warnings.warn(
                 f"{type(self).__name__} ended its training with a loss of {last:.6g} nats per sample, worse than "
                 f"{first:.6g} after the first epoch. Try a smaller lr (now {self.lr}), or scale the columns of X.",
@@ -549,8 +550,8 @@ def _lr_divisor(tail_weight: float) -> float:
 def _warn_of_scales(X: Any, name: str) -> None:
     """Warn where columns differ so much in spread that the networks see the largest alone."""
     rows = some_rows(X)
-    low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [5, 95], axis=0)  # rare events do not count
-    spreads = (high - low)[high > low]
+    low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [25, 75], axis=0)
+    spreads = (high - low)[high > low]  # of columns that vary, and not by rare events alone
     if len(spreads) and spreads.max() > MAX_SPREAD_RATIO * spreads.min():
         warnings.warn(
             f"The columns of X differ in spread by a factor of {spreads.max() / spreads.min():.3g}, and {name} sees "
