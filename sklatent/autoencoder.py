@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklatent.likelihoods import Gaussian, Standardizer
 from sklatent.networks import Autoencoder, Backbone
 from sklatent.neural import _BaseAutoencoder
-from sklatent.objectives import gauss_newton_codes, laplace_evidence, reconstruction_terms
+from sklatent.objectives import gauss_newton_codes, laplace_evidence, residual_density
 from sklatent.priors import Normal, Prior, StandardNormal
 
 # Least variance of the codes along any direction, over the largest.
@@ -23,7 +23,7 @@ MIN_LATENT_VARIANCE = 1e-9
 # Scores of the autoencoder.
 DENSITIES: dict[str, Callable[[Autoencoder, torch.Tensor], torch.Tensor]] = {
     "laplace": laplace_evidence,
-    "residual": lambda module, x: reconstruction_terms(module, x).log_prob,
+    "residual": residual_density,
 }
 
 
@@ -169,6 +169,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
     True
     """
 
+    # Samples leave the search for the most probable code as they are done, and what is left has to fill a product.
+    _N_SCORE_ROWS = 1024
+
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **_BaseAutoencoder._parameter_constraints,
         "density": [StrOptions(set(DENSITIES))],
@@ -245,8 +248,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
         score : ndarray of shape (n_samples,), float64
             Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
             "poisson"). "laplace" estimates the density: it is exact for a linear decoder, and elsewhere takes the
-            manifold about the most probable code of x as its tangent plane. It costs some 6 nz + 25 passes through the
-            decoder, and can err by much far from all that was seen in training. "residual" is the density of x given
+            manifold about the most probable code of x as its tangent plane. It costs nz + 2 passes through the
+            decoder for each of some four steps, and can err by much far from the training samples. A sample for which
+            nothing finite is found has -inf. "residual" is the density of x given
             the code that the encoder gives, for one pass; it does not integrate to one over x: compare it at one nz
             only.
         """

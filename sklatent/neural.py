@@ -550,7 +550,7 @@ def _lr_divisor(tail_weight: float) -> float:
 def _warn_of_scales(X: Any, name: str) -> None:
     """Warn where columns differ so much in spread that the networks see the largest alone."""
     rows = some_rows(X)
-    low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [25, 75], axis=0)
+    low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [25, 75], axis=0, method="nearest")
     spreads = (high - low)[high > low]  # of columns that vary, and not by rare events alone
     if len(spreads) and spreads.max() > MAX_SPREAD_RATIO * spreads.min():
         warnings.warn(

@@ -3,10 +3,12 @@
 __all__ = [
     "Terms",
     "elbo_terms",
+    "finite_or_minus_infinity",
     "gauss_newton_codes",
     "importance_bound",
     "laplace_evidence",
     "reconstruction_terms",
+    "residual_density",
 ]
 
 import math
@@ -16,8 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Gauss-Newton steps from the encoder's code to the most probable one, and how far along each the search looks.
-LAPLACE_STEPS = 5
+# The search for the most probable code of a sample ends when the next step promises less than so many nats (the
+# rounding of float32 where that is more), after so many evaluations, or when no step of at least so small a size rises.
+GAIN_TOLERANCE = 1e-10
+MAX_EVALUATIONS = 100
+MIN_STEP_SIZE = 1e-6
+
+# How far along its one Gauss-Newton step `gauss_newton_codes` looks.
 STEP_SIZES = (0.0, 0.1, 0.3, 1.0)
 
 
@@ -100,18 +107,21 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
 
 def laplace_evidence(model: Any, x: Tensor) -> Tensor:
-    r"""Laplace's approximation to ln p(x), about the most probable code of each row.
+    r"""Laplace's approximation to ln p(x), about the most probable code of each sample.
 
-    A few damped Gauss-Newton steps lead from the code that the encoder gives to the maximum z of ln p(x, z): with the
-    quadratic about the encoder's code in its place, rows that the encoder has not seen come out nats too low. There,
-    with the latent density N(m, S), the Jacobian J of the decoder and the Fisher information C of the likelihood about
-    the decoder's output,
+    Newton steps lead from the code that the encoder gives to the maximum z of ln p(x, z): with the quadratic
+    about the encoder's code in its place, samples that the encoder has not seen come out nats too low. There, with the
+    latent density N(m, S), the Jacobian J of the decoder and the Fisher information C of the likelihood about the
+    decoder's output,
 
     .. math::
         \ln p(x) \approx \ln p(x, z) + \tfrac{n_z}{2} \ln 2\pi - \tfrac12 \ln \det H, \quad H = S^{-1} + J' C J.
 
-    It is exact for a linear decoder with Gaussian noise, wherever the encoder puts z. Each step costs nz + 5 passes
-    through the decoder, and n * n_features * nz numbers are held.
+    It is exact for a linear decoder with Gaussian noise, wherever the encoder puts z. The search ends for a sample when
+    half its squared Newton decrement, the gain that the next step promises, is below `GAIN_TOLERANCE`, or after
+    `MAX_EVALUATIONS`. A step that lowers ln p(x, z) is cut to a quarter, and the next one starts there. An evaluation
+    costs nz + 2 passes through the decoder, for the samples still under way only, and n * n_features * nz numbers are
+    held. A sample for which nothing finite is found has -inf.
 
     Parameters
     ----------
@@ -126,18 +136,20 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
     References
     ----------
     Tierney & Kadane (1986), "Accurate approximations for posterior moments and marginal densities", JASA 81.
+    Boyd & Vandenberghe (2004), "Convex optimization", section 9.5.1, for the decrement.
     """
+    best = _most_probable(model, x)
+    return best.log_joint - best.half_log_det
 
-    def log_joint(z: Tensor) -> Tensor:
-        return model.likelihood.log_prob(x, model.decode(z)) + model.prior.log_prob(z)
 
-    z = model.encode(x)
-    for _ in range(LAPLACE_STEPS):
-        gradient, factor = _joint_curvature(model, x, z)
-        z = _climb(log_joint, z, torch.cholesky_solve(gradient[..., None], factor)[..., 0])
-    _, factor = _joint_curvature(model, x, z)
-    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return log_joint(z) + 0.5 * (z.shape[-1] * math.log(2 * math.pi) - log_det)
+def residual_density(model: Any, x: Tensor) -> Tensor:
+    """Log density ln p(x | z) at the code that the encoder gives, (n,), in nats; -inf where not finite."""
+    return finite_or_minus_infinity(reconstruction_terms(model, x).log_prob)
+
+
+def finite_or_minus_infinity(log_prob: Tensor) -> Tensor:
+    """Log densities with -inf for those that overflow or are not a number."""
+    return torch.where(log_prob.isfinite(), log_prob, -math.inf)
 
 
 def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +157,8 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
     The step is (J' C J)^-1 J' d ln p(x | z) / d eta, to the maximum for a linear decoder with Gaussian noise, and the
     covariance of the code given the decoder (J' C J)^-1. Directions in which the decoder hardly moves, with less than
-    1e-9 of the largest information, count as having that.
+    1e-9 of the largest information, count as having that. Where the information or the gradient is not finite, the code
+    stays where it is and its error counts as zero.
 
     Parameters
     ----------
@@ -158,12 +171,15 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     covariance : Tensor of shape (n, nz, nz), float64
     """
     z = model.encode(x)
-    gradient, information = _pull_back(model, x, z)
-    values, vectors = torch.linalg.eigh(information)
+    _, gradient, information, _ = _quadratic(model.likelihood, model.decode, x, z)
+    sound = (gradient.sum(-1) + _trace(information)).isfinite()
+    values, vectors = torch.linalg.eigh(torch.where(sound[:, None, None], information, 0.0))
     values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
-    covariance = (vectors / values[:, None, :]) @ vectors.mT
-    step = (covariance @ gradient[..., None])[..., 0]
-    return _climb(lambda z: model.likelihood.log_prob(x, model.decode(z)), z, step).double(), covariance
+    covariance = torch.where(sound[:, None, None], (vectors / values[:, None, :]) @ vectors.mT, 0.0)
+    step = (covariance @ torch.where(sound[:, None], gradient, 0.0)[..., None])[..., 0]
+    return _climb(
+        lambda z: finite_or_minus_infinity(model.likelihood.log_prob(x, model.decode(z))), z, step
+    ).double(), covariance
 
 
 def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:
@@ -173,33 +189,112 @@ def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Te
     return candidates[best, torch.arange(len(z), device=z.device)]
 
 
-def _joint_curvature(model: Any, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (n, nz) of ln p(x, z) by z, and the Cholesky factor of H = S^-1 + J' C J."""
-    gradient, information = _pull_back(model, x, z)
-    return gradient + model.prior.gradient(z), torch.linalg.cholesky(information + model.prior.precision)
+class _Expansion(NamedTuple):
+    """What the search for the most probable code knows at a code z = m + L u of each sample, with S = L L'.
+
+    In u the latent density is N(0, I): L drops out of ln p(x), and I + L' J' C J L is positive definite whatever S is.
+    """
+
+    u: Tensor
+    """Shape (n, nz)."""
+    log_joint: Tensor
+    """ln p(x | z) - |u|^2 / 2, shape (n,); -inf where this or the quadratic about u is not finite."""
+    half_log_det: Tensor
+    """ln det(I + L' J' C J L) / 2, shape (n,)."""
+    step: Tensor
+    """To the maximum of the quadratic, shape (n, nz); to the mean m from where there is none."""
+    gain: Tensor
+    """What the step adds to the quadratic, shape (n,): half the squared Newton decrement."""
 
 
-def _pull_back(model: Any, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (n, nz) and information (n, nz, nz) of ln p(x | z) about z, in float64."""
-    eta, jacobian = _linearize(model.decode, z)
-    gradient = torch.einsum("nd,ndz->nz", model.likelihood.gradient(x, eta), jacobian)
-    # J' C J a column at a time: the product of each row's matrices at once rounds by their place in the batch.
-    weights = model.likelihood.information(eta)
-    columns = [torch.einsum("nd,ndz->nz", weights * column, jacobian) for column in jacobian.unbind(-1)]
-    information = torch.stack(columns, dim=-1)
-    return gradient.double(), information.double()
+def _most_probable(model: Any, x: Tensor) -> _Expansion:
+    """Expansion at the most probable code of each sample."""
+    mean, factor = model.prior.mean, model.prior.factor
+    z = model.encode(x)
+
+    def decode(u: Tensor) -> Tensor:
+        return model.decode((mean + u @ factor.mT).to(z.dtype))
+
+    # A code that is not finite starts at the mean.
+    u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
+    best = _expand(model.likelihood, decode, x, u)
+    sizes = torch.ones_like(best.gain)
+    rounding = torch.finfo(z.dtype).eps
+    for _ in range(MAX_EVALUATIONS - 1):
+        # A gain below the rounding of ln p(x, z) is none.
+        tolerance = (8 * rounding * best.log_joint.abs()).nan_to_num(posinf=0.0).clamp(min=GAIN_TOLERANCE)
+        (active,) = ((best.gain > tolerance) & (sizes > MIN_STEP_SIZE)).nonzero(as_tuple=True)
+        if not len(active):
+            break
+        old = _Expansion(*(field[active] for field in best))
+        new = _expand(model.likelihood, decode, x[active], old.u + sizes[active, None] * old.step)
+        # A loss that rounding explains is none: the gradient is known to more digits than ln p(x, z).
+        rises = new.log_joint.isfinite() & (new.log_joint >= old.log_joint - 8 * rounding * old.log_joint.abs())
+        sizes[active] *= torch.where(rises, 4.0, 0.25)
+        sizes.clamp_(max=1.0)
+        for field, found in zip(best, new, strict=True):
+            field[active[rises]] = found[rises]
+    return best
 
 
-def _linearize(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (n, d) of a function of each row of z, and its Jacobian (n, d, nz).
+def _expand(likelihood: Any, decode: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> _Expansion:
+    """Expansion at u, by one linearization of the decoder."""
+    eta, gradient, information, bend = _quadratic(likelihood, decode, x, u)
+    log_joint = likelihood.log_prob(x, eta).double() - 0.5 * u.square().sum(-1)
+    gradient = gradient - u
+    sound = (log_joint + gradient.sum(-1) + _trace(information)).isfinite()
+    # With the rounding of its entries on the diagonal the sum is positive definite in floating point too.
+    information = torch.where(sound[:, None, None], information, 0.0)
+    ridge = 1 + 4 * u.shape[-1] * torch.finfo(u.dtype).eps * _trace(information)
+    curvature = information + torch.diag_embed(ridge[:, None].expand_as(u))
+    factor, _ = torch.linalg.cholesky_ex(curvature)
+    # Newton's step where the bend leaves a maximum, and the one of Gauss and Newton elsewhere.
+    newton, fails = torch.linalg.cholesky_ex(curvature - bend.nan_to_num())
+    newton = torch.where((fails == 0)[:, None, None], newton, factor)
+    step = torch.cholesky_solve(gradient[..., None], newton)[..., 0]
+    return _Expansion(
+        u,
+        torch.where(sound, log_joint, -math.inf),
+        factor.diagonal(dim1=-2, dim2=-1).log().sum(-1),
+        torch.where(sound[:, None], step, -u),
+        torch.where(sound, 0.5 * (gradient * step).sum(-1), math.inf),
+    )
 
-    J'u is linear in u, so the derivative of each of its nz entries by u is a column of J: one backward pass and nz
-    through it, in place of d backward passes. Forward mode would do it too, but warns of PyTorch's own deprecations.
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+class _Quadratic(NamedTuple):
+    """ln p(x | z) to the second order in z, and the decoder to the first."""
+
+    eta: Tensor
+    """What the decoder gives, shape (n, d)."""
+    gradient: Tensor
+    """J' r with r the slope of ln p(x | z) by eta, shape (n, nz), float64."""
+    information: Tensor
+    """J' C J, shape (n, nz, nz), float64."""
+    bend: Tensor
+    """Sum of the second derivatives of the decoder, weighted by r, shape (n, nz, nz), float64."""
+
+
+def _quadratic(likelihood: Any, decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor) -> _Quadratic:
+    """The quadratic about z.
+
+    J'r is linear in r, so the derivative of each of its nz entries by r is a column of J, and that by z a row of the
+    bend: one backward pass and nz through it, in place of d backward passes. Forward mode would do it too, but warns of
+    PyTorch's own deprecations.
     """
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        eta = function(z)
-        u = torch.zeros_like(eta, requires_grad=True)
-        (pulled,) = torch.autograd.grad(eta, z, u, create_graph=True)  # J'u, (n, nz)
-        columns = [torch.autograd.grad(entry.sum(), u, retain_graph=True)[0] for entry in pulled.unbind(-1)]
-    return eta.detach(), torch.stack(columns, dim=-1)
+        eta = decode(z)
+        r = likelihood.gradient(x, eta.detach()).to(eta.dtype).requires_grad_()
+        (pulled,) = torch.autograd.grad(eta, z, r, create_graph=True)  # J'r, (n, nz)
+        pairs = [
+            torch.autograd.grad(entry.sum(), (r, z), retain_graph=True, materialize_grads=True)
+            for entry in pulled.unbind(-1)
+        ]
+    columns, bends = zip(*pairs, strict=True)
+    eta = eta.detach()
+    root = likelihood.information(eta).double().sqrt()[:, None] * torch.stack(columns, dim=1).double()  # (n, nz, d)
+    return _Quadratic(eta, pulled.detach().double(), root @ root.mT, torch.stack(bends, dim=1).double())

@@ -152,7 +152,7 @@ class Normal(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of codes of shape (..., nz): nats, shape (...), float64."""
-        return MultivariateNormal(self.mean, self.covariance).log_prob(z.double())
+        return MultivariateNormal(self.mean, scale_tril=self.factor).log_prob(z.double())
 
     def gradient(self, z: Tensor) -> Tensor:
         """Derivative of `log_prob` by z, (n, nz), float64."""
@@ -165,12 +165,17 @@ class Normal(Prior):
         By the Cholesky factor, which makes it symmetric: an inverse by elimination is not, where variances differ by
         many powers of ten, and half of it is then wrong in every direction.
         """
-        return torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
+        return torch.cholesky_inverse(self.factor)
+
+    @property
+    def factor(self) -> Tensor:
+        """Lower triangular L with L L' the covariance, (nz, nz)."""
+        return torch.linalg.cholesky(self.covariance)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Codes of shape (n_samples, nz), float64."""
         standard = StandardNormal(len(self.mean)).sample(n_samples, generator)
-        return self.mean + standard @ torch.linalg.cholesky(self.covariance).mT
+        return self.mean + standard @ self.factor.mT
 
 
 def _normal_log_prob(z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer, objectives
 from sklatent.datasets import make_curve_cloud
 from sklatent.metrics import reconstruction_scorer
 
@@ -384,3 +384,30 @@ class TestAutoencoder:
         log_joint = X @ np.log(means).T + (1 - X) @ np.log1p(-means).T + log_prior
         expected = np.logaddexp.reduce(log_joint, axis=1) + np.log(Z[1] - Z[0])
         assert model.score(X) == pytest.approx(expected.mean(), rel=0.05)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("density", ["laplace", "residual"])
+    @pytest.mark.parametrize(
+        "likelihood", ["gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"]
+    )
+    def test_an_extreme_sample_leaves_the_scores_beside_it_alone(self, digits, likelihood, density, dtype):
+        X = np.round(digits[0][:300] * 16) if likelihood == "poisson" else digits[0][:300]
+        X = X.astype(dtype)
+        model = AutoencoderTransformer(2, likelihood=likelihood, density=density, max_epochs=3, random_state=0).fit(X)
+        alone = model.score_samples(X[:5])
+        factors = [1, 0] if "bernoulli" in likelihood else [3000, 1e6, 1e30]  # all that the support takes
+        for factor in factors:
+            extreme = np.concatenate([X[:2], X[2:3] * dtype(factor), X[3:5]])
+            scores = model.score_samples(extreme)
+            np.testing.assert_allclose(np.delete(scores, 2), np.delete(alone, 2), rtol=1e-5)
+            assert not np.isnan(scores[2])
+            assert scores[2] < np.inf
+
+    @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson"])
+    def test_evidence_is_that_of_a_search_to_convergence(self, digits, likelihood, monkeypatch):
+        X = np.round(digits[0][:300] * (16 if likelihood == "poisson" else 1))
+        model = AutoencoderTransformer(2, likelihood=likelihood, max_epochs=5, random_state=0).fit(X)
+        scores = model.score_samples(X)
+        monkeypatch.setattr(objectives, "GAIN_TOLERANCE", 0.0)
+        monkeypatch.setattr(objectives, "MAX_EVALUATIONS", 40)
+        np.testing.assert_allclose(scores, model.score_samples(X), rtol=1e-6)
