@@ -30,7 +30,7 @@ def vae():
     """Time a VAE's scores and its decoder and print the ratio."""
     X, _ = fetch_mnist(subset="test")
     vae = VAETransformer(8, likelihood="bernoulli", n_draws=N_DRAWS, max_epochs=1, random_state=0).fit(X)
-    n_rows = 32  # as score_samples has it
+    n_rows = 32  # about as score_samples has it
     Z = torch.randn(n_rows * N_DRAWS, 8)
 
     def decode():
