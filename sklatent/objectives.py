@@ -83,6 +83,8 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
     .. math:: \ln \frac1K \sum_k \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
 
+    Weights that overflow count as zero, so the bound stays below ln p(x) and is -inf where all of them do.
+
     Parameters
     ----------
     model : module with `posterior`, `decode`, `likelihood` and `prior_density`
@@ -103,7 +105,7 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     z = q.sample(eps)  # (n_draws, n, nz)
     eta = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (n_draws, n, n_features)
     log_weights = model.likelihood.log_prob(x, eta) + model.prior_density().log_prob(z) - q.log_prob_of(eps)
-    return torch.logsumexp(log_weights, dim=0) - math.log(len(eps))
+    return torch.logsumexp(finite_or_minus_infinity(log_weights), dim=0) - math.log(len(eps))
 
 
 def laplace_evidence(model: Any, x: Tensor) -> Tensor:

@@ -323,7 +323,8 @@ class VAETransformer(_BaseAutoencoder):
         standardizer = self.module_.standardizer
         loc, scale = standardizer.loc.cpu().numpy(), float(standardizer.scale)
         # Standardized and rounded, so that neither units nor the precision of X change the draws; -0.0 becomes 0.0.
-        rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32, order="C") + np.float32(0)
+        with np.errstate(over="ignore"):  # values beyond float32 are alike: no draw gives them a finite score
+            rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32, order="C") + np.float32(0)
         key = hashlib.sha256(self._draw_seed.to_bytes(8, "little"))
         bits = np.random.Philox(key=0)
         generator, fresh = np.random.Generator(bits), bits.state

@@ -230,3 +230,20 @@ def test_noise_corrupts_the_input_and_not_the_target(X, kind):
     clean = VAETransformer(2, beta=0.0, max_epochs=30, random_state=0).fit(X)
     assert model.history_[-1, "train_reconstruction"] > clean.history_[-1, "train_reconstruction"] + 1
     np.testing.assert_array_equal(model.transform(X), model.transform(X))  # scored and coded clean
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal", "poisson"])
+def test_a_sample_of_any_size_has_a_bound_and_leaves_those_beside_it_alone(digits, likelihood, prior, posterior, dtype):
+    X = np.round(digits[0][:200] * 16).astype(dtype)
+    params = {"likelihood": likelihood, "prior": prior, "posterior": posterior, "n_draws": 4, "max_epochs": 2}
+    model = VAETransformer(2, random_state=0, **params).fit(X)
+    alone, largest = model.score_samples(X[:5]), np.finfo(dtype).max / 16
+    for factor in (3000, 1e30, largest):
+        extreme = np.concatenate([X[:2], X[2:3] * dtype(factor), np.full((1, 64), largest, dtype), X[3:5]])
+        scores = model.score_samples(extreme)
+        np.testing.assert_allclose(scores[[0, 1, 4, 5]], alone[[0, 1, 3, 4]], rtol=1e-5)
+        assert not np.isnan(scores).any()
+        assert (scores < np.inf).all()
