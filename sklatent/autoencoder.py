@@ -170,7 +170,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
     """
 
     # Samples leave the search for the most probable code as they are done, and what is left has to fill a product.
-    _N_SCORE_ROWS = 1024
+    _N_SCORE_ROWS = 2048
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **_BaseAutoencoder._parameter_constraints,
@@ -249,10 +249,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
             Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
             "poisson"). "laplace" estimates the density: it is exact for a linear decoder, and elsewhere takes the
             manifold about the most probable code of x as its tangent plane. It costs nz + 2 passes through the
-            decoder for each of some four steps, and can err by much far from the training samples. A sample for which
-            nothing finite is found has -inf. "residual" is the density of x given
-            the code that the encoder gives, for one pass; it does not integrate to one over x: compare it at one nz
-            only.
+            decoder (an MLP) for each of some five steps, and can err by much far from the training samples. A sample
+            for which nothing finite is found has -inf. "residual" is the density of x given the code that the encoder
+            gives, for one pass; it does not integrate to one over x: compare it at one nz only.
         """
         return super().score_samples(X)
 
@@ -293,7 +292,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
         return self._infer(DENSITIES[self.density], X)
 
     def _n_score_values(self) -> int:
-        return 4 * self.n_features_in_ * (self.n_components_ if self.density == "laplace" else 1)
+        return 4 * self.n_features_in_
 
     def _code_parts(self) -> dict[str, int]:
         return {"latent dimensions": self.nz}

@@ -13,18 +13,18 @@ __all__ = [
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeGuard, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sklatent.derivatives import is_plain
 from sklatent.likelihoods import Likelihood, Standardizer
 from sklatent.objectives import Terms, elbo_terms, reconstruction_terms
 from sklatent.posteriors import NormalPosterior
 from sklatent.priors import Prior
 from sklatent.randomness import global_draws_from
 
-Kind = TypeVar("Kind", bound=nn.Module)
 Backbone = Callable[[tuple[int, ...], int, int], tuple[nn.Module, nn.Module]]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -392,18 +392,12 @@ def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, in
 
 def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Module:
     """The decoder plus a constant row, which the bias of its last layer takes up where it has one."""
-    last: nn.Module = decoder[-1] if _is_plain(decoder, nn.Sequential) and len(decoder) else decoder
-    if _is_plain(last, nn.Linear) and last.bias is not None:
+    last: nn.Module = decoder[-1] if is_plain(decoder, nn.Sequential) and len(decoder) else decoder
+    if is_plain(last, nn.Linear) and last.bias is not None:
         with torch.no_grad():
             last.bias.add_(constant)
         return decoder
     return nn.Sequential(decoder, Offset(constant))
-
-
-def _is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
-    """Whether a module does what its class does: a subclass, a hook or a `forward` of its own may do anything."""
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return type(module) is kind and "forward" not in vars(module) and not any(hooks)
 
 
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:

@@ -18,11 +18,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sklatent.derivatives import taylor_expansion
+
 # The search for the most probable code of a sample ends when the next step promises less than so many nats (the
 # rounding of float32 where that is more), after so many evaluations, or when no step of at least so small a size rises.
 GAIN_TOLERANCE = 1e-10
 MAX_EVALUATIONS = 100
 MIN_STEP_SIZE = 1e-6
+
+# A decoder is expanded about so many samples at a time, or about so few that the Jacobians have so many values: what a
+# layer gives for them stays in the cache.
+EXPANSION_ROWS = 512
+EXPANSION_SIZE = 2**20
 
 # How far along its one Gauss-Newton step `gauss_newton_codes` looks.
 STEP_SIZES = (0.0, 0.1, 0.3, 1.0)
@@ -122,8 +129,8 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
     It is exact for a linear decoder with Gaussian noise, wherever the encoder puts z. The search ends for a sample when
     half its squared Newton decrement, the gain that the next step promises, is below `GAIN_TOLERANCE`, or after
     `MAX_EVALUATIONS`. A step that lowers ln p(x, z) is cut to a quarter, and the next one starts there. An evaluation
-    costs nz + 2 passes through the decoder, for the samples still under way only, and n * n_features * nz numbers are
-    held. A sample for which nothing finite is found has -inf.
+    costs nz + 2 passes through an MLP, for the samples still under way only, and holds `EXPANSION_SIZE` numbers or
+    n_features * nz. A sample for which nothing finite is found has -inf.
 
     Parameters
     ----------
@@ -173,7 +180,8 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     covariance : Tensor of shape (n, nz, nz), float64
     """
     z = model.encode(x)
-    _, gradient, information, _ = _quadratic(model.likelihood, model.decode, x, z)
+    quadratic = _quadratic(model, x, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
+    gradient, information = quadratic.gradient, quadratic.information
     sound = (gradient.sum(-1) + _trace(information)).isfinite()
     values, vectors = torch.linalg.eigh(torch.where(sound[:, None, None], information, 0.0))
     values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
@@ -213,13 +221,9 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
     """Expansion at the most probable code of each sample."""
     mean, factor = model.prior.mean, model.prior.factor
     z = model.encode(x)
-
-    def decode(u: Tensor) -> Tensor:
-        return model.decode((mean + u @ factor.mT).to(z.dtype))
-
     # A code that is not finite starts at the mean.
     u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
-    best = _expand(model.likelihood, decode, x, u)
+    best = _expand(model, factor, x, u, z.dtype)
     sizes = torch.ones_like(best.gain)
     rounding = torch.finfo(z.dtype).eps
     for _ in range(MAX_EVALUATIONS - 1):
@@ -229,7 +233,7 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
         if not len(active):
             break
         old = _Expansion(*(field[active] for field in best))
-        new = _expand(model.likelihood, decode, x[active], old.u + sizes[active, None] * old.step)
+        new = _expand(model, factor, x[active], old.u + sizes[active, None] * old.step, z.dtype)
         # A loss that rounding explains is none: the gradient is known to more digits than ln p(x, z).
         rises = new.log_joint.isfinite() & (new.log_joint >= old.log_joint - 8 * rounding * old.log_joint.abs())
         sizes[active] *= torch.where(rises, 4.0, 0.25)
@@ -239,10 +243,11 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
     return best
 
 
-def _expand(likelihood: Any, decode: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> _Expansion:
-    """Expansion at u, by one linearization of the decoder."""
-    eta, gradient, information, bend = _quadratic(likelihood, decode, x, u)
-    log_joint = likelihood.log_prob(x, eta).double() - 0.5 * u.square().sum(-1)
+def _expand(model: Any, factor: Tensor, x: Tensor, u: Tensor, dtype: torch.dtype) -> _Expansion:
+    """Expansion at u, with the decoder in `dtype`."""
+    z = (model.prior.mean + u @ factor.mT).to(dtype)
+    log_prob, gradient, information, bend = _quadratic(model, x, z, factor.mT.to(dtype))
+    log_joint = log_prob - 0.5 * u.square().sum(-1)
     gradient = gradient - u
     sound = (log_joint + gradient.sum(-1) + _trace(information)).isfinite()
     # With the rounding of its entries on the diagonal the sum is positive definite in floating point too.
@@ -268,35 +273,28 @@ def _trace(matrices: Tensor) -> Tensor:
 
 
 class _Quadratic(NamedTuple):
-    """ln p(x | z) to the second order in z, and the decoder to the first."""
+    """ln p(x | z) to the second order in z along some directions, and the decoder to the first."""
 
-    eta: Tensor
-    """What the decoder gives, shape (n, d)."""
+    log_prob: Tensor
+    """ln p(x | z), shape (n,), float64."""
     gradient: Tensor
-    """J' r with r the slope of ln p(x | z) by eta, shape (n, nz), float64."""
+    """J' r with r the slope of ln p(x | z) by eta, shape (n, n_directions), float64."""
     information: Tensor
-    """J' C J, shape (n, nz, nz), float64."""
+    """J' C J, shape (n, n_directions, n_directions), float64."""
     bend: Tensor
-    """Sum of the second derivatives of the decoder, weighted by r, shape (n, nz, nz), float64."""
+    """Second derivatives of the decoder, weighted by r, shape (n, n_directions, n_directions), float64."""
 
 
-def _quadratic(likelihood: Any, decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor) -> _Quadratic:
-    """The quadratic about z.
+def _quadratic(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:
+    n_rows = min(max(EXPANSION_SIZE // (x.shape[-1] * len(directions)), 1), EXPANSION_ROWS)
+    parts = [
+        _quadratic_of_some(model, *some, directions) for some in zip(x.split(n_rows), z.split(n_rows), strict=True)
+    ]
+    return _Quadratic(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
-    J'r is linear in r, so the derivative of each of its nz entries by r is a column of J, and that by z a row of the
-    bend: one backward pass and nz through it, in place of d backward passes. Forward mode would do it too, but warns of
-    PyTorch's own deprecations.
-    """
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        eta = decode(z)
-        r = likelihood.gradient(x, eta.detach()).to(eta.dtype).requires_grad_()
-        (pulled,) = torch.autograd.grad(eta, z, r, create_graph=True)  # J'r, (n, nz)
-        pairs = [
-            torch.autograd.grad(entry.sum(), (r, z), retain_graph=True, materialize_grads=True)
-            for entry in pulled.unbind(-1)
-        ]
-    columns, bends = zip(*pairs, strict=True)
-    eta = eta.detach()
-    root = likelihood.information(eta).double().sqrt()[:, None] * torch.stack(columns, dim=1).double()  # (n, nz, d)
-    return _Quadratic(eta, pulled.detach().double(), root @ root.mT, torch.stack(bends, dim=1).double())
+
+def _quadratic_of_some(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:
+    likelihood = model.likelihood
+    eta, gradient, tangents, bend = taylor_expansion(model, z, directions, lambda eta: likelihood.gradient(x, eta))
+    root = likelihood.information(eta).double().sqrt()[:, None] * tangents.double()  # (n, n_directions, d)
+    return _Quadratic(likelihood.log_prob(x, eta).double(), gradient.double(), root @ root.mT, bend.double())
