@@ -20,11 +20,17 @@ from torch import Tensor
 
 from sklatent.derivatives import taylor_expansion
 
-# The search for the most probable code of a sample ends when the next step promises less than so many nats (the
-# rounding of float32 where that is more), after so many evaluations, or when no step of at least so small a size rises.
-GAIN_TOLERANCE = 1e-10
+# The search for the most probable code of a sample ends when the next step promises less than so many nats, after so
+# many evaluations, or when no step of at least so small a size rises. A step that is left out moves ln det H by about
+# the square root of its gain: less than 1e-6 in float64, and less than the rounding of a score in float32.
+GAIN_TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-9}
 MAX_EVALUATIONS = 100
 MIN_STEP_SIZE = 1e-6
+
+# The same for a step that has been cut. Where the maximum lies on a kink of the decoder ("relu") each step is cut again
+# and again, and ln det H is another on either side: a search that came within rounding of the kink would take a side by
+# chance, another one in other batches.
+CUT_GAIN_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 # A decoder is expanded about so many samples at a time, or about so few that the Jacobians have so many values: what a
 # layer gives for them stays in the cache.
@@ -225,19 +231,19 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
     u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
     best = _expand(model, factor, x, u, z.dtype)
     sizes = torch.ones_like(best.gain)
-    rounding = torch.finfo(z.dtype).eps
     for _ in range(MAX_EVALUATIONS - 1):
-        # A gain below the rounding of ln p(x, z) is none.
-        tolerance = (8 * rounding * best.log_joint.abs()).nan_to_num(posinf=0.0).clamp(min=GAIN_TOLERANCE)
-        (active,) = ((best.gain > tolerance) & (sizes > MIN_STEP_SIZE)).nonzero(as_tuple=True)
+        tolerance = torch.where(sizes < 1, CUT_GAIN_TOLERANCE[z.dtype], GAIN_TOLERANCE[z.dtype])
+        (active,) = ((sizes * best.gain > tolerance) & (sizes > MIN_STEP_SIZE)).nonzero(as_tuple=True)
         if not len(active):
             break
         old = _Expansion(*(field[active] for field in best))
         new = _expand(model, factor, x[active], old.u + sizes[active, None] * old.step, z.dtype)
-        # A loss that rounding explains is none: the gradient is known to more digits than ln p(x, z).
-        rises = new.log_joint.isfinite() & (new.log_joint >= old.log_joint - 8 * rounding * old.log_joint.abs())
-        sizes[active] *= torch.where(rises, 4.0, 0.25)
-        sizes.clamp_(max=1.0)
+        # A loss that rounding explains is none, since the gradient is known to more digits than ln p(x, z): those end
+        # where the gains, so small already, fall no further.
+        rounding = 8 * torch.finfo(z.dtype).eps * old.log_joint.abs()
+        rises = new.log_joint.isfinite() & (new.log_joint >= old.log_joint - rounding)
+        ends = (old.gain <= rounding) & (new.gain > 0.25 * old.gain)
+        sizes[active] = torch.where(ends, 0.0, sizes[active] * torch.where(rises, 4.0, 0.25)).clamp(max=1.0)
         for field, found in zip(best, new, strict=True):
             field[active[rises]] = found[rises]
     return best
