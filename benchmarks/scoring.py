@@ -1,10 +1,12 @@
 """`score_samples` of a VAE against the bare passes through the decoder that it needs, side by side.
 
 10,000 MNIST rows, nz=8, 32 draws; medians of five, the two in turn. With `--part autoencoder` an autoencoder's scores
-against a VAE's: 100,000 x 50 samples, nz=2, the defaults otherwise, medians of three.
+against a VAE's: 100,000 x 50 samples, nz=2, the defaults otherwise, medians of three. With `--part one` the latency of
+one MNIST sample, both networks, nz=2 and 10, both precisions: the median over 50 samples, and a sample's part of 500.
 
     python benchmarks/scoring.py    # about 2 minutes on two cores
     python benchmarks/scoring.py --part autoencoder
+    python benchmarks/scoring.py --part one
 """
 
 import argparse
@@ -55,6 +57,22 @@ def autoencoder():
     print(f"autoencoder {own:.2f} s, VAE {other:.2f} s, ratio {np.median(times[:, 0] / times[:, 1]):.2f}")
 
 
+def one():
+    """Time the score of a single sample, and its part of the time of many."""
+    X, _ = fetch_mnist(subset="test")
+    for network in NETWORKS:
+        for nz in (2, 10):
+            model = network(nz, max_epochs=1, random_state=0).fit(X)
+            for dtype in (np.float64, np.float32):
+                samples = X[:500].astype(dtype)
+                times = [seconds(lambda x=x, model=model: model.score_samples(x[None])) for x in samples[:50]]
+                many = seconds(lambda samples=samples, model=model: model.score_samples(samples)) / len(samples)
+                print(
+                    f"{network.__name__}({nz}), {dtype.__name__}: {1e3 * np.median(times):.1f} ms alone, "
+                    f"{1e3 * many:.2f} ms among 500"
+                )
+
+
 def seconds(function):
     """Wall time of one call."""
     start = time.perf_counter()
@@ -63,7 +81,7 @@ def seconds(function):
 
 
 NETWORKS = (AutoencoderTransformer, VAETransformer)
-PARTS = {"vae": vae, "autoencoder": autoencoder}
+PARTS = {"vae": vae, "autoencoder": autoencoder, "one": one}
 
 if __name__ == "__main__":
     main()
