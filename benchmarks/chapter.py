@@ -16,10 +16,10 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
-from sklatent.batches import Batches, Rows
+from sklatent._nn.data import Batches, Rows
+from sklatent._nn.objectives import elbo_terms
 from sklatent.datasets import fetch_mnist
 from sklatent.metrics import reconstruction_scorer
-from sklatent.objectives import elbo_terms
 
 RECIPE = {
     "hidden_sizes": (512,),

@@ -30,8 +30,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklatent import VAETransformer
+from sklatent._nn.backbones import BACKBONES
 from sklatent.datasets import fetch_mnist
-from sklatent.networks import BACKBONES
 
 LR = 1e-3
 N_RUNS = 5

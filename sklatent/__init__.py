@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sklatent.autoencoder import AutoencoderTransformer
-    from sklatent.classification import GenerativeClassifier
-    from sklatent.outliers import LatentOutlierDetector
-    from sklatent.pca import PCAReducer
-    from sklatent.vae import VAETransformer
+    from sklatent._autoencoder import AutoencoderTransformer
+    from sklatent._classification import GenerativeClassifier
+    from sklatent._outliers import LatentOutlierDetector
+    from sklatent._pca import PCAReducer
+    from sklatent._vae import VAETransformer
 
 __version__ = "0.1.0"
 
@@ -22,11 +22,11 @@ __all__ = [
 
 # Imported on first use, so that `import sklatent` and `PCAReducer` load no PyTorch.
 _MODULES = {
-    "AutoencoderTransformer": "sklatent.autoencoder",
-    "GenerativeClassifier": "sklatent.classification",
-    "LatentOutlierDetector": "sklatent.outliers",
-    "PCAReducer": "sklatent.pca",
-    "VAETransformer": "sklatent.vae",
+    "AutoencoderTransformer": "sklatent._autoencoder",
+    "GenerativeClassifier": "sklatent._classification",
+    "LatentOutlierDetector": "sklatent._outliers",
+    "PCAReducer": "sklatent._pca",
+    "VAETransformer": "sklatent._vae",
 }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array
-from sklearn.utils.validation import _check_sample_weight
+
+from sklatent._sklearn_compat import check_sample_weight
 
 
 def reconstruction_error(X: ArrayLike, X_reconstructed: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
@@ -43,7 +44,7 @@ def reconstruction_error(X: ArrayLike, X_reconstructed: ArrayLike, *, sample_wei
     rows, reconstructed = (check_array(array, dtype=np.float64) for array in (X, X_reconstructed))
     if rows.shape != reconstructed.shape:
         raise ValueError(f"X and X_reconstructed must have the same shape, got {rows.shape} and {reconstructed.shape}.")
-    weights = _check_sample_weight(sample_weight, rows)
+    weights = check_sample_weight(sample_weight, rows)
     return float(np.average(((rows - reconstructed) ** 2).sum(axis=1), weights=weights))
 
 

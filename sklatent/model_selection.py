@@ -10,14 +10,12 @@ from types import FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel
 
-from sklatent.fusion import fit_together
-from sklatent.replay import SearchFit, SharedData, check_latent_steps
+from sklatent._search.grouping import fit_together
+from sklatent._search.tasks import SearchFit, SharedData, check_latent_steps
+from sklatent._sklearn_compat import BaseSearchCV, Interval, fit_context
 
 
 class _FusedSearch:
@@ -28,7 +26,7 @@ class _FusedSearch:
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
 
-    @_fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
+    @fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         """Fit and score every candidate on every fold, and refit the best.
 

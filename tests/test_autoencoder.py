@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer, objectives
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent._nn import objectives
 from sklatent.datasets import make_curve_cloud
 from sklatent.metrics import reconstruction_scorer
 

@@ -150,7 +150,7 @@ def no_training(monkeypatch):
     def train(self, *args):
         raise AssertionError("bad input has reached the training loop")
 
-    monkeypatch.setattr("sklatent.training.LatentNet.train", train)
+    monkeypatch.setattr("sklatent._nn.training.LatentNet.train", train)
 
 
 @pytest.mark.parametrize("case", BAD_X)
@@ -370,7 +370,7 @@ def test_an_interrupted_fit_leaves_the_former_one(network, failure, monkeypatch)
     def interrupted(self, batch, **fit_params):
         raise failure
 
-    monkeypatch.setattr("sklatent.training.LatentNet.train_step", interrupted)
+    monkeypatch.setattr("sklatent._nn.training.LatentNet.train_step", interrupted)
     with pytest.raises(failure):
         model.fit(X_GOOD[:, :3])
     assert vars(model) == state

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklatent.batches import Draws, MappedRows, Rows
+from sklatent._nn.data import Draws, MappedRows, Rows
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A module imports only from the layers above it, and `import sklatent` loads nothing heavy."""
+"""A room imports only from rooms below it, private names of scikit-learn have one home, and imports stay light."""
 
 import ast
 import subprocess
@@ -10,69 +10,98 @@ import pytest
 import sklatent
 
 PACKAGE = Path(sklatent.__file__).parent
-LAYERS = [
-    [
-        "linalg",
-        "spectrum",
-        "missing",
-        "nested",
-        "likelihoods",
-        "posteriors",
-        "priors",
-        "derivatives",
-        "objectives",
-        "batches",
-        "randomness",
-    ],
-    ["networks"],
-    ["training", "checkpoint", "stacking", "stacked_training"],
-    ["base", "pca", "neural", "autoencoder", "vae", "fusion"],
-    ["classification", "outliers", "metrics", "datasets", "replay", "model_selection"],
+# Each module imports only from those above it in this list.
+ORDER = [
+    "_sklearn_compat",
+    "_ppca.moments",
+    "_ppca.centered",
+    "_ppca.solvers",
+    "_ppca.dimension",
+    "_ppca.density",
+    "_ppca.missing_values",
+    "_base",
+    "_nn.randomness",
+    "_nn.likelihoods",
+    "_nn.posteriors",
+    "_nn.priors",
+    "_nn.derivatives",
+    "_nn.objectives",
+    "_nn.modules",
+    "_nn.backbones",
+    "_nn.data",
+    "_nn.callbacks",
+    "_nn.training",
+    "_nn.checkpoint",
+    "_nn.base",
+    "_pca",
+    "_autoencoder",
+    "_vae",
+    "_classification",
+    "_outliers",
+    "_search.stack",
+    "_search.stacked_training",
+    "_search.grouping",
+    "_search.tasks",
+    "metrics",
+    "datasets",
+    "model_selection",
 ]
-# Within a layer only these may import one another.
-SIBLINGS = {
-    "spectrum": {"linalg"},
-    "missing": {"linalg", "spectrum"},
-    "nested": {"linalg", "spectrum"},
-    "batches": {"linalg"},
-    "priors": {"posteriors"},
-    "objectives": {"derivatives"},
-    "stacked_training": {"training", "stacking"},
-    "pca": {"base"},
-    "neural": {"base"},
-    "autoencoder": {"neural"},
-    "vae": {"neural"},
-    "fusion": {"pca"},
-    "replay": {"classification", "outliers"},
-    "model_selection": {"replay"},
-}
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ROOMS = {"_ppca", "_nn", "_search"}
+# Beside NumPy and SciPy: what computes knows no estimator.
+MATHEMATICS = [name for name in ORDER if name.startswith("_ppca.")] + [
+    f"_nn.{name}" for name in ("likelihoods", "posteriors", "priors", "derivatives", "objectives", "modules")
+]
 
 
 def imports(module):
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    """Names of the modules that a module imports, each with the name that it takes from it."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            assert not node.level, "imports are absolute"
+            yield from ((node.module, alias.name) for alias in node.names)
 
 
-def test_every_module_has_a_layer():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LEVEL) | {"__init__"}
+def test_every_module_has_a_place():
+    found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
+    assert {name for name in found if not name.endswith("__init__")} == set(ORDER)
+    inits = {name for name in found if name.endswith("__init__")}
+    assert inits == {"__init__", *(f"{room}.__init__" for room in ROOMS)}
 
 
-@pytest.mark.parametrize("module", LEVEL)
+def test_the_top_of_the_package_can_be_taken_in_at_a_glance():
+    assert len(list(PACKAGE.glob("*.py"))) + len(ROOMS) <= 16
+
+
+@pytest.mark.parametrize("module", ORDER)
 def test_imports_point_upwards(module):
-    for name in imports(module):
-        package, _, imported = name.partition(".")
+    above = ORDER[: ORDER.index(module)]
+    for name, imported in imports(module):
+        package, _, inner = name.partition(".")
         if package == "sklatent":
-            assert LEVEL[imported] < LEVEL[module] or imported in SIBLINGS.get(module, ())
+            assert inner in above or f"{inner}.{imported}" in above, f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("module", LAYERS[0])
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_says_what_lives_there(room):
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text())
+    assert len(tree.body) == 1
+    assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("module", MATHEMATICS)
 def test_mathematics_knows_no_estimator(module):
-    assert not {name.partition(".")[0] for name in imports(module)} & {"sklearn", "skorch"}
+    assert not {name.partition(".")[0] for name, _ in imports(module)} & {"sklearn", "skorch"}
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name != "_sklearn_compat"])
+def test_private_names_of_scikit_learn_have_one_home(module):
+    for name, imported in imports(module):
+        if name.partition(".")[0] == "sklearn":
+            parts = [*name.split("."), *([imported] if imported else [])]
+            assert not any(part.startswith("_") for part in parts), f"{module} imports {name}.{imported}"
 
 
 @pytest.mark.parametrize(

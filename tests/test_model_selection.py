@@ -21,9 +21,9 @@ from sklatent import (
     PCAReducer,
     VAETransformer,
 )
+from sklatent._search.stacked_training import StackedNet
 from sklatent.metrics import reconstruction_scorer
 from sklatent.model_selection import FusedGridSearchCV, FusedRandomizedSearchCV
-from sklatent.stacked_training import StackedNet
 
 GRID = {"nz": [2, 4], "beta": [0.5, 2.0]}
 
@@ -152,7 +152,7 @@ def test_max_models_splits_a_group(max_models, sizes, rows, monkeypatch):
 
 def test_memory_splits_a_group(rows, monkeypatch):
     found = count_stacks(monkeypatch)
-    monkeypatch.setattr("sklatent.fusion._free_memory", lambda device: 4e6)
+    monkeypatch.setattr("sklatent._search.grouping._free_memory", lambda device: 4e6)
     FusedGridSearchCV(vae(), GRID, cv=3, refit=False).fit(rows[0])
     assert sum(found) == 12
     assert len(found) > 1

@@ -251,8 +251,8 @@ def test_partial_fit_keeps_float32_and_its_digits(X):
 
 
 def test_partial_fit_of_many_columns(rng, monkeypatch):
-    monkeypatch.setattr("sklatent.pca.LARGE_SCATTER", 50)
-    monkeypatch.setattr("sklatent.pca.N_FACTORED_ROWS", 7)
+    monkeypatch.setattr("sklatent._pca.LARGE_SCATTER", 50)
+    monkeypatch.setattr("sklatent._pca.N_FACTORED_ROWS", 7)
     X = rng.standard_normal((60, 80)) * 0.6 ** np.arange(80) + 1
     reference = PCAReducer(3, solver="full").fit(X)
     for container in (np.asarray, sparse.csr_array):

@@ -8,8 +8,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from sklatent import PCAReducer, VAETransformer
-from sklatent.base import spawn_seeds
-from sklatent.objectives import importance_bound
+from sklatent._base import spawn_seeds
+from sklatent._nn.objectives import importance_bound
 
 
 @pytest.fixture

@@ -1,0 +1,582 @@
+"""What the two network estimators share: parameters, training and inference."""
+
+__all__: list[str] = []
+
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import validate_data
+from skorch.callbacks import Callback, EarlyStopping
+from skorch.history import History
+
+from sklatent._base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
+from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
+from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining, EarlyStop
+from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
+from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
+from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
+from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
+from sklatent._nn.priors import Prior
+from sklatent._nn.training import PRECISIONS, LatentNet
+from sklatent._ppca.centered import mean_and_variance
+from sklatent._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
+
+# What is learned of the codes after training is learned from at most so many of the rows.
+MAX_ROWS_AFTER_TRAINING = 10_000
+# From which tail weight on the gradient is clipped, and at which norm over the root of n_features: that root is about
+# what a sample of ordinary size asks for. Images and most scaled tables lie below.
+CLIPPED_TAIL = 1.5
+GRADIENT_NORM = 0.3
+# By how much a loss has to rise for a warning: nats per feature, and as a fraction of the first one. Noise is below.
+WORSE_BY = 0.02
+# Ratio of the spreads of two columns beyond which to warn, and of how many samples they are taken.
+MAX_SPREAD_RATIO = 1000
+N_ROWS_FOR_SCALES = 1000
+
+# Float64 twins of fitted modules, each with the state of the weights that it was made from: made when float64 rows
+# first come, dropped with the module. They are kept here and not on the estimator, which `transform` leaves as it is.
+_float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
+
+
+@dataclass
+class Training:
+    """What a fit trains, with what, and for how long."""
+
+    module: Autoencoder
+    seeds: dict[str, int]
+    train: Any
+    valid: Any
+    batch_size: int
+    max_epochs: int
+    lr: float
+    max_gradient_norm: float | None
+    device: str
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the optimizer."""
+        return self.max_epochs * len(batch_sizes(len(self.train), self.batch_size))
+
+
+class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
+    """Parameters, training and inference of a network with an encoder and a decoder."""
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "nz": [Interval(Integral, 1, None, closed="left")],
+        "backbone": [StrOptions(set(BACKBONES)), callable],
+        "hidden_sizes": [SequenceOf(Integral, 1, None, closed="left"), None],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "image_shape": [SequenceOf(Integral, 1, None, closed="left", length=3), None],
+        "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "output_activation": [StrOptions({"sigmoid"}), None],
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "noise_kind": [StrOptions(set(CORRUPTIONS))],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_schedule": [StrOptions(set(SCHEDULES))],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "device": [str],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "warm_start": ["boolean"],
+        "checkpoint": [str, PathLike, None],
+        "callbacks": [list, tuple, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    kl_warmup: float = 0.0  # a parameter of those that have a KL divergence
+    module_: Autoencoder
+    _training_state: dict[str, Any] | None
+
+    def __init__(
+        self,
+        nz,
+        *,
+        backbone,
+        hidden_sizes,
+        activation,
+        image_shape,
+        likelihood,
+        output_activation,
+        noise,
+        noise_kind,
+        max_epochs,
+        batch_size,
+        lr,
+        lr_schedule,
+        weight_decay,
+        early_stopping,
+        validation_fraction,
+        n_iter_no_change,
+        tol,
+        device,
+        precision,
+        warm_start,
+        checkpoint,
+        callbacks,
+        verbose,
+        random_state,
+    ):
+        self.nz = nz
+        self.backbone = backbone
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.image_shape = image_shape
+        self.likelihood = likelihood
+        self.output_activation = output_activation
+        self.noise = noise
+        self.noise_kind = noise_kind
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.device = device
+        self.precision = precision
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    fit = with_callbacks(_BaseLatentModel.fit)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Any:
+        """Go once over the rows of X, from where the last call or `fit` left the network.
+
+        The first call learns the centre and the scale of the columns from its rows, so it should see a fair share of
+        them. The optimizer goes on from call to call, at a constant learning rate and the full weight of the KL
+        divergence; what `fit` learns of the codes after training is learned anew from the rows of each call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : Ignored
+            Present for scikit-learn's conventions.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. When `partial_fit` raises, the estimator is as it was before.
+        """
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        with _all_or_nothing(self):
+            rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=not hasattr(self, "module_"))
+            self._train_further(rows)
+        return self
+
+    def _fit(self, X: NDArray) -> None:
+        self._check_callbacks()
+        training = self._prepare(X, former=getattr(self, "module_", None))
+        self._training_state = None
+        early_stopping = self._early_stopping()
+        context = self._begin_reports(X, training)
+        callbacks = [
+            self._annealing(training),
+            *(self.callbacks or []),
+            *([] if context is None else [_Report(self, context, X)]),
+            *early_stopping,
+            *self._checkpoint(X, training, *early_stopping),
+        ]
+        net = self._net(training, callbacks).train(training.train, training.valid)
+        self._publish((net.module_, net.history, training.seeds["draws"]), X)
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes={})
+
+    def _train_further(self, X: NDArray) -> None:
+        """One epoch, with the optimizer and the generators of the call before."""
+        former = getattr(self, "module_", None)
+        history = getattr(self, "history_", [])
+        state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
+        training = self._prepare(X, former=former, max_epochs=len(history) + 1)
+        if "likelihood" in state:  # `_publish` may have set its variance since
+            training.module.likelihood.load_state_dict(state["likelihood"])
+        net = self._net(training, []).train(training.train, state=state)
+        self._training_state = {
+            **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
+            "likelihood": deepcopy(net.module_.likelihood.state_dict()),
+        }
+        self._publish((net.module_, net.history, getattr(self, "_draw_seed", training.seeds["draws"])), X)
+
+    def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
+        """The network and its rows; with `former` its weights are those of that one."""
+        device = resolve_device(self.device)
+        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
+        if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
+            seeds = read_header(self.checkpoint)["seeds"]
+        module = self._build_module(X, seeds["weights"])
+        if former is None:
+            _warn_of_scales(X, type(self).__name__)
+        else:
+            _adopt(module, former)
+        tail_weight = _tail_weight(X, module.standardizer)
+        max_gradient_norm = GRADIENT_NORM * math.sqrt(X.shape[1]) if tail_weight > CLIPPED_TAIL else None
+        train, valid = self._split(X, seeds["split"], device)
+        batch_size = self._n_batch(len(train))
+        max_epochs = max_epochs or self._n_epochs(len(train))
+        lr = self.lr / _lr_divisor(tail_weight)
+        return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
+
+    def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
+        """Rows to train on, and those left out for early stopping."""
+        if not self.early_stopping:
+            return (MappedRows if is_sliceable(X) else Rows)(X, device), None
+        if not is_sliceable(X):
+            train, valid = train_test_split(X, test_size=self.validation_fraction, random_state=seed)
+            return Rows(train, device), Rows(valid, device)
+        index = train_test_split(np.arange(X.shape[0]), test_size=self.validation_fraction, random_state=seed)[1]
+        left_out = np.zeros(X.shape[0], dtype=bool)
+        left_out[index] = True
+        return MappedRows(X, device, ~left_out), MappedRows(X, device, left_out)
+
+    def _net(self, training: Training, callbacks: Sequence[Callback]) -> LatentNet:
+        return LatentNet(
+            training.module,
+            seeds=(training.seeds["order"], training.seeds["noise"], training.seeds["valid_noise"]),
+            max_epochs=training.max_epochs,
+            batch_size=training.batch_size,
+            lr=training.lr,
+            weight_decay=self.weight_decay,
+            max_gradient_norm=training.max_gradient_norm,
+            precision=self.precision,
+            module_seed=training.seeds["layers"] if callable(self.backbone) else None,
+            callbacks=list(callbacks),
+            device=training.device,
+            verbose=self.verbose,
+        )
+
+    def _publish(self, learned: tuple[Autoencoder, History, int], X: Any) -> None:
+        """Set the fitted attributes: from the trained module, its history, and the seed of the draws for scores."""
+        module, history, draw_seed = learned
+        self.module_ = module.eval()
+        self.history_ = history
+        self.loss_curve_ = history[:, "train_loss"]
+        self.n_iter_ = len(history)
+        self.n_components_ = int(self.nz)
+        self._draw_seed = draw_seed
+        self._learn_of_codes(some_rows(X))
+        self.noise_variance_ = self.module_.likelihood.noise_variance
+        if getattr(self, "_training_state", None) is None:  # the samples of `partial_fit` differ from call to call
+            self._warn_where_worse()
+
+    def _warn_where_worse(self) -> None:
+        """Never publish in silence a training that ended worse than it began, by the loss at the full KL weight."""
+        beta = self.module_.kl_factor(training=False)
+        ends = self.history_[0], self.history_[-1]
+        first, last = (epoch["train_reconstruction"] + beta * epoch["train_kl"] for epoch in ends)
+        is_constant = not self.module_.standardizer.variances.any()  # then there is nothing to learn but the mean
+        if not (self.early_stopping or is_constant) and last > first + WORSE_BY * (abs(first) + self.n_features_in_):
+            warnings.warn(
+                f"{type(self).__name__} ended its training with a loss of {last:.6g} nats per sample, worse than "
+                f"{first:.6g} after the first epoch. Try a smaller lr (now {self.lr}), or scale the columns of X.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+
+    def _annealing(self, training: Training) -> AnnealedTraining:
+        return AnnealedTraining(training.n_steps, self.lr_schedule, self.kl_warmup)
+
+    def _early_stopping(self) -> list[EarlyStopping]:
+        if not self.early_stopping:
+            return []
+        # The validation loss has the full weight of the KL divergence in a warm-up too, so every epoch can be compared.
+        return [EarlyStopping(patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True)]
+
+    def _check_callbacks(self) -> None:
+        """Refuse a callback of skorch that waits for a validation loss which nothing computes."""
+        for entry in self.callbacks or []:
+            callback = entry[1] if isinstance(entry, tuple) else entry
+            monitor = getattr(callback, "monitor", None)
+            if not self.early_stopping and isinstance(monitor, str) and monitor.startswith("valid_"):
+                raise ValueError(
+                    f"callbacks must not monitor {monitor!r} with early_stopping=False, got "
+                    f"{type(callback).__name__}(monitor={monitor!r}): no samples are left out to compute it. Pass "
+                    f"early_stopping=True, or monitor={monitor.replace('valid_', 'train_', 1)!r}."
+                )
+
+    def _checkpoint(self, X: Any, training: Training, early_stopping: Any = None) -> list[Checkpoint]:
+        """The callback that writes checkpoints, once it is sure that what is there is of the same training."""
+        if self.checkpoint is None:
+            return []
+        irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
+        params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
+        header = {**fingerprint(row_blocks(X), params, training.module.state_dict()), "seeds": training.seeds}
+        if Path(self.checkpoint).exists():
+            found = read_header(self.checkpoint)
+            differences = [name for name in header if header[name] != found.get(name)]
+            if differences:
+                raise ValueError(
+                    f"checkpoint={str(self.checkpoint)!r} belongs to another fit: its {' and '.join(differences)} are "
+                    "not those of this one. Remove it, or pass another path."
+                )
+        return [Checkpoint(self.checkpoint, header, early_stopping)]
+
+    def _begin_reports(self, X: Any, training: Training) -> Any:
+        """scikit-learn's callback context for this fit; None before scikit-learn 1.9."""
+        if not hasattr(self, "_init_callback_context"):
+            return None
+        context = self._init_callback_context(max_subtasks=training.max_epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X)
+        return context
+
+    def _build_module(self, X: Any, seed: int) -> Autoencoder:
+        input_shape = self._input_shape(X.shape[1])
+        mean, variances = _column_moments(X)
+        scale = float(np.sqrt(variances.mean())) or 1.0
+        standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
+        likelihood = self._build_likelihood(standardizer)
+        self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
+        if self.noise_kind == "masking" and self.noise >= 1:
+            raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
+        encoder, decoder = build_backbone(
+            self.backbone,
+            input_shape,
+            self.nz,
+            self._code_parts(),
+            hidden_sizes=self.hidden_sizes,
+            activation=self.activation,
+            seed=seed,
+        )
+        corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
+        prior = self._build_prior(X, standardizer, seed)
+        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+
+    def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
+        if self.output_activation is None:
+            return LIKELIHOODS[self.likelihood](standardizer)
+        if self.likelihood not in GAUSSIANS:
+            raise ValueError(
+                f"output_activation={self.output_activation!r} is only supported with likelihood in {GAUSSIANS}, got "
+                f"likelihood={self.likelihood!r}, which has a link of its own."
+            )
+        return LIKELIHOODS[self.likelihood](standardizer, link=self.output_activation)
+
+    @abstractmethod
+    def _code_parts(self) -> dict[str, int]:
+        """What lies side by side in the encoder's output, and how many numbers each part has."""
+
+    @abstractmethod
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+        """The density of the codes that training starts with."""
+
+    @abstractmethod
+    def _assemble(self, *parts: Any) -> Autoencoder:
+        """The module of encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
+
+    @abstractmethod
+    def _learn_of_codes(self, X: NDArray) -> None:
+        """Set what the codes of some training rows tell."""
+
+    def _input_shape(self, n_features: int) -> tuple[int, ...]:
+        if self.image_shape is not None:
+            if math.prod(self.image_shape) != n_features:
+                raise ValueError(
+                    f"image_shape={self.image_shape} must multiply to n_features={n_features}, "
+                    f"got {math.prod(self.image_shape)}."
+                )
+            return tuple(self.image_shape)
+        if self.backbone != "conv":
+            return (n_features,)
+        side = math.isqrt(n_features)
+        if side**2 != n_features:
+            raise ValueError(
+                "image_shape=None with backbone='conv' stands for a square image of one channel, but "
+                f"n_features={n_features} is not a square. Pass image_shape=(channels, height, width)."
+            )
+        return (1, side, side)
+
+    def _check_scorable(self, X: NDArray) -> None:
+        self._check_support(X, self.module_.likelihood.support)
+
+    def _check_support(self, X: NDArray, support: str) -> None:
+        words, holds = SUPPORTS[support]
+        for rows in row_blocks(X):
+            if not holds(rows):
+                raise ValueError(
+                    f"X must {words} with likelihood={self.likelihood!r} and "
+                    f"output_activation={self.output_activation!r}, got values from {rows.min():g} to {rows.max():g}."
+                )
+
+    def _n_batch(self, n_samples: int) -> int:
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 32, 128))
+
+    def _n_epochs(self, n_samples: int) -> int:
+        if self.max_epochs != "auto":
+            return int(self.max_epochs)
+        n_steps = len(batch_sizes(n_samples, self._n_batch(n_samples)))
+        return int(np.clip(math.ceil(2000 / n_steps), 20, 50))
+
+    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
+        generator = torch.Generator(self.module_.standardizer.loc.device).manual_seed(seed)
+        with torch.no_grad():
+            Z = self.module_.prior_density().sample(n_samples, generator).cpu().numpy()
+        if mean:
+            return self._by_chunks(self._decode, Z)
+        draw = lambda module, z: module.likelihood.sample(module.decode(z), generator)  # noqa: E731
+        return self._by_chunks(lambda Z: self._infer(draw, Z), Z)
+
+    def _encode(self, X: NDArray) -> NDArray:
+        return self._infer(lambda module, x: module.encode(x), X)
+
+    def _decode(self, Z: NDArray) -> NDArray:
+        return self._infer(lambda module, z: module.likelihood.mean(module.decode(z)), Z)
+
+    def _infer(self, function: Callable[..., torch.Tensor], rows: NDArray, *args: NDArray) -> NDArray:
+        """Call function(module, rows, *args) in the precision of the rows."""
+        module = _float64_twin(self.module_) if rows.dtype == np.float64 else self.module_
+        device = module.standardizer.loc.device
+        with torch.no_grad():
+            tensors = [as_tensor(array).to(device) for array in (rows, *args)]
+            return function(module, *tensors).cpu().numpy()
+
+    def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, **kwargs: Any) -> NDArray:
+        return super()._by_chunks(partial(_halve_out_of_memory, hook), rows, **kwargs)
+
+    def _validate_training_rows(self, X: Any) -> Any:
+        if not is_sliceable(X):
+            return super()._validate_training_rows(X)
+        for start, rows in enumerate(row_blocks(X)):
+            validate_data(self, rows, dtype=FLOAT_DTYPES, reset=start == 0)
+        return X
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "module_" in state:  # so that a model trained on a GPU loads where there is none
+            state["module_"] = deepcopy(state["module_"]).cpu()
+        return state
+
+
+class _Report(Callback):
+    """Tell scikit-learn's callbacks of each epoch, and stop where one of them asks for it."""
+
+    def __init__(self, estimator: _BaseAutoencoder, context: Any, X: Any):
+        self.estimator = estimator
+        self.context = context
+        self.X = X
+
+    def on_epoch_begin(self, net: LatentNet, **kwargs: Any) -> None:
+        self.epoch_ = self.context.subcontext(task_name="epoch")
+        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
+
+    def on_epoch_end(self, net: LatentNet, **kwargs: Any) -> None:
+        attributes = partial(self._fitted_attributes, net)
+        if self.epoch_.call_on_fit_task_end(estimator=self.estimator, X=self.X, reconstruction_attributes=attributes):
+            raise EarlyStop
+
+    def _fitted_attributes(self, net: LatentNet) -> dict[str, Any]:
+        """Those of an estimator whose training ended here; only made for callbacks that ask for one."""
+        fitted = copy(self.estimator)
+        fitted._publish((deepcopy(net.module_), deepcopy(net.history), 0), self.X)
+        return dict(vars(fitted))
+
+
+def some_rows(X: Any) -> NDArray:
+    """At most `MAX_ROWS_AFTER_TRAINING` rows, evenly spaced."""
+    rows = np.asarray(X[:: -(-X.shape[0] // MAX_ROWS_AFTER_TRAINING)])
+    return rows if rows.dtype in FLOAT_DTYPES else rows.astype(np.float64)
+
+
+def _column_moments(X: Any) -> tuple[NDArray, NDArray]:
+    """Mean and variance (divisor n) of each column, float64."""
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as what it is
+        if not is_sliceable(X):
+            return mean_and_variance(X)
+        scaler = StandardScaler()
+        for rows in row_blocks(X):
+            scaler.partial_fit(rows.astype(np.float64, copy=False))
+        return scaler.mean_, scaler.var_
+
+
+def _tail_weight(X: Any, standardizer: Standardizer) -> float:
+    r"""How much larger than the others a few samples are.
+
+    .. math:: \kappa = \sqrt{\mathrm{E} \|h\|^4} / \mathrm{E} \|h\|^2
+
+    of the standardized samples h: 1 where all have one norm, sqrt(3) for a normal density along one direction, and 4 to
+    30 where trainings were seen to diverge. A step of Adam moves what a network gives for a sample by up to the
+    learning rate times the size of the sample, however small the gradient is, so a step that suits the others throws
+    the large ones about: an epoch could be worse than the first by many orders of magnitude.
+    """
+    blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
+    squares = torch.cat([h.double().square().sum(-1) for h in blocks])
+    return float(squares.square().mean().sqrt() / squares.mean()) if squares.any() else 1.0
+
+
+def _lr_divisor(tail_weight: float) -> float:
+    """Tail weight over that of a normal density, rounded to a power of two: mostly 1, and the same for all folds."""
+    return 2.0 ** max(round(math.log2(tail_weight / math.sqrt(3))), 0)
+
+
+def _warn_of_scales(X: Any, name: str) -> None:
+    """Warn where columns differ so much in spread that the networks see the largest alone."""
+    rows = some_rows(X)
+    low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [25, 75], axis=0, method="nearest")
+    spreads = (high - low)[high > low]  # of columns that vary, and not by rare events alone
+    if len(spreads) and spreads.max() > MAX_SPREAD_RATIO * spreads.min():
+        warnings.warn(
+            f"The columns of X differ in spread by a factor of {spreads.max() / spreads.min():.3g}, and {name} sees "
+            "little but the largest. Put a StandardScaler in front, unless the units are meant to count.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _adopt(module: Autoencoder, former: Autoencoder) -> None:
+    """Give a new module the weights of a former one, and its idea of the columns."""
+    state = former.state_dict()
+    try:
+        module.load_state_dict({name: state[name] for name in module.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            "The network cannot go on from the weights of the former fit, since a parameter that shapes it has "
+            f"changed. Use warm_start=False and `fit`. {error}"
+        ) from error
+
+
+def _halve_out_of_memory(hook: Callable[[NDArray], NDArray], rows: NDArray) -> NDArray:
+    """Call a hook on halves of the rows, and halves of those, where an accelerator's memory does not hold them."""
+    try:
+        return hook(rows)
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    half = len(rows) // 2
+    return np.concatenate([_halve_out_of_memory(hook, part) for part in (rows[:half], rows[half:])])
+
+
+def _float64_twin(module: Autoencoder) -> Autoencoder:
+    state = [(tensor.data_ptr(), tensor._version) for tensor in module.state_dict().values()]
+    known, twin = _float64_twins.get(module, (None, module))
+    if known != state:
+        twin = deepcopy(module).double()
+        _float64_twins[module] = state, twin
+    return twin

@@ -1,0 +1,182 @@
+"""Densities p(z) of the codes."""
+
+__all__ = ["GaussianMixturePrior", "Mixture", "Normal", "Prior", "StandardNormal", "VampPrior"]
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from sklatent._nn.posteriors import DiagonalNormal, NormalPosterior
+
+
+class Prior(nn.Module):
+    """What is learned of p(z)."""
+
+    def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> Any:
+        """p(z) itself, which may depend on the posterior of an encoder's inputs."""
+        return self
+
+
+class StandardNormal(Prior):
+    """z ~ N(0, I): compact and smooth, the chapter's prior (14.7.4).
+
+    Parameters
+    ----------
+    nz : int
+    """
+
+    def __init__(self, nz: int):
+        super().__init__()
+        self.nz = nz
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of codes of shape (..., nz): nats, shape (...)."""
+        return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+
+    def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Codes of shape (n_samples, nz), float64."""
+        shape = (n_samples, self.nz)
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+
+    def kl(self, q: NormalPosterior, eps: Tensor) -> Tensor:
+        """KL divergence of q from it, in closed form: nats, (n,); the draws eps are not needed."""
+        return q.kl_standard_normal()
+
+    def kl_per_dimension(self, q: NormalPosterior, eps: Tensor) -> Tensor:
+        """KL divergence of each marginal of q from its own, (n, nz)."""
+        return 0.5 * (q.variances + q.mu.square() - 1 - q.variances.log())
+
+
+class Mixture:
+    """A mixture of normal densities of codes.
+
+    Parameters
+    ----------
+    log_weights : Tensor of shape (n_components,)
+    components : NormalPosterior
+        With `mu` of shape (n_components, nz).
+    """
+
+    def __init__(self, log_weights: Tensor, components: NormalPosterior):
+        self.log_weights = log_weights
+        self.components = components
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of codes of shape (..., nz): nats, shape (...)."""
+        return torch.logsumexp(self.log_weights + self.components.log_prob(z[..., None, :]), dim=-1)
+
+    def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Codes of shape (n_samples, nz), float64."""
+        component = torch.multinomial(self.log_weights.exp(), n_samples, replacement=True, generator=generator)
+        nz = self.components.mu.shape[-1]
+        eps = StandardNormal(nz).sample(n_samples, generator)
+        every = self.components.sample(eps[:, None, :].to(self.components.mu.dtype))  # (n_samples, n_components, nz)
+        return every[torch.arange(n_samples, device=every.device), component].double()
+
+    def kl(self, q: NormalPosterior, eps: Tensor) -> Tensor:
+        """KL divergence of q from it, estimated by the draw that q makes of eps: nats, (n,)."""
+        return q.log_prob_of(eps) - self.log_prob(q.sample(eps))
+
+    def kl_per_dimension(self, q: NormalPosterior, eps: Tensor) -> Tensor:
+        """KL divergence of each marginal of q from its own, by the same draw, (n, nz)."""
+        z = q.sample(eps)
+        log_q = _normal_log_prob(z, q.mu, q.variances)
+        log_p = _normal_log_prob(z[:, None], self.components.mu, self.components.variances)
+        return log_q - torch.logsumexp(self.log_weights[:, None] + log_p, dim=1)
+
+
+class GaussianMixturePrior(Prior):
+    """A mixture of diagonal normal densities, learned with the decoder (14.7.7).
+
+    Parameters
+    ----------
+    means : Tensor of shape (n_components, nz)
+        Where the components start, with unit variances and equal weights.
+    """
+
+    def __init__(self, means: Tensor):
+        super().__init__()
+        self.logits = nn.Parameter(means.new_zeros(len(means)))
+        self.means = nn.Parameter(means)
+        self.log_var = nn.Parameter(torch.zeros_like(means))
+
+    def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> Mixture:
+        """The mixture; it needs no posterior."""
+        return Mixture(torch.log_softmax(self.logits, dim=0), DiagonalNormal(self.means, self.log_var))
+
+
+class VampPrior(Prior):
+    """The mean of the posteriors of pseudo-inputs that are learned with the network.
+
+    Parameters
+    ----------
+    pseudo_inputs : Tensor of shape (n_components, n_features)
+        Rows to start from, as the encoder sees them.
+
+    References
+    ----------
+    Tomczak & Welling (2018), "VAE with a VampPrior", eq. 9.
+    """
+
+    def __init__(self, pseudo_inputs: Tensor):
+        super().__init__()
+        self.pseudo_inputs = nn.Parameter(pseudo_inputs)
+
+    def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> Mixture:
+        """The mixture of the posteriors of the pseudo-inputs."""
+        n_components = len(self.pseudo_inputs)
+        log_weights = self.pseudo_inputs.new_full((n_components,), -math.log(n_components))
+        return Mixture(log_weights, posterior(self.pseudo_inputs))
+
+
+class Normal(Prior):
+    """z ~ N(mean, covariance), fitted to the codes of a trained autoencoder.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (nz,), float64
+    covariance : Tensor of shape (nz, nz), float64, positive definite
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(self, mean: Tensor, covariance: Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("covariance", covariance)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density of codes of shape (..., nz): nats, shape (...), float64."""
+        return MultivariateNormal(self.mean, scale_tril=self.factor).log_prob(z.double())
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """Derivative of `log_prob` by z, (n, nz), float64."""
+        return (self.mean - z.double()) @ self.precision
+
+    @property
+    def precision(self) -> Tensor:
+        """Inverse of the covariance, (nz, nz).
+
+        By the Cholesky factor, which makes it symmetric: an inverse by elimination is not, where variances differ by
+        many powers of ten, and half of it is then wrong in every direction.
+        """
+        return torch.cholesky_inverse(self.factor)
+
+    @property
+    def factor(self) -> Tensor:
+        """Lower triangular L with L L' the covariance, (nz, nz)."""
+        return torch.linalg.cholesky(self.covariance)
+
+    def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Codes of shape (n_samples, nz), float64."""
+        standard = StandardNormal(len(self.mean)).sample(n_samples, generator)
+        return self.mean + standard @ self.factor.mT
+
+
+def _normal_log_prob(z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return -0.5 * ((z - mean).square() / variance + variance.log() + math.log(2 * math.pi))

@@ -1,0 +1,576 @@
+"""Principal components as a density: probabilistic PCA."""
+
+__all__ = ["PCAReducer"]
+
+import sys
+import warnings
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array, to_device
+from array_api_compat import device as device_of
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
+
+from sklatent._base import _all_or_nothing, _BaseLatentModel, fit_hook, forget_fit, resolve_device, spawn_seeds
+from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
+from sklatent._ppca.density import log_density, model_variances
+from sklatent._ppca.dimension import minka_dimension
+from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
+from sklatent._ppca.moments import FactoredMoments, NotFiniteError, total_weight
+from sklatent._ppca.solvers import Spectrum, decompose, spectrum_of_moments
+from sklatent._sklearn_compat import Interval, RealNotInt, StrOptions, check_sample_weight, fit_context, get_namespace
+
+Array = Any
+
+# Up to so many columns `partial_fit` keeps a scatter matrix, of 200 MB at most; beyond, a factor of it.
+LARGE_SCATTER = 5000
+# Rows of more columns than that which `partial_fit` takes up at a time.
+N_FACTORED_ROWS = 500
+
+
+class PCAReducer(_BaseLatentModel):
+    r"""Principal component analysis, scored and sampled as the density it is.
+
+    Probabilistic PCA is the model
+
+    .. math:: z \sim N(0, I), \quad x | z \sim N(\mu + W z, \sigma^2 I),
+
+    whose maximum likelihood is reached where the columns of W span the leading `nz` eigenvectors V of the sample
+    covariance, with :math:`\sigma^2` the mean of the remaining eigenvalues. So x is normal with covariance
+    :math:`V \mathrm{diag}(\lambda - \sigma^2) V' + \sigma^2 I`. The fitted attributes are those of
+    :class:`sklearn.decomposition.PCA`, with the same meanings and signs.
+
+    NaN is a missing value. The code of a row is then the posterior mean of its projection, given what is observed, so
+    that `inverse_transform(transform(X))` fills what is missing.
+
+    Parameters
+    ----------
+    nz : int, float, "mle" or None, default=None
+        Number of components, as `n_components` of scikit-learn's PCA: None keeps min(n_samples, n_features), a
+        float in (0, 1) keeps as many as explain more than that share of the variance, and "mle" takes Minka's
+        estimate.
+    whiten : bool, default=False
+        Whether to divide the codes by their standard deviation.
+    solver : {"auto", "covariance", "full", "randomized"}, default="auto"
+        "covariance" decomposes the scatter matrix, or the Gram matrix of the rows where they are fewer than the
+        columns, with products in the precision of X. "full" takes QR, then the singular vectors of its triangle:
+        right to the last component, not for sparse X. "randomized" finds `nz` components in a block Krylov space, for
+        where both sides of X are large; the least of them may be off where variances hardly fall. "auto" takes the
+        cheaper of "covariance" and "randomized", and goes on to products in float64, then to "full", where the
+        spectrum found says that digits were lost.
+    n_oversamples : int, default=10
+        For "randomized": each block has (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16. A lone block
+        has nz + n_oversamples.
+    n_iter : int or "auto", default="auto"
+        For "randomized": number of blocks, each of which multiplies X twice. "auto" is 7.
+    device : str, default="auto"
+        Where rows are multiplied: "cpu", "cuda" or "cuda:<number>", to which NumPy's rows are moved a chunk at a time.
+        "auto" takes CUDA where PyTorch is loaded already and finds it, and loads nothing otherwise; tensors stay where
+        they lie. Fitted attributes are where X is.
+    random_state : int, RandomState instance or None, default=None
+        Draws the first block of "randomized". Pass an int for the same components at each call.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        Principal axes in the precision of X, by decreasing variance; the largest entry of each is positive.
+    explained_variance_ : ndarray of shape (n_components,)
+        Variance along each axis, divisor n_samples - 1. This and the following are float64 whatever X is.
+    explained_variance_ratio_ : ndarray of shape (n_components,)
+        Its share of the total variance; 0 where X is constant.
+    singular_values_ : ndarray of shape (n_components,)
+        Singular values of the centred rows along each axis.
+    mean_ : ndarray of shape (n_features,)
+        Column means.
+    n_components_ : int
+        Number of components kept.
+    noise_variance_ : float
+        Mean of the min(n_samples, n_features) - n_components variances left out; 0.0 when none is.
+    n_samples_ : int
+        Number of rows seen in `fit`, a row of integer weight counting as that many.
+    moments_ : Moments
+        Weight, mean and scatter of the rows seen, after `partial_fit` only.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Column names, where `fit` saw string names.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : The same components.
+    AutoencoderTransformer : The curved manifold.
+
+    References
+    ----------
+    .. [1] Tipping & Bishop (1999), "Probabilistic principal component analysis", JRSS B 61, eq. 4 to 8 and appendix B.
+
+    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4 and listing 14.1.
+
+    Examples
+    --------
+    >>> from sklatent import PCAReducer
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> pca = PCAReducer(2).fit(X)
+    >>> pca.transform(X).shape
+    (150, 2)
+    >>> round(pca.score(X), 3)  # nats a row
+    -2.7
+    """
+
+    # Beside products with few columns, rows that stay in the cache are centred and squared at little cost.
+    _CHUNK_SIZE = 2**20
+    _N_SCORE_ROWS = 256
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "nz": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            StrOptions({"mle"}),
+            None,
+        ],
+        "whiten": ["boolean"],
+        "solver": [StrOptions({"auto", "covariance", "full", "randomized"})],
+        "n_oversamples": [Interval(Integral, 1, None, closed="left")],
+        "n_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        nz: int | float | Literal["mle"] | None = None,
+        *,
+        whiten: bool = False,
+        solver: Literal["auto", "covariance", "full", "randomized"] = "auto",
+        n_oversamples: int = 10,
+        n_iter: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: Any = None,
+    ):
+        self.nz = nz
+        self.whiten = whiten
+        self.solver = solver
+        self.n_oversamples = n_oversamples
+        self.n_iter = n_iter
+        self.device = device
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit the model to X.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+            Rows to fit. float32 and float64 are taken as they are, other numbers as float64. A memory map is read a
+            chunk at a time and never copied whole. Sparse arrays stay sparse. NaN is a missing value: the model is then
+            the one of largest likelihood of what is observed [1]_, by EM on the CPU, or where tensors lie.
+        y : Ignored
+            Present for scikit-learn's conventions.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts: a row of weight 2 is the same as the row twice, one of weight 0 as none.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. When `fit` raises, the estimator is as it was before.
+        """
+        with _all_or_nothing(self):
+            forget_fit(self)
+            X = self._check_rows(X, reset=True)
+            weights = self._check_weights(sample_weight, X)
+            self._check_rank(*total_weight(weights, X.shape[0]))
+            fit = fit_hook.get() or type(self)._fit
+            fit(self, X) if weights is None else fit(self, X, weights)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+        """Add rows to the model; the rows of the calls so far together give what `fit` on all of them gives.
+
+        Batches may have any size, once there are `nz` rows. Products are in float64, since the rows do not come back
+        for a more precise look. Each call ends with the eigenvectors of a matrix of n_features x n_features, so batches
+        of about n_features rows cost least. Beyond 5000 features a factor of that matrix is kept in place of it, with
+        `nz + n_oversamples` rows, where the result is exact while the rows seen are not more, and close where the
+        variances left out are small.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+        y : Ignored
+            Present for scikit-learn's conventions.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+
+        Returns
+        -------
+        self : object
+            Fitted to the rows of all calls of `partial_fit`; a call of `fit` makes the next one start anew. When it
+            raises, the estimator is as it was before.
+        """
+        with _all_or_nothing(self):
+            former = getattr(self, "moments_", None)
+            if former is None:
+                forget_fit(self)
+            X = self._check_rows(X, reset=former is None)
+            weights = self._check_weights(sample_weight, X)
+            assert_all_finite(X.data if issparse(X) else X, estimator_name=type(self).__name__, input_name="X")
+            with np.errstate(over="ignore", invalid="ignore"):
+                moments = self._moments(X, weights, former)
+            self._check_rank(moments.weight, moments.n_samples)
+            self._publish(spectrum_of_moments(moments, self.nz if isinstance(self.nz, Integral) else None), X)
+            self.moments_ = moments
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Project the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Z : array of shape (n_samples, n_components)
+            The codes V'(x - mean), in the precision of X; of a row with missing values, their expectation given what is
+            observed.
+        """
+        return super().transform(X)
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        r"""Log density of each row: exact log p(x).
+
+        With the projections :math:`y = V'(x - \mu)` and the residual :math:`r = x - \mu - V y`,
+
+        .. math::
+            \ln p(x) = -\frac12 \Big[ d \ln 2\pi + \sum_i \ln \lambda_i + (d - k) \ln \sigma^2
+            + \sum_i \frac{y_i^2}{\lambda_i} + \frac{\|r\|^2}{\sigma^2} \Big],
+
+        which costs O(n d k) and never forms a d x d matrix.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples,), float64
+            Nats, a density with respect to Lebesgue measure in the units of X; of a row with missing values, the exact
+            marginal density of those observed, 0.0 where none is, with a floor of 1e-12 for the noise. Variances below
+            2.2e-16 of the largest one are scored as that floor (of the largest squared mean where X is constant, of 1
+            where X is zero), so rank-deficient data have a finite score.
+        """
+        return super().score_samples(X)
+
+    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Mean of `score_samples` over the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse array of shape (n_samples, n_features)
+        y : Ignored
+            Present for scikit-learn's conventions.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts.
+
+        Returns
+        -------
+        score : float
+            Nats a row; larger is better.
+        """
+        scores = self.score_samples(X)
+        weights = self._check_weights(sample_weight, scores)
+        xp = array_namespace(scores)
+        return float(xp.mean(scores) if weights is None else (scores @ weights) / xp.sum(weights))
+
+    def get_covariance(self) -> NDArray[np.float64]:
+        """Covariance of the model.
+
+        Returns
+        -------
+        covariance : ndarray of shape (n_features, n_features)
+            V diag(lambda - s2) V' + s2 I, s2 being `noise_variance_`.
+        """
+        check_is_fitted(self)
+        xp = array_namespace(self.mean_)
+        axes, noise = xp.astype(self.components_, xp.float64), self.noise_variance_
+        excess = xp.clip(self.explained_variance_ - noise, min=0.0)
+        return (axes.T * excess) @ axes + noise * xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
+
+    def get_precision(self) -> NDArray[np.float64]:
+        """Inverse of the model's covariance, with the variance floor of `score_samples`.
+
+        Returns
+        -------
+        precision : ndarray of shape (n_features, n_features)
+            V diag(1 / lambda) V' + (I - V V') / s2.
+        """
+        check_is_fitted(self)
+        xp = array_namespace(self.mean_)
+        axes = xp.astype(self.components_, xp.float64)
+        variances, noise = self._model_variances()
+        if self.n_components_ == self.n_features_in_:
+            return (axes.T / variances) @ axes
+        identity = xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
+        return (axes.T * (1 / variances - 1 / noise)) @ axes + identity / noise
+
+    def _fit(self, X: Any, weights: Array | None = None) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+            spectrum = self._decompose(X, weights)
+        self._publish(spectrum, X)
+
+    def _decompose(self, X: Any, weights: Array | None = None) -> Spectrum:
+        nz = self.nz if isinstance(self.nz, Integral) else None
+        load = self._loader(X)
+        try:
+            return decompose(
+                X,
+                self.solver,
+                nz,
+                weights=weights if weights is None or load is None else load(weights),
+                load=load,
+                n_oversamples=self.n_oversamples,
+                n_iter=self.n_iter,
+                seed=lambda: spawn_seeds(self.random_state, 1)[0],
+            )
+        except NotFiniteError:
+            if not self._has_missing(X):
+                raise
+        spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
+        if not has_converged:
+            warnings.warn("EM over the observed entries did not converge.", ConvergenceWarning, stacklevel=4)
+        return spectrum
+
+    def _has_missing(self, X: Any) -> bool:
+        """Whether X has NaN; infinity, and NaN in sparse X, raise ValueError."""
+        name = type(self).__name__
+        assert_all_finite(X.data if issparse(X) else X, allow_nan=not issparse(X), estimator_name=name, input_name="X")
+        return not issparse(X) and bool(array_namespace(X).any(array_namespace(X).isnan(X)))
+
+    def _publish(self, spectrum: Spectrum, X: Any) -> None:
+        """Set the fitted attributes, where X lies and the axes in its precision."""
+        k = self._n_kept(spectrum)
+        xp = array_namespace(X.data if issparse(X) else X)
+        components = _beside(X, spectrum.components)[:k, :]
+        self.mean_ = _beside(X, spectrum.mean)
+        self.components_ = xp.asarray(xp.astype(components, X.dtype), copy=True)
+        self.explained_variance_ = xp.asarray(_beside(X, spectrum.variances)[:k], copy=True)
+        self.explained_variance_ratio_ = self.explained_variance_ / (spectrum.total or 1.0)
+        self.singular_values_ = xp.sqrt(self.explained_variance_ * spectrum.divisor)
+        self.noise_variance_ = spectrum.noise_variance(k)
+        self.n_components_ = k
+        self.n_samples_ = spectrum.n_samples
+
+    def _n_kept(self, spectrum: Spectrum) -> int:
+        rank = len(spectrum.components)
+        if self.nz is None:
+            return rank
+        if isinstance(self.nz, Integral):
+            return int(self.nz)
+        variances = np.asarray(to_device(spectrum.variances, "cpu"))
+        if self.nz == "mle":
+            return minka_dimension(variances, spectrum.n_samples) if rank > 1 else 1
+        shares = np.cumsum(variances / (spectrum.total or 1.0))  # the sums of explained_variance_ratio_, to the bit
+        return min(int(np.searchsorted(shares, self.nz, side="right")) + 1, rank)
+
+    def _moments(self, X: Any, weights: Array | None, former: Any) -> Any:
+        """Moments of the rows of X and of those seen before."""
+        load = self._loader(X)
+        if X.shape[1] > LARGE_SCATTER:
+            return self._factored_moments(X, weights, former, load)
+        rows = centered_rows(X, weights, load)
+        moments = rows.moments(rows.xp.float64)
+        return moments if former is None else former.merge(moments)
+
+    def _factored_moments(self, X: Any, weights: Array | None, former: FactoredMoments | None, load: Any) -> Any:
+        limit = int(self.nz) + self.n_oversamples if isinstance(self.nz, Integral) else None
+        for start in range(0, X.shape[0], N_FACTORED_ROWS):
+            part = slice(start, start + N_FACTORED_ROWS)
+            chunk = X[part].toarray() if issparse(X) else X[part]
+            moments = CenteredRows(chunk, None if weights is None else weights[part], load).factored_moments()
+            former = (moments if former is None else former.merge(moments)).truncate(limit)
+        return former
+
+    def _check_rows(self, X: Any, reset: bool) -> Any:
+        X = validate_data(
+            self,
+            X,
+            dtype=self._float_dtypes(X),
+            accept_sparse=("csr", "csc"),
+            ensure_all_finite=issparse(X) and not reset,  # the sums that are taken anyway find it
+            reset=reset,
+        )
+        if reset and issparse(X) and self.solver == "full":
+            raise TypeError(
+                'PCAReducer only support sparse inputs with the "auto", "covariance" and "randomized" solvers, while '
+                f'"{self.solver}" was passed. See TruncatedSVD for a possible alternative.'
+            )
+        return X
+
+    def _validate_rows(self, X: Any) -> Any:
+        return self._check_rows(X, reset=False)
+
+    def _check_weights(self, sample_weight: Any, X: Any) -> Array | None:
+        if sample_weight is None:
+            return None
+        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if total_weight(weights, X.shape[0])[1] == 0:
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return _beside(X, weights)
+
+    def _check_rank(self, weight: float, n_samples: int) -> None:
+        """Refuse an `nz` that the rows so far do not allow."""
+        if n_samples > 1 and weight <= 1:
+            raise ValueError(
+                f"sample_weight must add up to more than 1, got {weight!r}: a weight says how often its row counts."
+            )
+        n_samples, n_features = max(n_samples, int(weight)), self.n_features_in_
+        if self.nz == "mle" and n_samples < n_features:
+            raise ValueError("nz='mle' is only supported if n_samples >= n_features")
+        if isinstance(self.nz, Integral) and self.nz > min(n_samples, n_features):
+            raise ValueError(
+                f"nz={self.nz} must be between 1 and min(n_samples, n_features)={min(n_samples, n_features)} "
+                f"with solver={self.solver!r}"
+            )
+
+    def _loader(self, X: Any) -> Callable[[Any], Array] | None:
+        """What moves a chunk of X to `device`; None where it lies there."""
+        if issparse(X) or self.device == "cpu" or (self.device == "auto" and "torch" not in sys.modules):
+            return None
+        device = resolve_device(self.device)
+        if device == "cpu" or (is_torch_array(X) and self.device == "auto"):
+            return None
+        import torch
+
+        return lambda rows: torch.as_tensor(rows).to(device)
+
+    def _encode(self, X: Any) -> Array:
+        """Projection of the rows, or its expectation given what is observed of them."""
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+            codes = self._project(X)
+        xp = array_namespace(codes)
+        incomplete = self._incomplete(X, codes[:, 0])
+        if incomplete is not None:
+            codes[incomplete] = self._project(xp.astype(self._factor_model(X).fill(X[incomplete]), X.dtype))
+        return codes
+
+    def _project(self, X: Any) -> Array:
+        xp = array_namespace(X.data if issparse(X) else X)
+        axes = xp.astype(_beside(X, self._scaled_components(-1)), X.dtype, copy=False).T
+        rest = _beside(X, self.mean_)
+        if not (issparse(X) or self._is_near_origin(X.dtype)):
+            head, rest = split(rest, X.dtype)
+            X = center(X, [head])
+        codes = X @ axes
+        offset = xp.astype(rest, xp.float64) @ xp.astype(axes, xp.float64)
+        codes -= xp.astype(offset, X.dtype)
+        return codes
+
+    def _is_near_origin(self, dtype: Any) -> bool:
+        return is_near_origin(self.mean_, float(array_namespace(self.mean_).sum(self.explained_variance_)), dtype)
+
+    def _decode(self, Z: Array) -> Array:
+        xp = array_namespace(Z)
+        axes = xp.astype(_beside(Z, self._scaled_components(1)), Z.dtype, copy=False)
+        return xp.astype(Z @ axes + _beside(Z, self.mean_), Z.dtype, copy=False)
+
+    def _log_prob(self, X: Any) -> Array:
+        scores = self._log_prob_complete(X)
+        incomplete = self._incomplete(X, scores)
+        if incomplete is not None:
+            scores[incomplete] = self._factor_model(X).log_density(X[incomplete])
+        return scores
+
+    def _log_prob_complete(self, X: Array) -> Array:
+        xp = array_namespace(X)
+        variances, noise = self._model_variances()
+        least = noise if self.n_components_ < self.n_features_in_ else float(variances[-1])
+        # A residual in float32 has the rounding of the largest axis, which must not show beside the least deviation.
+        is_single = X.dtype != xp.float64 and least > 16 * float(xp.finfo(X.dtype).eps) * float(variances[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = self._log_prob_in(X.dtype if is_single else xp.float64, X, _beside(X, variances), noise)
+        if is_single and not xp.all(xp.isfinite(scores)):  # squares beyond float32
+            return self._log_prob_in(xp.float64, X, _beside(X, variances), noise)
+        return scores
+
+    def _log_prob_in(self, dtype: Any, X: Array, variances: Array, noise: float) -> Array:
+        """Log density with products in `dtype`."""
+        xp = array_namespace(X)
+        axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
+        n_noise = self.n_features_in_ - self.n_components_
+        means = split(_beside(X, self.mean_), dtype)
+        rows = center(X, means[:1] if self._is_near_origin(dtype) else means)
+        codes = rows @ axes.T
+        distance = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
+        if n_noise:
+            rows -= codes @ axes
+            distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
+        return log_density(distance, variances, noise, self.n_features_in_)
+
+    def _incomplete(self, X: Any, results: Array) -> Array | None:
+        """Which rows of X have missing values; None, at almost no cost, where the results of all are finite."""
+        xp = array_namespace(results)
+        if xp.all(xp.isfinite(results)) or not self._has_missing(X):
+            return None
+        return xp.any(xp.isnan(X), axis=1)
+
+    def _factor_model(self, X: Array) -> FactorModel:
+        """The model as loadings and noise, for rows with missing values."""
+        xp = array_namespace(X)
+        variances, noise = self._model_variances()
+        if self.n_components_ == self.n_features_in_:  # the last axis stands for the noise
+            noise = float(variances[-1])
+        noise = max(noise, LEAST_NOISE * float(variances[0]))
+        deviations = xp.sqrt(xp.clip(_beside(X, variances) - noise, min=0.0))
+        axes = xp.astype(_beside(X, self.components_), xp.float64)
+        return FactorModel(_beside(X, self.mean_), axes.T * deviations, noise)
+
+    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
+        rng = np.random.default_rng(seed)
+        axes, center, variances = (
+            np.asarray(to_device(values, "cpu")) for values in (self.components_, self.mean_, self.explained_variance_)
+        )
+        excess = np.maximum(variances - self.noise_variance_, 0.0)
+        rows = (rng.standard_normal((n_samples, self.n_components_)) * np.sqrt(excess)) @ axes + center
+        if mean:
+            return rows
+        return rows + np.sqrt(self.noise_variance_) * rng.standard_normal(rows.shape)
+
+    def _scaled_components(self, power: Literal[-1, 1]) -> Array:
+        """Components times their deviation to `power` when whitened: -1 encodes, 1 decodes."""
+        if not self.whiten:
+            return self.components_
+        return self._model_variances()[0][:, None] ** (power / 2) * self.components_
+
+    def _model_variances(self) -> tuple[Array, float]:
+        """Variance along each axis and orthogonal to them, floored so that their logarithms are finite."""
+        return model_variances(self.explained_variance_, self.noise_variance_, self.mean_)
+
+    def _float_dtypes(self, X: Any) -> list:
+        xp, _ = get_namespace(X)
+        return [xp.float64, xp.float32]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = self.solver != "full"
+        return tags
+
+
+def _beside(X: Any, array: Array) -> Array:
+    """The array in the namespace and on the device of X; NumPy's for a sparse X."""
+    if isinstance(array, np.ndarray):
+        return array if issparse(X) or isinstance(X, np.ndarray) else _asarray(X, array)
+    if issparse(X) or isinstance(X, np.ndarray):
+        return np.asarray(to_device(array, "cpu"))
+    return to_device(array, device_of(X))
+
+
+def _asarray(X: Array, array: NDArray) -> Array:
+    return array_namespace(X).asarray(array, device=device_of(X))

@@ -1,0 +1,267 @@
+"""Probabilistic PCA of rows with missing values: EM over what is observed, and what it says of a row."""
+
+__all__ = ["LEAST_NOISE", "FactorModel", "fit_factors", "spectrum_of_incomplete"]
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from array_api_compat import device as device_of
+
+from sklatent._ppca.moments import check_variance, total_weight
+from sklatent._ppca.solvers import Spectrum, decompose, fix_signs, orthonormal
+
+Array = Any
+
+# Values of the posterior covariances that are held at a time.
+CHUNK_SIZE = 2**20
+MAX_ITER = 1000
+# Nats a row by which the last step of EM may still raise the likelihood.
+TOLERANCE = 1e-6
+# Least noise variance, over the largest variance of a column: below it the posterior is rounding.
+LEAST_NOISE = 1e-12
+
+
+@dataclass(frozen=True)
+class FactorModel:
+    """The normal density of x = mean + W z + noise with z from N(0, I), of rows with NaN for what is missing.
+
+    Attributes
+    ----------
+    mean : array of shape (n_features,)
+    loadings : array of shape (n_features, n_factors)
+        W.
+    noise : float
+        Variance of the noise, above zero.
+    """
+
+    mean: Array
+    loadings: Array
+    noise: float
+
+    def fill(self, X: Array) -> Array:
+        """X with the expectation of what is missing, given what is observed of its row, in float64."""
+        return self._by_chunks(X, lambda given: given.filled)
+
+    def log_density(self, X: Array) -> Array:
+        """Log density of what is observed of each row, in nats; 0.0 where nothing is."""
+        return self._by_chunks(X, lambda given: given.log_density)
+
+    def _by_chunks(self, X: Array, function: Callable[["_Posterior"], Array]) -> Array:
+        cuts = _cuts(X, max(self.loadings.shape[1] ** 2, X.shape[1]))
+        return array_namespace(X).concat([function(_Posterior(self, X[cut])) for cut in cuts])
+
+
+class _Posterior:
+    """z given what is observed of each row: normal with mean `z` and covariance noise times `inverse`.
+
+    The precision over the noise is M = noise I + sum of w_j w_j' over the observed columns j.
+    """
+
+    def __init__(self, model: FactorModel, X: Array):
+        xp = array_namespace(X)
+        self.model = model
+        self.observed = ~xp.isnan(X)
+        self.mask = xp.astype(self.observed, xp.float64)
+        self.rows = xp.where(self.observed, xp.astype(X, xp.float64) - model.mean, 0.0)
+        W, identity = model.loadings, xp.eye(model.loadings.shape[1], dtype=xp.float64, device=device_of(model.mean))
+        self.M = model.noise * identity + _unpack(self.mask @ _pack(W), W.shape[1])  # (n, k, k)
+        self.inverse = xp.linalg.inv(self.M)
+        self.z = (self.inverse @ (self.rows @ W)[:, :, None])[:, :, 0]
+
+    @property
+    def filled(self) -> Array:
+        """The rows with E[x | what is observed] where they are missing."""
+        xp, model = array_namespace(self.z), self.model
+        return model.mean + xp.where(self.observed, self.rows, self.z @ model.loadings.T)
+
+    @property
+    def log_density(self) -> Array:
+        """Log density of what is observed of each row.
+
+        The distance is the least of ||r - W z||^2 / noise + ||z||^2 over z, which cancels no digits as the form with
+        the inverse of M does.
+        """
+        xp, model = array_namespace(self.z), self.model
+        n_observed = xp.sum(self.mask, axis=1)
+        residual = self.rows - self.mask * (self.z @ model.loadings.T)
+        distance = xp.sum(residual**2, axis=1) / model.noise + xp.sum(self.z**2, axis=1)
+        log_det = xp.linalg.slogdet(self.M).logabsdet + (n_observed - self.z.shape[1]) * float(np.log(model.noise))
+        return -0.5 * (n_observed * float(np.log(2 * np.pi)) + log_det + distance)
+
+
+def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | None = None) -> tuple[Spectrum, bool]:
+    """Spectrum of the covariance of largest likelihood, of rows with missing values.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features)
+        NaN where missing.
+    nz : int or None, default=None
+        Number of components; the variance beyond them is the same in all directions. None for all of them.
+    weights : array of shape (n_samples,) or None, default=None
+
+    Returns
+    -------
+    spectrum : Spectrum
+        Its variances are those of largest likelihood times n / (n - 1), as those of complete rows.
+    has_converged : bool
+
+    Raises
+    ------
+    ValueError
+        If nothing is observed of a column.
+    """
+    xp = array_namespace(X)
+    weight, n_samples = total_weight(weights, X.shape[0])
+    divisor = weight - 1 if weight > 1 else 1.0
+    n_samples = max(n_samples, int(weight))
+    rank = min(n_samples, X.shape[1])
+    model, has_converged = fit_factors(X, min(nz or rank, rank - 1), weights)
+    axes, deviations, _ = xp.linalg.svd(model.loadings, full_matrices=False)
+    scale = weight / divisor
+    noise = xp.full((rank - deviations.shape[0],), model.noise, dtype=xp.float64, device=device_of(axes))
+    variances = scale * xp.concat([deviations**2 + model.noise, noise])
+    components = orthonormal(axes, variances[: deviations.shape[0]], nz or rank)
+    total = float(xp.sum(variances))
+    return Spectrum(model.mean, fix_signs(components.T), variances, total, divisor, n_samples), has_converged
+
+
+def fit_factors(X: Array, n_factors: int, weights: Array | None = None) -> tuple[FactorModel, bool]:
+    r"""Maximum likelihood of the factor model by EM over the observed entries.
+
+    The E step takes z given what is observed of a row. The M step regresses each column on z over the rows where it is
+    observed, and then gives the mean and covariance that z has found to the loadings, which speeds EM up without
+    changing what it converges to (parameter expansion).
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features)
+        NaN where missing; each column has an observed entry of weight above zero.
+    n_factors : int
+        Less than n_features and n_samples.
+    weights : array of shape (n_samples,) or None, default=None
+
+    Returns
+    -------
+    model : FactorModel
+    has_converged : bool
+
+    References
+    ----------
+    Tipping & Bishop (1999), "Probabilistic principal component analysis", JRSS B 61, section 3.3 and appendix B.
+    Roweis (1998), "EM algorithms for PCA and SPCA", NeurIPS 10, section 4.
+    Liu, Rubin & Wu (1998), "Parameter expansion to accelerate EM", Biometrika 85, section 4.
+    """
+    xp = array_namespace(X)
+    weights = xp.ones_like(X[:, 0], dtype=xp.float64) if weights is None else weights
+    model, least = _start(X, n_factors, weights)
+    before = -np.inf
+    for _ in range(MAX_ITER):
+        model, log_density = _em_step(model, X, weights, least)
+        if log_density - before < TOLERANCE * float(xp.sum(weights)):
+            return model, True
+        before = log_density
+    return model, False
+
+
+def _start(X: Array, n_factors: int, weights: Array) -> tuple[FactorModel, float]:
+    """PCA of some rows, filled with the column means; and the least noise variance."""
+    xp = array_namespace(X)
+    mean, variance = _column_moments(X, weights)
+    some = X[:: max(1, X.shape[0] // max(2000, 2 * n_factors)), :]
+    spectrum = decompose(xp.where(xp.isnan(some), 0.0, xp.astype(some, xp.float64) - mean), nz=n_factors or None)
+    largest = float(xp.max(variance)) or float(xp.max(mean**2)) or 1.0
+    noise = max(spectrum.noise_variance(n_factors), LEAST_NOISE * largest)
+    # A loading of zero would stay zero.
+    deviations = xp.sqrt(xp.clip(spectrum.variances[:n_factors] - noise, min=1e-3 * noise))
+    return FactorModel(mean, spectrum.components[:n_factors, :].T * deviations, noise), LEAST_NOISE * largest
+
+
+def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
+    """Mean and variance of what is observed of each column."""
+    xp = array_namespace(X)
+    count, mean = 0.0, 0.0
+    for cut in _cuts(X, X.shape[1]):
+        mask = xp.astype(~xp.isnan(X[cut]), xp.float64)
+        count = count + weights[cut] @ mask
+        mean = mean + weights[cut] @ xp.where(mask > 0, xp.astype(X[cut], xp.float64), 0.0)
+    if not xp.all(count > 0):
+        raise ValueError(f"Input X contains no observed value in column {int(xp.argmin(count))}.")
+    mean = mean / count
+    squares = 0.0
+    for cut in _cuts(X, X.shape[1]):
+        squares = squares + weights[cut] @ xp.where(xp.isnan(X[cut]), 0.0, xp.astype(X[cut], xp.float64) - mean) ** 2
+    check_variance(float(xp.sum(squares) + xp.sum(mean**2)))
+    return mean, squares / count
+
+
+def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tuple[FactorModel, float]:
+    """The model after one step, and the log density of X before it."""
+    xp, k = array_namespace(X), model.loadings.shape[1]
+    second: Any = 0.0  # of (z, 1) over the rows where a column is observed, (n_features, pairs)
+    everywhere: Any = 0.0  # and over all rows, (pairs,)
+    cross: Any = 0.0  # of a column and (z, 1), (n_features, k + 1)
+    squares, n_observed, log_density = 0.0, 0.0, 0.0
+    for cut in _cuts(X, max(k**2, X.shape[1])):
+        given = _Posterior(model, X[cut])
+        weight = weights[cut][:, None]
+        z = xp.concat([given.z, xp.ones_like(weight)], axis=1)
+        pairs = weight * (_pack(z) + model.noise * _pack_square(given.inverse))
+        second = second + given.mask.T @ pairs
+        everywhere = everywhere + xp.sum(pairs, axis=0)
+        cross = cross + given.rows.T @ (weight * z)
+        squares += float(xp.sum(weight * given.rows**2))
+        n_observed += float(xp.sum(weight * given.mask))
+        log_density += float(xp.sum(weights[cut] * given.log_density))
+    regression = (xp.linalg.inv(_unpack(second, k + 1)) @ cross[:, :, None])[:, :, 0]  # (n_features, k + 1)
+    noise = (squares - float(xp.sum(regression * cross))) / n_observed
+    loadings, shift = _expand(regression, _unpack(everywhere[None, :], k + 1)[0, :, :])
+    return FactorModel(model.mean + shift, loadings, max(noise, least)), log_density
+
+
+def _expand(regression: Array, moments: Array) -> tuple[Array, Array]:
+    """Loadings on z of unit covariance, and the mean, from those on z of the given weight, mean and second moments."""
+    xp, k = array_namespace(regression), regression.shape[1] - 1
+    moments = moments / moments[k, k]
+    mean = moments[:k, k]
+    values, vectors = xp.linalg.eigh(moments[:k, :k] - mean[:, None] * mean[None, :])
+    root = vectors * xp.sqrt(xp.clip(values, min=0.0))
+    return regression[:, :k] @ root, regression[:, k] + regression[:, :k] @ mean
+
+
+def _cuts(X: Array, n_values: int) -> Iterator[slice]:
+    """Slices of rows that hold so many values each."""
+    n_rows = max(1, CHUNK_SIZE // n_values)
+    return (slice(start, start + n_rows) for start in range(0, X.shape[0], n_rows))
+
+
+def _pack(Z: Array) -> Array:
+    """Products of two columns, each pair once, (n, k (k + 1) / 2)."""
+    xp = array_namespace(Z)
+    i, j = (xp.asarray(index, device=device_of(Z)) for index in np.triu_indices(Z.shape[1]))
+    return xp.take(Z, i, axis=1) * xp.take(Z, j, axis=1)
+
+
+def _pack_square(matrices: Array) -> Array:
+    """The upper triangles of matrices (n, k, k) with a row and column of zeros, in the order of `_pack`."""
+    xp, k = array_namespace(matrices), matrices.shape[1] + 1
+    i, j = np.triu_indices(k)
+    n = matrices.shape[0]
+    zero = xp.zeros((n, 1), dtype=matrices.dtype, device=device_of(matrices))
+    flat = xp.concat([xp.reshape(matrices, (n, (k - 1) ** 2)), zero], axis=1)
+    index = np.where(j < k - 1, i * (k - 1) + j, (k - 1) ** 2)
+    return xp.take(flat, xp.asarray(index, device=device_of(matrices)), axis=1)
+
+
+def _unpack(pairs: Array, k: int) -> Array:
+    """Symmetric matrices (n, k, k) from their upper triangles."""
+    xp = array_namespace(pairs)
+    index = np.zeros((k, k), dtype=np.int64)
+    index[np.triu_indices(k)] = np.arange(pairs.shape[1])
+    index = np.maximum(index, index.T)
+    return xp.reshape(
+        xp.take(pairs, xp.asarray(index.reshape(-1), device=device_of(pairs)), axis=1), (pairs.shape[0], k, k)
+    )

@@ -1,0 +1,117 @@
+"""Weight, mean and scatter of a set of samples, which merge: the moments of a union come from those of its parts."""
+
+__all__ = ["FactoredMoments", "Moments", "NotFiniteError", "check_variance", "total_weight"]
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weight, mean and scatter of a set of rows, in float64.
+
+    `scatter` is the sum of w (x - mean)(x - mean)' over the rows, w being 1 where there are no weights. The moments of
+    a union come from the moments of its parts, so rows may arrive in chunks of any size and need to be read once only.
+
+    Attributes
+    ----------
+    weight : float
+        Sum of the weights.
+    n_samples : int
+        Number of rows with a weight above zero.
+    mean : array of shape (n_features,)
+    scatter : array of shape (n_features, n_features), or (n_features,) for its diagonal alone
+
+    References
+    ----------
+    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", The American Statistician, eq. 2.1.
+    """
+
+    weight: float
+    n_samples: int
+    mean: Array
+    scatter: Array
+
+    @classmethod
+    def about(
+        cls, point: Array, weight: float, n_samples: int, total: Array, scatter: Array, diagonal: bool = False
+    ) -> "Moments":
+        """Moments of rows of which sum and scatter about a point are known."""
+        shift = total / (weight or 1.0)
+        scatter = scatter - _squares(shift, diagonal) * weight
+        if diagonal:  # rounding leaves the sum of squares of a constant column slightly below zero
+            scatter = array_namespace(scatter).clip(scatter, min=0.0)
+        return cls(weight, n_samples, point + shift, scatter)
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of the rows of both."""
+        weight = self.weight + other.weight
+        shift = other.mean - self.mean
+        share = other.weight / (weight or 1.0)
+        scatter = self.scatter + other.scatter
+        scatter += _squares(shift, self.scatter.ndim == 1) * (self.weight * share)
+        return Moments(weight, self.n_samples + other.n_samples, self.mean + shift * share, scatter)
+
+
+@dataclass(frozen=True)
+class FactoredMoments:
+    """Moments of rows with too many columns for a scatter matrix: it is kept as factor' factor.
+
+    `factor` has a row for each direction kept. The least of them are dropped beyond a number of rows; `total`, the
+    trace of the scatter, keeps count of them.
+
+    References
+    ----------
+    Ross, Lim, Lin & Yang (2008), "Incremental learning for robust visual tracking", IJCV 77, figure 1.
+    """
+
+    weight: float
+    n_samples: int
+    mean: Array
+    factor: Array
+    total: float
+
+    def merge(self, other: "FactoredMoments") -> "FactoredMoments":
+        """Moments of the rows of both; the factor has the rows of both and one for the shift of the mean."""
+        xp = array_namespace(self.mean)
+        weight = self.weight + other.weight
+        share = other.weight / (weight or 1.0)
+        shift = other.mean - self.mean
+        step = shift * (self.weight * share) ** 0.5
+        factor = xp.concat([self.factor, other.factor, step[None, :]])
+        total = self.total + other.total + float(step @ step)
+        return FactoredMoments(weight, self.n_samples + other.n_samples, self.mean + shift * share, factor, total)
+
+    def truncate(self, n_directions: int | None) -> "FactoredMoments":
+        """The same with at most so many rows in the factor, orthogonal and by decreasing norm."""
+        xp = array_namespace(self.mean)
+        _, norms, directions = xp.linalg.svd(self.factor, full_matrices=False)
+        n = min(n_directions or len(norms), self.n_samples, len(norms))
+        return replace(self, factor=norms[:n, None] * directions[:n, :])
+
+
+class NotFiniteError(ValueError):
+    """Sums over the data that are not finite: the data are not, or float64 is too small for their squares."""
+
+
+def check_variance(variance: float) -> None:
+    """Refuse data whose variance, or sum of squares about the mean, is not finite."""
+    if not np.isfinite(variance):
+        raise NotFiniteError("The variance of X overflows float64. Rescale X so that its largest value is below 1e150.")
+
+
+def total_weight(weights: Array | None, n_samples: int) -> tuple[float, int]:
+    """Sum of the weights, and how many are above zero; each of None is 1."""
+    if weights is None:
+        return float(n_samples), n_samples
+    xp = array_namespace(weights)
+    return float(xp.sum(weights)), int(xp.count_nonzero(weights))
+
+
+def _squares(x: Array, diagonal: bool) -> Array:
+    return x * x if diagonal else x[:, None] * x[None, :]

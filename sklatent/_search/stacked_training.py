@@ -1,0 +1,271 @@
+"""The training of a stack: each network as it would be trained by itself, all at the same time."""
+
+__all__ = ["StackedNet"]
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sklatent._nn.callbacks import AnnealedTraining, EarlyStop
+from sklatent._nn.data import Draws, Rows, batch_sizes
+from sklatent._nn.training import LatentNet
+from sklatent._search.stack import Stack
+
+
+class StackedRows(Dataset):
+    """The rows of each of several networks; those that are shared lie on the device once.
+
+    Parameters
+    ----------
+    rows : sequence of Rows
+    stack : Stack
+    """
+
+    def __init__(self, rows: Sequence[Rows], stack: Stack):
+        keys = [(part.X.data_ptr(), len(part)) for part in rows]
+        distinct = {key: stack.inputs(k, rows[k].X) for k, key in enumerate(keys) if key not in keys[:k]}
+        starts = dict(zip(distinct, accumulate(map(len, distinct.values()), initial=0)))  # noqa: B905
+        self.X = torch.cat(list(distinct.values())) if len(distinct) > 1 else distinct[keys[0]]
+        self.starts = [starts[key] for key in keys]
+        self.lengths = [len(part) for part in rows]
+
+    def __len__(self) -> int:
+        return max(self.lengths)
+
+
+class Part(NamedTuple):
+    """Batches of one size, one for each of some networks."""
+
+    x: Tensor
+    """Rows (m, n, n_features)."""
+    eps: Tensor
+    """Draws (m, n, n_noise)."""
+    members: Tensor | None
+    """Numbers of the networks, (m,); None stands for all of them."""
+
+
+class StackedBatches:
+    """What each network would be given by itself, side by side.
+
+    A step is a list of parts: networks whose batches differ in size, as last batches do, are kept apart, since a padded
+    batch would be added up in another order.
+
+    Parameters
+    ----------
+    rows : StackedRows
+    nets : sequence of LatentNet
+        With the generators of each.
+    stack : Stack
+    training : bool
+    """
+
+    def __init__(self, rows: StackedRows, nets: Sequence[LatentNet], stack: Stack, training: bool):
+        self.rows = rows
+        self.nets = nets
+        self.stack = stack
+        self.training = training
+        self.sizes = [batch_sizes(n_samples, nets[0].batch_size) for n_samples in rows.lengths]
+        sources = [(net.seeds, net.module_.n_noise, n) for net, n in zip(nets, rows.lengths, strict=True)]
+        self.twins = [sources.index(source) for source in sources]  # the first that draws the same
+
+    def __iter__(self) -> Iterator[list[Part]]:
+        orders, draws = ({k: draw(k) for k in set(self.twins)} for draw in (self._order, self._draws))
+        order = torch.stack([start + orders[k] for start, k in zip(self.rows.starts, self.twins, strict=True)])
+        eps = self.stack.draws([draws[k] for k in self.twins])
+        start = 0
+        for sizes in zip(*self.sizes, strict=True):
+            yield [self._part(order, eps, start, size, members) for size, members in self._parts(sizes)]
+            start += sizes[0]
+
+    def _part(self, order: Tensor, eps: Tensor, start: int, size: int, members: Tensor | None) -> Part:
+        chosen = slice(None) if members is None else members
+        stop = start + size
+        numbers = order[chosen, start:stop]
+        x = self.rows.X.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+        return Part(x, eps[chosen, start:stop], members)
+
+    def _order(self, k: int) -> Tensor:
+        """Numbers of a network's rows among its own, as its generator orders them; padded to the most rows."""
+        n_samples, device = self.rows.lengths[k], self.rows.X.device
+        if self.training:
+            order = torch.randperm(n_samples, generator=self.nets[k].order, device=device)
+        else:
+            order = torch.arange(n_samples, device=device)
+        return nn.functional.pad(order, (0, max(self.rows.lengths) - n_samples))
+
+    def _draws(self, k: int) -> Tensor:
+        """A network's draws for one pass, (n_samples, n_noise)."""
+        net = self.nets[k]
+        generator = net.noise if self.training else torch.Generator(net.device).manual_seed(net.seeds[2])
+        draws = Draws(net.module_.n_noise, generator, self.rows.lengths[k])
+        return torch.cat([draws.take(size) for size in self.sizes[k]])
+
+    def _parts(self, sizes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
+        """Each size and the networks whose batches have it."""
+        if len(set(sizes)) == 1:
+            yield sizes[0], None
+            return
+        numbers = torch.tensor(sizes, device=self.rows.X.device)
+        for size in sorted(set(sizes)):
+            yield size, torch.nonzero(numbers == size)[:, 0]
+
+
+class StackedNet(LatentNet):
+    """Train nets of one architecture as one: the loop of `LatentNet`, over their modules stacked.
+
+    Each net keeps its generators, callbacks and history, and ends as if it had been trained by itself. A net that stops
+    early leaves the others to go on, and so does one whose loss is not finite.
+
+    Parameters
+    ----------
+    nets : sequence of LatentNet
+        Not yet initialized. They differ in their modules' weights and codes, in their seeds, and in the warm-up and the
+        early stopping among their callbacks.
+    widths : sequence of int
+        Numbers in a code of each.
+
+    Attributes
+    ----------
+    failures_ : dict of int to FloatingPointError
+        Of the nets whose loss became infinite or NaN, by their number.
+    """
+
+    n_stack_dims = 1
+
+    def __init__(self, nets: Sequence[LatentNet], widths: Sequence[int]):
+        first = nets[0]
+        self.nets = nets
+        super().__init__(
+            Stack([net.module for net in nets], widths),
+            seeds=first.seeds,
+            max_epochs=first.max_epochs,
+            batch_size=first.batch_size,
+            lr=first.lr,
+            weight_decay=first.weight_decay,
+            max_gradient_norm=first.max_gradient_norm,
+            precision=first.precision,
+            callbacks=[StackedAnnealing([_annealing(net) for net in nets])],
+            device=first.device,
+            verbose=0,
+        )
+
+    def train_each(self, rows: Sequence[Rows], valid: Sequence[Rows] | None) -> "StackedNet":
+        """Train every net on rows of its own."""
+        for net, part in zip(self.nets, rows, strict=True):
+            net.initialize()
+            net.notify("on_train_begin", X=part, y=None)
+        _keep_freed_memory()
+        self.failures_: dict[int, FloatingPointError] = {}
+        self.running_ = dict(enumerate(self.nets))
+        self.train(StackedRows(rows, self.module), None if valid is None else StackedRows(valid, self.module))
+        for k in list(self.running_):
+            self._leave(k)
+        return self
+
+    def get_iterator(self, dataset: StackedRows, training: bool = False) -> StackedBatches:
+        """Batches of all nets."""
+        return StackedBatches(dataset, self.nets, self.module_, training)
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the callbacks; at the begin and the end of an epoch those of each net too."""
+        super().notify(method_name, **kwargs)
+        if method_name not in ("on_epoch_begin", "on_epoch_end"):
+            return
+        for k, net in list(self.running_.items()):
+            if kwargs["dataset_valid"] is not None:  # early stopping keeps the best weights
+                self.module_.unstack(k)
+            try:
+                net.notify(method_name, **kwargs)
+            except EarlyStop:
+                self._leave(k)
+        if not self.running_:
+            raise EarlyStop
+
+    def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
+        """One pass over the rows of every net."""
+        if iterator is None:
+            return
+        losses, reconstruction, kl = [], [], []
+        for parts in iterator:
+            self.notify("on_batch_begin", batch=parts, training=training)
+            step = step_fn(parts, **fit_params)
+            self.notify("on_batch_end", batch=parts, training=training, **step)
+            losses.append(step["losses"])
+            reconstruction.append(step["reconstruction"])
+            kl.append(step["kl"])
+        totals = [torch.cat(sums, dim=1).sum(1, dtype=torch.float64).tolist() for sums in (losses, reconstruction, kl)]
+        for k, net in list(self.running_.items()):
+            try:
+                net.record(prefix, [total[k] / iterator.rows.lengths[k] for total in totals])
+            except FloatingPointError as error:
+                self.failures_[k] = error
+                del self.running_[k]
+
+    def _evaluate(self, batch: Any) -> dict[str, Any]:
+        with self._precision():
+            terms = [self.module_(*part) for part in batch]
+            losses = [self.module_.loss(*pair) for pair in zip(terms, (part.members for part in batch), strict=True)]
+        sizes = [part.x.shape[1] for part in batch]
+        spread = partial(_spread, members=[part.members for part in batch], n_members=len(self.nets))
+        return {
+            "loss": torch.stack([values.sum() for values in losses]).sum(),
+            "losses": spread([values.detach()[:, None] * n for values, n in zip(losses, sizes, strict=True)]),
+            "reconstruction": spread([-part.log_prob.detach() for part in terms]),
+            "kl": spread([part.kl.detach() for part in terms]),
+        }
+
+    def _submodules(self) -> Any:
+        return self.module_.layers()
+
+    def _leave(self, k: int) -> None:
+        """End the training of a net."""
+        self.module_.unstack(k)
+        self.running_.pop(k).notify("on_train_end", X=None, y=None)
+
+
+class StackedAnnealing(AnnealedTraining):
+    """The learning rate that all networks have in common, and the weight of the KL divergence of each.
+
+    Parameters
+    ----------
+    annealings : sequence of AnnealedTraining
+        Of the nets, which differ in their warm-up only.
+    """
+
+    def __init__(self, annealings: Sequence[AnnealedTraining]):
+        super().__init__(annealings[0].n_steps, annealings[0].schedule)
+        self.annealings = annealings
+
+    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Set the rate and the weights of the step to come."""
+        super().on_batch_begin(net, training=training, **kwargs)
+        if training:
+            net.module_.set_kl_weights([annealing.kl_weight(net.step_) for annealing in self.annealings])
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep 64 MB of what a step frees, in place of giving it back to the system and taking it anew.
+
+    It keeps twice the largest block freed so far, if that is of 32 MB at most. Without this a quarter of the time of a
+    step of 80 networks goes into the faults of fresh pages.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
+def _annealing(net: LatentNet) -> AnnealedTraining:
+    return next(callback for callback in net.callbacks if isinstance(callback, AnnealedTraining))
+
+
+def _spread(values: Sequence[Tensor], members: Sequence[Tensor | None], n_members: int) -> Tensor:
+    """Values (m, n) of each part in one tensor of all networks, with zeros behind the shorter ones."""
+    if members[0] is None:
+        return values[0]
+    spread = values[0].new_zeros(n_members, max(part.shape[1] for part in values))
+    for part, numbers in zip(values, members, strict=True):
+        spread[numbers, : part.shape[1]] = part
+    return spread

@@ -1,0 +1,116 @@
+"""What is expected of each private name of scikit-learn; where one fails, adapt `_sklearn_compat` and nothing else."""
+
+from numbers import Integral, Real
+from typing import ClassVar
+
+import array_api_compat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn import config_context
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
+
+from sklatent import _sklearn_compat as compat
+
+
+class Estimator(TransformerMixin, BaseEstimator):
+    _parameter_constraints: ClassVar = {"size": [compat.Interval(Integral, 1, None, closed="left")]}
+
+    def __init__(self, size=1):
+        self.size = size
+
+    @compat.fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        self.is_fitted_ = True
+        return self
+
+    def transform(self, X):
+        return X
+
+    def get_feature_names_out(self, input_features=None):
+        return np.array(["a", "b"], dtype=object)
+
+
+def test_every_name_has_a_test():
+    tests = "".join(name for name in globals() if name.startswith("test_"))
+    search = {"BaseSearchCV", "check_method_params", "fit_and_score", "safe_split"}  # all of tests/test_model_selection
+    assert [name for name in compat.__all__ if name.lower() not in tests and name not in search] == []
+
+
+def test_fit_context_validates_parameters_before_fit():
+    estimator = Estimator(size=0)
+    with pytest.raises(ValueError, match=r"The 'size' parameter of Estimator must be an int in the range \[1, inf\)"):
+        estimator.fit(None)
+    assert not hasattr(estimator, "is_fitted_")
+    assert Estimator().fit(None).is_fitted_
+
+
+@pytest.mark.parametrize(
+    ("constraint", "inside", "outside", "words"),
+    [
+        (compat.Interval(Real, 0, 1, closed="left"), [0, 0.5], [1, -1, "0.5", None], "a float in the range [0.0, 1.0)"),
+        (compat.RealNotInt, [0.5], [1, "a"], None),
+        (compat.StrOptions({"a", "b"}), ["a", "b"], ["c", 1], "a str among {'a', 'b'}"),
+        (compat.HasMethods(["fit", "transform"]), [PCA()], [object()], "an object implementing 'fit' and 'transform'"),
+    ],
+    ids=["interval", "realnotint", "stroptions", "hasmethods"],
+)
+def test_constraints_interval_realnotint_stroptions_hasmethods(constraint, inside, outside, words):
+    if words is None:  # a type
+        assert all(isinstance(value, constraint) for value in inside)
+        assert not any(isinstance(value, constraint) for value in outside)
+        return
+    assert all(constraint.is_satisfied_by(value) for value in inside)
+    assert not any(constraint.is_satisfied_by(value) for value in outside)
+    assert sorted(str(constraint)) == sorted(words)  # a set has no order
+
+
+def test_validate_params_checks_the_arguments_of_a_function():
+    @compat.validate_params(
+        {"size": [compat.Interval(Integral, 1, None, closed="left")]}, prefer_skip_nested_validation=True
+    )
+    def function(size):
+        return size
+
+    assert function(2) == 2
+    with pytest.raises(ValueError, match=r"The 'size' parameter of .*function must be an int in the range"):
+        function(0)
+
+
+def test_check_sample_weight_gives_an_array_of_the_precision_asked_for():
+    X = np.zeros((3, 1), dtype=np.float32)
+    weights = compat.check_sample_weight([1, 2, 3], X, dtype=np.float64, ensure_non_negative=True)
+    assert weights.dtype == np.float64
+    with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight`"):
+        compat.check_sample_weight([1, -2, 3], X, ensure_non_negative=True)
+    with pytest.raises(ValueError, match="sample_weight"):
+        compat.check_sample_weight([1, 2], X)
+
+
+def test_get_namespace_follows_the_switch_of_scikit_learn():
+    tensor = torch.zeros(2)
+    assert not compat.get_namespace(np.zeros(2))[1]
+    with config_context(array_api_dispatch=True):
+        xp, is_array_api = compat.get_namespace(tensor)
+    assert is_array_api
+    assert xp.__name__.endswith(array_api_compat.array_namespace(tensor).__name__.rpartition(".")[2])
+
+
+def test_get_container_adapter_makes_what_set_output_asks_for():
+    estimator = Estimator()
+    assert compat.get_container_adapter("transform", estimator) is None
+    adapter = compat.get_container_adapter("transform", estimator.set_output(transform="pandas"))
+    frame = adapter.create_container(np.zeros((1, 2)), np.zeros((1, 2)), columns=np.array(["a", "b"], dtype=object))
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame) == ["a", "b"]
+
+
+def test_callbacksupportmixin_and_with_callbacks_leave_an_estimator_usable():
+    class WithCallbacks(compat.CallbackSupportMixin, Estimator):
+        fit = compat.with_callbacks(Estimator.fit)
+
+    assert WithCallbacks().fit(None).is_fitted_
+    if hasattr(WithCallbacks, "set_callbacks"):  # scikit-learn 1.9 on
+        assert hasattr(WithCallbacks, "_init_callback_context")
