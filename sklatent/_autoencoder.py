@@ -3,6 +3,7 @@
 __all__ = ["AutoencoderTransformer"]
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import _BaseAutoencoder
+from sklatent._nn.base import _BaseAutoencoder, infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder
 from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, residual_density
@@ -256,13 +257,13 @@ class AutoencoderTransformer(_BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _learn_of_codes(self, X: NDArray) -> None:
-        """Moments of the codes and of the residual, such that a linear decoder gives probabilistic PCA."""
+    def _describe_latent_space(self, module: Autoencoder, X: NDArray, draw_seed: int) -> dict[str, Any]:
+        """Moments of the latent codes and of the residual, such that a linear decoder gives probabilistic PCA."""
         X = X.astype(np.float64)
         n_samples, n_features = X.shape
-        nz, likelihood = self.n_components_, self.module_.likelihood
-        n_rows = max(1, self._CHUNK_SIZE // (n_features * nz))
-        moments = self._by_chunks(self._code_moments, X, n_rows=n_rows)
+        nz, likelihood = self.nz, module.likelihood
+        n_chunk = max(1, self._CHUNK_SIZE // (n_features * nz))
+        moments = self._by_chunks(partial(infer, module, _code_moments), X, n_samples=n_chunk)
         Z, errors, squares = np.split(moments, [nz, nz + nz**2], axis=1)
         errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
@@ -274,20 +275,10 @@ class AutoencoderTransformer(_BaseAutoencoder):
         values, vectors = np.linalg.eigh(spread - errors)
         values = np.maximum(values, MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1] or 1.0)
         covariance = (vectors * values) @ vectors.T
-        self.latent_mean_, self.latent_covariance_ = Z.mean(axis=0), covariance
-        self.module_.prior = Normal(torch.from_numpy(self.latent_mean_), torch.from_numpy(covariance)).to(
-            self.module_.standardizer.loc.device
-        )
-
-    def _code_moments(self, X: NDArray) -> NDArray:
-        """Code of largest likelihood, its covariance and the squared errors of the row, side by side."""
-
-        def moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
-            z, covariance = gauss_newton_codes(module, x)
-            squares = (module.likelihood.mean(module.decode(z)) - x).square()
-            return torch.cat([z, covariance.flatten(1), squares], dim=1)
-
-        return self._infer(moments, X)
+        mean = Z.mean(axis=0)
+        prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
+        module.prior = prior.to(module.standardizer.loc.device)
+        return {"latent_mean_": mean, "latent_covariance_": covariance}
 
     def _log_prob(self, X: NDArray) -> NDArray:
         return self._infer(DENSITIES[self.density], X)
@@ -303,3 +294,10 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
+
+
+def _code_moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
+    """Latent code of largest likelihood, its covariance and the squared errors of a sample, side by side."""
+    z, covariance = gauss_newton_codes(module, x)
+    squares = (module.likelihood.mean(module.decode(z)) - x).square()
+    return torch.cat([z, covariance.flatten(1), squares], dim=1)

@@ -2,34 +2,30 @@
 
 __all__: list[str] = []
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
+from sklatent._memo import recall
 from sklatent._sklearn_compat import Interval, fit_context, get_container_adapter
 
 FLOAT_DTYPES = [np.float64, np.float32]
-
-# What `fit` calls with the model and its valid rows in place of the model's own `_fit`, for a search that fits many
-# models together. A context variable, so that it holds for the fits within one call and for no other thread; an
-# estimator that fits models by joblib does not hand it to the workers, and must fit them itself where there is one.
-fit_hook: ContextVar[Callable[..., None] | None] = ContextVar("fit_hook", default=None)
 
 
 class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A generative model p(z) p(x | z) with an encoder.
 
-    The public methods check, validate and cut their input into chunks, then call the hooks of the subclass: `_fit`,
-    `_encode`, `_decode`, `_log_prob`, `_sample`. Hooks trust what they get: finite two-dimensional float32 or float64
-    arrays of the right width, as many rows as need `_CHUNK_SIZE` values at most (in `_fit` all of them).
+    The public methods check, validate and cut their input into chunks, then call the hooks of the subclass: `_learn`
+    and `_publish`, `_encode`, `_decode`, `_log_prob`, `_sample`. Hooks trust what they get: finite two-dimensional
+    float32 or float64 arrays of the right width, as many samples as need `_CHUNK_SIZE` values at most (in `_learn` all
+    of them). `_learn` sets nothing on the estimator; `_publish` sets the fitted attributes from what it returns.
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {}
@@ -54,10 +50,10 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self : object
             The fitted estimator. When `fit` raises, the estimator is as it was before.
         """
-        with _all_or_nothing(self):
+        with all_or_nothing(self):
             if not getattr(self, "warm_start", False):
                 forget_fit(self)
-            (fit_hook.get() or type(self)._fit)(self, self._validate_training_rows(X))
+            self._publish(self._learn_or_recall(self._validate_training_rows(X)))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray:
@@ -108,8 +104,8 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         X = self._validate_rows(X)
         self._check_scorable(X)
         # Blocks that stay in the cache: longer ones are slower.
-        n_rows = int(np.clip(self._CHUNK_SIZE // self._n_score_values(), 1, self._N_SCORE_ROWS))
-        scores = self._by_chunks(lambda rows: self._log_prob(_dense(rows)), X, n_rows=n_rows)
+        n_samples = int(np.clip(self._CHUNK_SIZE // self._n_score_values(), 1, self._N_SCORE_ROWS))
+        scores = self._by_chunks(lambda samples: self._log_prob(_dense(samples)), X, n_samples=n_samples)
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)
 
@@ -148,8 +144,27 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
         return self._sample(n_samples, mean, spawn_seeds(random_state, 1)[0])
 
-    def _fit(self, X: NDArray) -> None:
+    def _learn(self, X: NDArray) -> Any:
+        """What the model learns from X; pure, but for a `random_state` that moves on."""
         raise NotImplementedError
+
+    def _publish(self, learned: Any) -> None:
+        """Set the fitted attributes."""
+        raise NotImplementedError
+
+    # How `learn_many` learns, in a word, and whether a fit without a seed learns something else each time.
+    _ROUTE: ClassVar[str] = "individual"
+    _is_random = True
+
+    @classmethod
+    def _learn_many(cls, models: Sequence[Any], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:
+        """What each of many models learns, where they can learn together, and None elsewhere."""
+        return [None] * len(models)
+
+    def _learn_or_recall(self, X: NDArray) -> Any:
+        """What a search has learned for a model like this from the same samples, or else what `_learn` does."""
+        known = None if hasattr(self, "n_components_") else recall(self, X)  # a warm start goes on from what it has
+        return self._learn(X) if known is None else known
 
     def _encode(self, X: NDArray) -> NDArray:
         raise NotImplementedError
@@ -180,9 +195,11 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """How many values `_log_prob` holds at a time for each row."""
         return self.n_features_in_
 
-    def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, *, n_rows: int | None = None) -> NDArray:
-        n_rows = n_rows or max(1, self._CHUNK_SIZE // self.n_features_in_)
-        parts = [hook(rows[start : start + n_rows]) for start in range(0, rows.shape[0], n_rows)]
+    def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, n_samples: int | None = None) -> NDArray:
+        """Call a hook on chunks of n_samples of arrays that belong together, and join what it gives."""
+        n_samples = n_samples or max(1, self._CHUNK_SIZE // self.n_features_in_)
+        starts = range(0, arrays[0].shape[0], n_samples)
+        parts = [hook(*(array[start : start + n_samples] for array in arrays)) for start in starts]
         return array_namespace(parts[0]).concat(parts)
 
     @property
@@ -193,6 +210,56 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def learn_many(models: Sequence[_BaseLatentModel], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:
+    """What many models learn, those of each family together.
+
+    Parameters
+    ----------
+    models : sequence of estimator
+        With the parameters of their fits. They stay as they are, but for a `random_state` that moves on.
+    Xs : sequence of ndarray of shape (n_samples, n_features)
+        What `training_samples` has made of the samples of each. Models that share samples share the array.
+    **limits
+        For networks: `max_models` to train as one, and `verbose`.
+
+    Returns
+    -------
+    learned : list
+        For each model what `_learn` returns, the exception that ended its training, or None where nothing else can
+        learn together with it.
+    """
+    learned: list[Any] = [None] * len(models)
+    families: list[Any] = [
+        next(base for base in type(model).__mro__ if "_learn_many" in vars(base)) for model in models
+    ]
+    for family in dict.fromkeys(families):
+        numbers = [k for k, found in enumerate(families) if found is family]
+        outcomes = family._learn_many([models[k] for k in numbers], [Xs[k] for k in numbers], **limits)
+        for k, outcome in zip(numbers, outcomes, strict=True):
+            learned[k] = outcome
+    return learned
+
+
+def learn(model: _BaseLatentModel, X: NDArray) -> Any:
+    """What a model learns by itself, from what `training_samples` has made of its samples."""
+    return model._learn(X)
+
+
+def is_reproducible(model: _BaseLatentModel) -> bool:
+    """Whether another fit to the same samples learns the same."""
+    return getattr(model, "random_state", None) is not None or not model._is_random
+
+
+def route(model: _BaseLatentModel) -> str:
+    """How `learn_many` learns models of this family, in a word."""
+    return model._ROUTE
+
+
+def training_samples(model: _BaseLatentModel, X: ArrayLike) -> NDArray:
+    """X as the `fit` of a model hands it on: checked, and in a precision that the model takes."""
+    return clone(model)._validate_training_rows(X)
 
 
 class SequenceOf(Interval):
@@ -256,7 +323,7 @@ def _dense(X: Any) -> Any:
 
 
 @contextmanager
-def _all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
+def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
     """Put back the attributes of an estimator when the block raises, Ctrl-C included.
 
     Except what scikit-learn's callbacks want for their teardown, which comes after.

@@ -14,7 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklatent._base import FLOAT_DTYPES, _all_or_nothing, fit_hook
+from sklatent._base import FLOAT_DTYPES, all_or_nothing
+from sklatent._memo import is_open
 from sklatent._sklearn_compat import HasMethods, Interval, fit_context
 
 
@@ -128,18 +129,34 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             Where a density cannot be fitted on the rows of its class, naming the class and the number of its rows, or
             where `class_prior` is no distribution over the classes.
         """
-        with _all_or_nothing(self):
+        with all_or_nothing(self):
             rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES)
             check_classification_targets(labels)
-            self.classes_, indices, self.class_count_ = np.unique(labels, return_inverse=True, return_counts=True)
+            self.classes_, self.class_count_ = np.unique(labels, return_counts=True)
             self.class_prior_ = self._make_class_prior()
             self.reject_label_ = _make_reject_label(self.classes_)
-            n_jobs = self.n_jobs if fit_hook.get() is None else 1  # joblib's workers do not see the hook
-            self.estimators_ = Parallel(n_jobs=n_jobs)(
-                delayed(_fit_class)(self.estimator, rows[indices == k], label)
-                for k, label in enumerate(self.classes_.tolist())
+            # What a search has learned for the densities is found in this process, not in others.
+            parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem" if is_open() else None)
+            fits = _fits(self.estimator, rows, labels)
+            self.estimators_ = parallel(
+                delayed(_fit_class)(*fit, label) for fit, label in zip(fits, self.classes_.tolist(), strict=True)
             )
         return self
+
+    def fits_within(self, X: ArrayLike, y: ArrayLike) -> list[tuple[Any, NDArray]]:
+        """List what `fit(X, y)` fits: a clone of `estimator` for each class, and the samples of the class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        fits : list of (estimator, ndarray)
+            Unfitted, in the order of the sorted class labels. The fused searches train these estimators together.
+        """
+        return _fits(self.estimator, *validate_data(clone(self), X, y, dtype=FLOAT_DTYPES))
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Most probable class of each row, or `reject_label_` where log p(x) is below `reject_threshold`.
@@ -251,10 +268,15 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             return np.log(self.class_prior_)
 
 
+def _fits(estimator: Any, X: NDArray, y: NDArray) -> list[tuple[Any, NDArray]]:
+    """A clone of `estimator` for each class, and the samples of the class."""
+    return [(clone(estimator), X[y == label]) for label in np.unique(y)]
+
+
 def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:
-    """A clone of `estimator`, fitted on the rows of one class."""
+    """The estimator, fitted on the samples of one class."""
     try:
-        return clone(estimator).fit(X)
+        return estimator.fit(X)
     except (ValueError, ArithmeticError) as error:  # what data can cause
         raise ValueError(
             f"{type(estimator).__name__} could not be fitted on class {label!r} with n_samples={len(X)}: {error}"

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklatent._base import FLOAT_DTYPES, _all_or_nothing
+from sklatent._base import FLOAT_DTYPES, all_or_nothing
 from sklatent._sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 
 
@@ -107,11 +107,28 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
             Where `estimator` has no `score_samples`, before anything is fitted; where the scores of X have no finite
             threshold.
         """
-        with _all_or_nothing(self):
+        with all_or_nothing(self):
             rows = validate_data(self, X, dtype=FLOAT_DTYPES)
-            self.estimator_ = clone(self.estimator).fit(rows)
+            ((estimator, samples),) = self.fits_within(rows)
+            self.estimator_ = estimator.fit(samples)
             self.offset_ = self._threshold(self._score_rows(rows))
         return self
+
+    def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, ArrayLike]]:
+        """List what `fit(X)` fits: a clone of `estimator`, on all samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : Ignored
+            Present for scikit-learn's conventions.
+
+        Returns
+        -------
+        fits : list of (estimator, array-like)
+            One pair of an unfitted estimator and its samples. The fused searches train such estimators together.
+        """
+        return [(clone(self.estimator), X)]
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each row of X by the fitted estimator.

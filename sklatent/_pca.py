@@ -2,11 +2,17 @@
 
 __all__ = ["PCAReducer"]
 
+import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array, to_device
@@ -16,9 +22,10 @@ from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
-from sklatent._base import _all_or_nothing, _BaseLatentModel, fit_hook, forget_fit, resolve_device, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, _BaseLatentModel, all_or_nothing, forget_fit, resolve_device, spawn_seeds
+from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
-from sklatent._ppca.density import log_density, model_variances
+from sklatent._ppca.density import NestedScores, log_density, model_variances
 from sklatent._ppca.dimension import minka_dimension
 from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent._ppca.moments import FactoredMoments, NotFiniteError, total_weight
@@ -29,8 +36,71 @@ Array = Any
 
 # Up to so many columns `partial_fit` keeps a scatter matrix, of 200 MB at most; beyond, a factor of it.
 LARGE_SCATTER = 5000
+# Of the models that a search has fitted to one spectrum: kept here and not on the estimators, which are pickled.
+_shared_scores: "WeakKeyDictionary[PCAReducer, SharedScores]" = WeakKeyDictionary()
 # Rows of more columns than that which `partial_fit` takes up at a time.
 N_FACTORED_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What `PCAReducer` learns from samples.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+        At least the components that are asked for.
+    like : array of shape (0,)
+        In the namespace, in the precision and on the device of the samples.
+    has_converged : bool
+        Whether EM over missing values has.
+    scores : SharedScores or None
+        Of all the models that share this spectrum in a search, if several do.
+    """
+
+    spectrum: Spectrum
+    like: Any
+    has_converged: bool = True
+    scores: "SharedScores | None" = None
+
+    def __deepcopy__(self, memo: Any) -> "Learned":
+        return self  # nothing writes to it: `_publish` copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"scores": None}  # in another process nobody shares them
+
+
+class SharedScores:
+    """Mean log-likelihoods of samples under models that share a spectrum, from one projection of the samples.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    """
+
+    def __init__(self, spectrum: Spectrum):
+        self.spectrum = spectrum
+        self._known: list[tuple[NDArray, NestedScores]] = []
+        # What each model was given: a model that was changed since has other scores.
+        self._published: WeakKeyDictionary[PCAReducer, tuple[Any, ...]] = WeakKeyDictionary()
+
+    def add(self, model: "PCAReducer") -> None:
+        """Remember a model as it has just been published."""
+        self._published[model] = deepcopy(model._density_attributes())
+
+    def score(self, model: "PCAReducer", X: Any) -> float | None:
+        """Mean log-likelihood of X under one of the models; None where each sample has to be looked at."""
+        known = self._published.get(model, ())
+        is_unchanged = len(known) > 0 and all(map(np.array_equal, known, model._density_attributes()))
+        is_plain = isinstance(X, np.ndarray) and X.dtype in FLOAT_DTYPES and X.ndim == 2 and len(X) > 0
+        if not (is_unchanged and is_plain and X.shape[1] == model.n_features_in_):
+            return None
+        nested = next((nested for samples, nested in self._known if is_equal(samples, X)), None)
+        if nested is None:
+            nested = NestedScores(self.spectrum, X)
+            self._known.append((X.copy(), nested))
+        score = nested.score(model.n_components_)
+        return score if math.isfinite(score) else None  # NaN or infinity in X
 
 
 class PCAReducer(_BaseLatentModel):
@@ -126,6 +196,7 @@ class PCAReducer(_BaseLatentModel):
     # Beside products with few columns, rows that stay in the cache are centred and squared at little cost.
     _CHUNK_SIZE = 2**20
     _N_SCORE_ROWS = 256
+    _ROUTE = "shared_svd"
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "nz": [
@@ -181,13 +252,12 @@ class PCAReducer(_BaseLatentModel):
         self : object
             The fitted estimator. When `fit` raises, the estimator is as it was before.
         """
-        with _all_or_nothing(self):
+        with all_or_nothing(self):
             forget_fit(self)
-            X = self._check_rows(X, reset=True)
+            X = self._validate_training_rows(X)
             weights = self._check_weights(sample_weight, X)
             self._check_rank(*total_weight(weights, X.shape[0]))
-            fit = fit_hook.get() or type(self)._fit
-            fit(self, X) if weights is None else fit(self, X, weights)
+            self._publish(self._learn_or_recall(X) if weights is None else self._learn(X, weights))
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -214,7 +284,7 @@ class PCAReducer(_BaseLatentModel):
             Fitted to the rows of all calls of `partial_fit`; a call of `fit` makes the next one start anew. When it
             raises, the estimator is as it was before.
         """
-        with _all_or_nothing(self):
+        with all_or_nothing(self):
             former = getattr(self, "moments_", None)
             if former is None:
                 forget_fit(self)
@@ -224,7 +294,8 @@ class PCAReducer(_BaseLatentModel):
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = self._moments(X, weights, former)
             self._check_rank(moments.weight, moments.n_samples)
-            self._publish(spectrum_of_moments(moments, self.nz if isinstance(self.nz, Integral) else None), X)
+            nz = self.nz if isinstance(self.nz, Integral) else None
+            self._publish(Learned(spectrum_of_moments(moments, nz), _nothing_of(X)))
             self.moments_ = moments
         return self
 
@@ -284,6 +355,11 @@ class PCAReducer(_BaseLatentModel):
         score : float
             Nats a row; larger is better.
         """
+        shared = _shared_scores.get(self)
+        if shared is not None and sample_weight is None and type(self) is PCAReducer:
+            mean = shared.score(self, X)
+            if mean is not None:
+                return mean
         scores = self.score_samples(X)
         weights = self._check_weights(sample_weight, scores)
         xp = array_namespace(scores)
@@ -320,32 +396,56 @@ class PCAReducer(_BaseLatentModel):
         identity = xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
         return (axes.T * (1 / variances - 1 / noise)) @ axes + identity / noise
 
-    def _fit(self, X: Any, weights: Array | None = None) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
-            spectrum = self._decompose(X, weights)
-        self._publish(spectrum, X)
-
-    def _decompose(self, X: Any, weights: Array | None = None) -> Spectrum:
+    def _learn(self, X: Any, weights: Array | None = None) -> "Learned":
         nz = self.nz if isinstance(self.nz, Integral) else None
         load = self._loader(X)
         try:
-            return decompose(
-                X,
-                self.solver,
-                nz,
-                weights=weights if weights is None or load is None else load(weights),
-                load=load,
-                n_oversamples=self.n_oversamples,
-                n_iter=self.n_iter,
-                seed=lambda: spawn_seeds(self.random_state, 1)[0],
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+                spectrum = decompose(
+                    X,
+                    self.solver,
+                    nz,
+                    weights=weights if weights is None or load is None else load(weights),
+                    load=load,
+                    n_oversamples=self.n_oversamples,
+                    n_iter=self.n_iter,
+                    seed=lambda: spawn_seeds(self.random_state, 1)[0],
+                )
+            return Learned(spectrum, _nothing_of(X))
         except NotFiniteError:
             if not self._has_missing(X):
                 raise
-        spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
-        if not has_converged:
-            warnings.warn("EM over the observed entries did not converge.", ConvergenceWarning, stacklevel=4)
-        return spectrum
+        with np.errstate(over="ignore", invalid="ignore"):
+            spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
+        return Learned(spectrum, _nothing_of(X), has_converged)
+
+    @classmethod
+    def _learn_many(cls, models: Sequence[Any], Xs: Sequence[Any], **limits: Any) -> list[Any]:
+        """One spectrum for all models of the same samples that differ in `nz` and `whiten` alone."""
+        learned: list[Any] = [None] * len(models)
+        groups = defaultdict(list)
+        for number, (model, X) in enumerate(zip(models, Xs, strict=True)):
+            if model._can_share(X):
+                groups[id(X), type(model), settings(model, without={"nz", "whiten"})].append(number)
+        for numbers in groups.values():
+            widest = max(numbers, key=lambda k: math.inf if models[k].nz is None else models[k].nz)
+            if len(numbers) == 1 or not np.isfinite(Xs[widest]).all():  # what EM finds depends on nz
+                continue
+            with suppress(ValueError):  # which each fit meets too, and there it is reported
+                found = models[widest]._learn(Xs[widest])
+                found = replace(found, scores=SharedScores(found.spectrum))
+                for k in numbers:
+                    learned[k] = found
+        return learned
+
+    @property
+    def _is_random(self) -> bool:  # type: ignore[override]
+        return self.solver == "randomized"
+
+    def _can_share(self, X: Any) -> bool:
+        """Whether the components are the first of those that a larger `nz` gives."""
+        is_count = self.nz is None or (isinstance(self.nz, Integral) and 0 < self.nz <= min(X.shape))
+        return is_count and self.solver in ("auto", "covariance", "full")
 
     def _has_missing(self, X: Any) -> bool:
         """Whether X has NaN; infinity, and NaN in sparse X, raise ValueError."""
@@ -353,19 +453,30 @@ class PCAReducer(_BaseLatentModel):
         assert_all_finite(X.data if issparse(X) else X, allow_nan=not issparse(X), estimator_name=name, input_name="X")
         return not issparse(X) and bool(array_namespace(X).any(array_namespace(X).isnan(X)))
 
-    def _publish(self, spectrum: Spectrum, X: Any) -> None:
-        """Set the fitted attributes, where X lies and the axes in its precision."""
+    def _publish(self, learned: "Learned") -> None:
+        """Set the fitted attributes, where the samples lie and the axes in their precision."""
+        spectrum, like = learned.spectrum, learned.like
         k = self._n_kept(spectrum)
-        xp = array_namespace(X.data if issparse(X) else X)
-        components = _beside(X, spectrum.components)[:k, :]
-        self.mean_ = _beside(X, spectrum.mean)
-        self.components_ = xp.asarray(xp.astype(components, X.dtype), copy=True)
-        self.explained_variance_ = xp.asarray(_beside(X, spectrum.variances)[:k], copy=True)
+        xp = array_namespace(like)
+        self.mean_ = xp.asarray(_beside(like, spectrum.mean), copy=True)
+        self.components_ = xp.asarray(xp.astype(_beside(like, spectrum.components)[:k, :], like.dtype), copy=True)
+        self.explained_variance_ = xp.asarray(_beside(like, spectrum.variances)[:k], copy=True)
         self.explained_variance_ratio_ = self.explained_variance_ / (spectrum.total or 1.0)
         self.singular_values_ = xp.sqrt(self.explained_variance_ * spectrum.divisor)
         self.noise_variance_ = spectrum.noise_variance(k)
         self.n_components_ = k
         self.n_samples_ = spectrum.n_samples
+        _shared_scores.pop(self, None)
+        if learned.scores is not None:
+            learned.scores.add(self)
+            _shared_scores[self] = learned.scores
+        if not learned.has_converged:
+            message = f"{type(self).__name__}: EM over the observed entries did not converge."
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+
+    def _density_attributes(self) -> tuple[Any, ...]:
+        """The fitted attributes that the density depends on."""
+        return self.mean_, self.components_, self.explained_variance_, self.noise_variance_, self.n_components_
 
     def _n_kept(self, spectrum: Spectrum) -> int:
         rank = len(spectrum.components)
@@ -412,6 +523,9 @@ class PCAReducer(_BaseLatentModel):
                 f'"{self.solver}" was passed. See TruncatedSVD for a possible alternative.'
             )
         return X
+
+    def _validate_training_rows(self, X: Any) -> Any:
+        return self._check_rows(X, reset=True)
 
     def _validate_rows(self, X: Any) -> Any:
         return self._check_rows(X, reset=False)
@@ -570,6 +684,12 @@ def _beside(X: Any, array: Array) -> Array:
     if issparse(X) or isinstance(X, np.ndarray):
         return np.asarray(to_device(array, "cpu"))
     return to_device(array, device_of(X))
+
+
+def _nothing_of(X: Any) -> Array:
+    """An empty array in the namespace, in the precision and on the device of X."""
+    xp = array_namespace(X.data if issparse(X) else X)
+    return xp.empty(0, dtype=X.dtype, device=None if issparse(X) else device_of(X))
 
 
 def _asarray(X: Array, array: NDArray) -> Array:

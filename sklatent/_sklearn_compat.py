@@ -14,43 +14,44 @@ validate_params
 _check_sample_weight        Checks `sample_weight` as scikit-learn's own estimators do (device, precision, sign).
 get_namespace               The Array API namespace under scikit-learn's own switch, `array_api_dispatch`.
 get_container_adapter       Makes the DataFrame that `set_output` asks for, in `inverse_transform` too.
-fit_and_score,              What scikit-learn's search calls for each candidate and fold, and what that takes apart.
-BaseSearchCV,               Without them the fused searches cannot see the fits of a search together.
-check_method_params,
-safe_split
+safe_split                  Takes the training samples of a fold as scikit-learn's searches do. Without it the fused
+                            searches would learn from other samples than their fits ask for.
+checked_cv, keeps_cv        The splitter of a search, once scikit-learn has checked it; it keeps it from 1.9 on. Without
+                            it the fused searches could not see the folds before the first fit.
+has_callbacks               Whether callbacks of scikit-learn 1.9 follow an estimator, which must then fit by itself.
 CallbackSupportMixin,       Callbacks of scikit-learn 1.9 on; before, there are none to support.
 with_callbacks
 ==========================  ==========================================================================================
 """
 
 __all__ = [
-    "BaseSearchCV",
     "CallbackSupportMixin",
     "HasMethods",
     "Interval",
     "RealNotInt",
     "StrOptions",
-    "check_method_params",
     "check_sample_weight",
-    "fit_and_score",
+    "checked_cv",
     "fit_context",
     "get_container_adapter",
     "get_namespace",
+    "has_callbacks",
+    "keeps_cv",
     "safe_split",
     "validate_params",
     "with_callbacks",
 ]
 
 from collections.abc import Callable
+from typing import Any
 
 from sklearn.base import _fit_context as fit_context
-from sklearn.model_selection._search import BaseSearchCV
-from sklearn.model_selection._validation import _fit_and_score as fit_and_score
+from sklearn.base import is_classifier
+from sklearn.model_selection import check_cv
 from sklearn.utils._array_api import get_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions, validate_params
 from sklearn.utils._set_output import _get_container_adapter as get_container_adapter
 from sklearn.utils.metaestimators import _safe_split as safe_split
-from sklearn.utils.validation import _check_method_params as check_method_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 try:
@@ -63,3 +64,20 @@ except ImportError:  # scikit-learn before 1.9
     def with_callbacks(method: Callable) -> Callable:
         """Leave a method as it is."""
         return method
+
+
+def checked_cv(search: Any, y: Any) -> Any:
+    """The splitter that a search has made of its `cv`; made once more where scikit-learn keeps it to itself."""
+    return getattr(search, "_checked_cv_orig", None) or check_cv(
+        search.cv, y, classifier=is_classifier(search.estimator)
+    )
+
+
+def keeps_cv(search: Any) -> bool:
+    """Whether `checked_cv` gives the splits of a search: not where an iterator is exhausted once they were checked."""
+    return hasattr(search, "_checked_cv_orig") or not hasattr(search.cv, "__next__")
+
+
+def has_callbacks(estimator: Any) -> bool:
+    """Whether callbacks of scikit-learn follow the fits of an estimator."""
+    return bool(getattr(estimator, "_skl_callbacks", None))

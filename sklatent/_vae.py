@@ -5,6 +5,7 @@ __all__ = ["VAETransformer"]
 import hashlib
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import _BaseAutoencoder, some_rows
+from sklatent._nn.base import _BaseAutoencoder, infer, some_rows
 from sklatent._nn.likelihoods import Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import importance_bound
@@ -286,13 +287,17 @@ class VAETransformer(_BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _learn_of_codes(self, X: NDArray) -> None:
-        """Divergence and activity of each dimension, and a warning where none is used."""
-        eps = np.random.default_rng(self._draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
-        kl, mu = np.split(self._by_chunks(self._kl_and_mean, np.hstack([X, eps])), [self.nz], axis=1)
-        self.kl_per_dimension_ = kl.mean(axis=0, dtype=np.float64)
-        self.active_units_ = mu.var(axis=0) > MIN_ACTIVITY
-        if not self.active_units_.any() and np.ptp(X, axis=0).any():
+    def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
+        """Divergence and activity of each dimension."""
+        eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
+        n_chunk = max(1, self._CHUNK_SIZE // X.shape[1])
+        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_samples=n_chunk)
+        kl, mu = np.split(found, [self.nz], axis=1)
+        return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": mu.var(axis=0) > MIN_ACTIVITY}
+
+    def _publish(self, learned: Any) -> None:
+        super()._publish(learned)
+        if not self.active_units_.any() and self.module_.standardizer.variances.any():
             warnings.warn(
                 "The posterior has collapsed: no code varies over the rows, so the model takes all of them for noise. "
                 f"Try a smaller beta (now {self.beta}), a longer kl_warmup (now {self.kl_warmup}), or more epochs "
@@ -300,15 +305,6 @@ class VAETransformer(_BaseAutoencoder):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    def _kl_and_mean(self, rows: NDArray) -> NDArray:
-        """KL divergence of each dimension and posterior mean, side by side; the rows carry their draws behind them."""
-
-        def diagnostics(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-            q = module.posterior(x)
-            return torch.cat([module.prior_density().kl_per_dimension(q, eps), q.mu], dim=1)
-
-        return self._infer(diagnostics, rows[:, : -self.nz], rows[:, -self.nz :])
 
     def _log_prob(self, X: NDArray) -> NDArray:
         return self._infer(importance_bound, X, self._draws(X))
@@ -354,3 +350,9 @@ class VAETransformer(_BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+
+
+def _kl_and_mean(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """KL divergence of each dimension and posterior mean, side by side."""
+    q = module.posterior(x)
+    return torch.cat([module.prior_density().kl_per_dimension(q, eps), q.mu], dim=1)

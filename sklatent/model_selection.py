@@ -2,20 +2,15 @@
 
 __all__ = ["FusedGridSearchCV", "FusedRandomizedSearchCV"]
 
-import inspect
 from collections.abc import Callable, Iterable
-from functools import partial
 from numbers import Integral
-from types import FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.utils.parallel import Parallel
 
-from sklatent._search.grouping import fit_together
-from sklatent._search.tasks import SearchFit, SharedData, check_latent_steps
-from sklatent._sklearn_compat import BaseSearchCV, Interval, fit_context
+from sklatent._search.plan import Plan
+from sklatent._sklearn_compat import Interval, checked_cv, keeps_cv
 
 
 class _FusedSearch:
@@ -26,87 +21,92 @@ class _FusedSearch:
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
 
-    @fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
-    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
-        """Fit and score every candidate on every fold, and refit the best.
+    def _run_search(self: Any, evaluate_candidates: Callable[..., dict[str, Any]], callback_ctx: Any = None) -> None:
+        """Evaluate the candidates of scikit-learn's search, after a plan has learned what their fits will ask for.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        **params : dict
-            As for scikit-learn's search: `groups`, and what goes to `fit`, to the splitter and to the scorers.
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        ValueError
-            Where scikit-learn's search raises it, and where a Pipeline has two latent steps, or none in any candidate.
+        This is scikit-learn's own place for searches of other kinds. The plan sees the samples, the targets and the
+        splits as the splitter of the search, and is closed before the refit.
         """
-        return _fit_by(partial(_FusedParallel, max_models=self.max_models))(self, X, y, **params)
+        seconds: list[float] = []
 
-    def _format_results(self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None) -> Any:
-        results = super()._format_results(candidate_params, n_splits, out, more_results)  # type: ignore[misc]
-        routes = [set().union(*(fit["routes"] for fit in out[k : k + n_splits])) for k in range(0, len(out), n_splits)]
-        results["route"] = np.array(["+".join(sorted(found)) for found in routes], dtype=object)
-        return results
+        def evaluate(
+            candidate_params: Iterable[dict[str, Any]],
+            cv: Any = None,
+            more_results: dict[str, Any] | None = None,
+            **contexts: Any,
+        ) -> dict[str, Any]:
+            plan = Plan(self.estimator, list(candidate_params), max_models=self.max_models, verbose=self.verbose)
+            is_known = cv is not None or keeps_cv(self)
+            splitter = _LearningSplitter(lambda y: cv or checked_cv(self, y), plan.learn) if is_known else None
+            more_results = {**(more_results or {}), "route": plan.routes()}
+            try:
+                results = evaluate_candidates(plan.candidates, cv=splitter, more_results=more_results, **contexts)
+            finally:
+                plan.close()
+            seconds.extend(plan.seconds)
+            results["params"] = [dict(params) for params in results["params"]]
+            results["mean_fit_time"] = results["mean_fit_time"] + np.array(seconds) / self.n_splits_
+            results["route"] = np.array(results.pop("route"), dtype=object)
+            return results
+
+        super()._run_search(evaluate, **({} if callback_ctx is None else {"callback_ctx": callback_ctx}))  # type: ignore[misc]
 
 
 class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     r"""Exhaustive search over a grid, with the networks of all candidates and folds trained as one.
 
-    In all it gives this is :class:`sklearn.model_selection.GridSearchCV`: the same splits, fits, scores, attributes and
-    methods. What differs is how the fits are done, by the route that `cv_results_["route"]` names for each candidate:
+    This is :class:`sklearn.model_selection.GridSearchCV` with the same splits, scores, attributes and methods, for any
+    estimator that it takes. Before the first fit, the models that the fits will ask for are found and learned together.
+    `cv_results_["route"]` tells for each candidate how:
 
-    - "fused": networks that differ in `nz`, `beta`, `noise`, `kl_warmup` and `random_state` alone train as one, whose
-      weights are stacked and whose codes are padded to the widest. Each sees the rows, the order and the draws that it
-      would see by itself. For small networks, whose steps are too short to keep a computer busy, that is several times
-      faster.
-    - "spectrum": one decomposition for each fold serves a :class:`~sklatent.PCAReducer` at every `nz`.
-    - "ordinary": as by scikit-learn's search. So go other estimators, networks that nothing else in the grid matches,
-      that have callbacks or a `checkpoint`, or that PyTorch's `vmap` refuses (one of your own with dropout, say), and
-      subclasses that change more than how a fitted model transforms and scores.
+    - "stacked": networks that differ only in `nz`, `beta`, `noise`, `kl_warmup` and `random_state` are trained as one
+      network, whose weights are stacked and whose latent dimensions are padded to the largest. Each sees the samples,
+      the order and the noise that it would see by itself. For small networks, whose steps are too short to keep a
+      computer busy, this is several times faster.
+    - "shared_svd": one decomposition for each fold serves a :class:`~sklatent.PCAReducer` at every `nz`.
+    - "individual": fitted as by scikit-learn's search. This holds for other estimators, for networks that nothing else
+      in the grid matches, that have `callbacks` or a `checkpoint`, or that PyTorch's `vmap` refuses (for example one of
+      your own with dropout), and for subclasses that change more than how a fitted model transforms and scores.
 
-    A "+" joins the routes of a candidate whose folds or classes took several.
+    A "+" joins the routes of a candidate whose latent models were fitted in several ways.
 
     Parameters
     ----------
     estimator : estimator
-        A model of this package, a Pipeline with one of them as a step, or a :class:`~sklatent.GenerativeClassifier` or
-        :class:`~sklatent.LatentOutlierDetector` around one, by itself or as that step. In a Pipeline the steps before
-        it are fitted once for each fold and distinct setting, and the steps after it as usual. Another estimator is
-        searched as by scikit-learn.
+        Any estimator. Models of this package are found where they stand by themselves, as steps of Pipelines, nested
+        ones too, and within estimators that have a method `fits_within`:
+        :class:`~sklatent.GenerativeClassifier` and :class:`~sklatent.LatentOutlierDetector`. In a Pipeline, the steps
+        before a latent step are fitted once for each fold and distinct setting, unless it has a `memory` of its own.
     param_grid : dict or list of dicts
         Values to try for each parameter.
     scoring : str, callable, list, tuple or dict, default=None
-        None takes the estimator's own score, which for a latent model is in nats.
+        Strategy to evaluate a candidate. None uses the `score` method of the estimator, which for a latent model is the
+        mean log-likelihood in nats per sample.
     refit : bool, str or callable, default=True
-        Whether to fit the best candidate to all rows; with several metrics, the name of the one that decides.
+        Whether to fit the best candidate to all samples; with several metrics, the name of the one that decides.
     cv : int, cross-validation generator or iterable, default=None
         None stands for 5 folds.
     verbose : int, default=0
-        As for scikit-learn, and from 1 on a line about each stack.
+        Level of messages, as for scikit-learn; from 1 on, one line for each stack of networks.
     error_score : "raise" or number, default=nan
-        Score of a candidate whose fit fails on a fold: of a network whose loss is not finite too, beside which the
-        others go on.
+        Score of a candidate whose fit fails on a fold. The loss of a network that becomes infinite or NaN counts as a
+        failure of that network alone.
     return_train_score : bool, default=False
     n_jobs : int, default=None
-        Processes for all but the fused training, which takes PyTorch's threads: scoring, and the steps after the latent
-        one. They pay where those take long.
+        Number of jobs for all but the training in common, which uses PyTorch's threads: scoring, and the steps after
+        the latent one. More than one pays where these take long.
     pre_dispatch : int or str, default="2*n_jobs"
-        As for scikit-learn.
+        Number of jobs to dispatch ahead, as for scikit-learn.
     max_models : int or None, default=None
-        Networks to train as one, at most. None takes as many as half of the free memory holds.
+        Largest number of networks to train as one. None takes as many as half of the free memory holds.
 
     Attributes
     ----------
     cv_results_ : dict of ndarrays
-        As of scikit-learn's search, and `route`. `mean_fit_time` holds a candidate's share of what was done together.
+        The results of scikit-learn's search, and `route`. `mean_fit_time` includes an equal part, for each fit, of the
+        time spent on learning together.
     best_estimator_, best_score_, best_params_, best_index_, scorer_, n_splits_, refit_time_, multimetric_
-        As of scikit-learn's search.
+        The attributes of scikit-learn's search.
     n_features_in_ : int
         Number of columns seen in `fit`, with `refit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -114,10 +114,13 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
     Notes
     -----
-    A stacked product adds up in another order than a single one where `nz` is padded, so weights agree with those of a
-    single fit to some 1e-6 and not to the bit; so do scores. A model with callbacks of its own takes the ordinary
-    route; those of the search are not told of fits that are done together. Every fold has its rows in memory, so a
-    search with k folds holds k - 1 times X.
+    A stacked product adds up in another order than a single one where `nz` is padded, so weights and scores agree with
+    those of a single fit to about 1e-6 and not to the last bit. Callbacks of the search are not told of the epochs of
+    networks that are trained together. The training samples of every fold stay in memory, so a search with k folds
+    holds k - 1 times X; with several processes they are also written to a temporary folder. Models that are trained
+    together do not receive parameters of `fit`: with a `sample_weight` for the model itself each fit is individual.
+
+    With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 
     See Also
     --------
@@ -133,7 +136,7 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     >>> search.best_params_
     {'beta': 1.0, 'nz': 2}
     >>> set(search.cv_results_["route"])
-    {'fused'}
+    {'stacked'}
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -172,32 +175,32 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
 
 class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
-    r"""Search over candidates drawn at random, with the networks of all of them and of all folds trained as one.
+    r"""Search over randomly chosen candidates, with the networks of all of them and of all folds trained as one.
 
-    To :class:`sklearn.model_selection.RandomizedSearchCV` it is what `FusedGridSearchCV` is to scikit-learn's grid
-    search.
+    This is :class:`sklearn.model_selection.RandomizedSearchCV` with the models of all candidates and folds learned
+    together, as `FusedGridSearchCV` does for a grid.
 
     Parameters
     ----------
     estimator : estimator
-        As for `FusedGridSearchCV`, like all that is not listed here.
+        Any estimator; see `FusedGridSearchCV`.
     param_distributions : dict or list of dicts
-        Values of each parameter to choose from, or a distribution to draw it from.
+        Values of each parameter to choose from, or a distribution to sample it from.
     n_iter : int, default=10
         Number of candidates.
     random_state : int, RandomState instance or None, default=None
-        Of the candidates.
+        Controls the choice of the candidates.
     scoring, refit, cv, verbose, error_score, return_train_score, n_jobs, pre_dispatch, max_models
-        As for `FusedGridSearchCV`.
+        See `FusedGridSearchCV`.
 
     Attributes
     ----------
     cv_results_ : dict of ndarrays
-        As of scikit-learn's search, and `route`; the other attributes too.
+        The results of scikit-learn's search, and `route`. The other attributes are those of `FusedGridSearchCV`.
 
     See Also
     --------
-    FusedGridSearchCV : Every combination; says what is done together.
+    FusedGridSearchCV : Searches every combination, and documents what is learned together.
 
     Examples
     --------
@@ -209,7 +212,7 @@ class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
     >>> candidates = {"nz": [1, 2], "beta": loguniform(0.1, 10)}
     >>> search = FusedRandomizedSearchCV(vae, candidates, n_iter=4, cv=3, random_state=0).fit(load_iris().data)
     >>> set(search.cv_results_["route"])
-    {'fused'}
+    {'stacked'}
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -251,39 +254,23 @@ class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
         self.max_models = max_models
 
 
-def _fit_by(parallel: Callable[..., Parallel]) -> Callable[..., Any]:
-    """scikit-learn's `BaseSearchCV.fit`, with another name for `Parallel`.
+class _LearningSplitter:
+    """The splitter of a search, which shows the splits to a plan before the search goes on with them.
 
-    It hands the fits of all candidates on all folds to one call of that name, and offers no other place to see them
-    together: `_run_search` sees the candidates without the rows. A copy of its hundred lines would follow one version
-    of scikit-learn, and a patch of its module would be seen by every other search. So its code runs as it is, with one
-    of its global names bound to something else.
+    Parameters
+    ----------
+    cv : callable
+        From the targets to the splitter.
+    learn : callable
+        Called with X, y and all splits.
     """
-    fit = inspect.unwrap(BaseSearchCV.fit)
-    return FunctionType(
-        fit.__code__, {**fit.__globals__, "Parallel": parallel}, fit.__name__, fit.__defaults__, fit.__closure__
-    )
 
+    def __init__(self, cv: Callable[[Any], Any], learn: Callable[[Any, Any, Any], None]):
+        self.cv = cv
+        self.learn = learn
 
-class _FusedParallel(Parallel):
-    """Call `_fit_and_score` for all candidates and folds, after the fits within that can be done together."""
-
-    def __init__(self, *, max_models: int | None, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.max_models = max_models
-
-    def __call__(self, tasks: Iterable[tuple[Any, Any, Any]]) -> list[dict[str, Any]]:
-        fits = [SearchFit(estimator, X, y, keywords) for _, (estimator, X, y), keywords in tasks]
-        check_latent_steps([fit.configured() for fit in fits if fit.fold == 0])
-        shared = SharedData()
-        for fit in fits:
-            fit.record(shared)
-        deferred = [part for fit in fits for part in fit.deferred]
-        fit_together(deferred, self.max_models, fits[0].keywords["verbose"] if fits else 0)
-        served = [fit.nested_result(shared) for fit in fits]
-        called = iter(super().__call__(fit.call() for fit, result in zip(fits, served, strict=True) if not result))
-        results = [result or next(called) for result in served]
-        return [
-            {**result, "fit_time": result["fit_time"] + fit.seconds, "routes": fit.routes}
-            for fit, result in zip(fits, results, strict=True)
-        ]
+    def split(self, X: Any, y: Any = None, **params: Any) -> list[tuple[Any, Any]]:
+        """Training and test indices of each split."""
+        splits = list(self.cv(y).split(X, y, **params))
+        self.learn(X, y, splits)
+        return splits

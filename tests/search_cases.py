@@ -50,8 +50,8 @@ class HalvedRows(AutoencoderTransformer):
 class PositiveAxes(PCAReducer):
     """Turns its axes after the fit."""
 
-    def _publish(self, spectrum, X):
-        super()._publish(spectrum, X)
+    def _publish(self, learned):
+        super()._publish(learned)
         self.components_ = np.abs(self.components_)
 
 

@@ -327,7 +327,7 @@ class TestAutoencoder:
             decoder.bias.zero_()
             encoder.weight.copy_(torch.as_tensor(np.linalg.pinv(axes.T) * 1.1 + 0.05))
             encoder.bias.fill_(0.3)
-        model._learn_of_codes(X)
+        vars(model).update(model._describe_latent_space(model.module_, X, 0))
         return model, X
 
     def test_linear_autoencoder_scores_as_probabilistic_pca(self, on_the_plane):

@@ -11,7 +11,7 @@ from joblib import parallel_backend
 from search_cases import TOLERANCE, SearchCase, mean_score, score_beyond_pca, score_of_refit, search_difference
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback
@@ -24,6 +24,7 @@ from sklatent import (
     PCAReducer,
     VAETransformer,
 )
+from sklatent._memo import is_open
 from sklatent.model_selection import FusedGridSearchCV
 
 
@@ -92,7 +93,7 @@ def score_of_second_fit(estimator, X, y=None):
         score_of_second_fit,
     ],
 )
-@pytest.mark.parametrize(("estimator", "route"), [(PCAReducer(), "spectrum"), (vae(max_epochs=1), "fused")])
+@pytest.mark.parametrize(("estimator", "route"), [(PCAReducer(), "shared_svd"), (vae(max_epochs=1), "stacked")])
 def test_scorer_that_fits_latent_models(estimator, route, scoring, data):
     search = assert_equal_searches(estimator, {"nz": [1, 2]}, data[0], scoring=scoring, return_train_score=True)
     assert routes(search) == {route}
@@ -123,14 +124,14 @@ def test_scorer_that_fits_the_pipeline_anew(estimator, scoring, data):
     """The steps fitted in the search are not those of other samples or targets."""
     grid = {f"step{len(estimator) - 1}__estimator__nz": [1, 2]}
     search = assert_equal_searches(estimator, grid, *data, scoring=scoring, return_train_score=True)
-    assert routes(search) == {"spectrum"}
+    assert routes(search) == {"shared_svd"}
 
 
 def test_scorer_that_fits_a_search(data):
     def scoring(estimator, X, y=None):
         return mean_score(estimator, X) - FusedGridSearchCV(PCAReducer(), {"nz": [1, 2]}, cv=2).fit(X).best_score_
 
-    assert routes(assert_equal_searches(PCAReducer(), {"nz": [2, 3]}, data[0], scoring=scoring)) == {"spectrum"}
+    assert routes(assert_equal_searches(PCAReducer(), {"nz": [2, 3]}, data[0], scoring=scoring)) == {"shared_svd"}
 
 
 def test_callable_refit_that_fits_latent_models(data):
@@ -184,7 +185,7 @@ def test_other_steps_that_fit_latent_models(steps, inner, data):
     scoring = None if isinstance(estimator[-1], VAETransformer) else "neg_log_loss"
     name = next(name for name, step in estimator.steps if isinstance(step, VAETransformer))
     search = assert_equal_searches(estimator, {f"{name}__nz": [1, 2]}, *data, scoring=scoring)
-    assert routes(search) == {"fused"}
+    assert routes(search) == {"stacked"}
 
 
 class Twice(LatentOutlierDetector):
@@ -252,27 +253,27 @@ class OwnFitTransform(PCAReducer):
 
 
 class OwnHook(PCAReducer):
-    def _fit(self, X):
-        super()._fit(3 * X)
+    def _learn(self, X, weights=None):
+        return super()._learn(3 * X, weights)
 
 
 class OwnDecomposition(PCAReducer):
-    def _decompose(self, X, weights=None):
-        return super()._decompose(X * np.arange(1, 1 + X.shape[1]), weights)
+    def _learn(self, X, weights=None):
+        return super()._learn(X * np.arange(1, 1 + X.shape[1]), weights)
 
 
 class OwnComponents(PCAReducer):
-    def _publish(self, spectrum, X):
-        super()._publish(spectrum, X)
+    def _publish(self, learned):
+        super()._publish(learned)
         self.components_ = np.roll(self.components_, 1, axis=1)
 
 
-class DecomposeMixin:
-    def _decompose(self, X, weights=None):
-        return super()._decompose(X[::2], weights)
+class LearnMixin:
+    def _learn(self, X, weights=None):
+        return super()._learn(X[::2], weights)
 
 
-class MixedIn(DecomposeMixin, PCAReducer):
+class MixedIn(LearnMixin, PCAReducer):
     pass
 
 
@@ -287,13 +288,13 @@ class OwnModule(VAETransformer):
 
 
 class OwnNetwork(AutoencoderTransformer):
-    def _fit(self, X):
-        super()._fit(X[::2])
+    def _learn(self, X):
+        return super()._learn(X[::2])
 
 
 class OwnPublication(VAETransformer):
-    def _publish(self, learned, X):
-        super()._publish(learned, X)
+    def _publish(self, learned):
+        super()._publish(learned)
         with np.errstate(all="ignore"):
             self.module_.likelihood.log_variance.data.add_(1.0)
 
@@ -395,7 +396,8 @@ def test_subclass_of_a_pipeline(data):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "route"), [(OwnNetworkScore(hidden_sizes=(4,), max_epochs=1), "fused"), (OwnTransform(), "spectrum")]
+    ("estimator", "route"),
+    [(OwnNetworkScore(hidden_sizes=(4,), max_epochs=1), "stacked"), (OwnTransform(), "shared_svd")],
 )
 def test_subclass_that_only_scores_or_transforms_in_its_own_way_is_fitted_together(estimator, route, data):
     assert routes(FusedGridSearchCV(estimator, {"nz": [1, 2]}, cv=2).fit(data[0])) == {route}
@@ -429,23 +431,23 @@ def leave_line(path):
 @pytest.mark.parametrize(
     ("route", "backend", "n_search", "n_classifier"),
     [
-        ("fused", None, None, None),
-        ("fused", "threading", None, 2),
-        ("fused", "threading", 2, None),
-        ("fused", "threading", 2, 2),
-        ("fused", "loky", 2, None),
-        ("fused", "loky", None, 2),
-        ("fused", "loky", 2, 2),
-        ("ordinary", None, None, None),
-        ("ordinary", "threading", None, 2),
-        ("ordinary", "loky", 2, 2),
+        ("stacked", None, None, None),
+        ("stacked", "threading", None, 2),
+        ("stacked", "threading", 2, None),
+        ("stacked", "threading", 2, 2),
+        ("stacked", "loky", 2, None),
+        ("stacked", "loky", None, 2),
+        ("stacked", "loky", 2, 2),
+        ("individual", None, None, None),
+        ("individual", "threading", None, 2),
+        ("individual", "loky", 2, 2),
     ],
 )
 def test_each_class_is_fitted_once_on_every_backend(route, backend, n_search, n_classifier, data, tmp_path):
     path = tmp_path / "fits"
     one_by_one = {"callbacks": [CountingCallback(path)]}
     network = vae(
-        max_epochs=1, **(one_by_one if route == "ordinary" else {"backbone": partial(counting_backbone, path)})
+        max_epochs=1, **(one_by_one if route == "individual" else {"backbone": partial(counting_backbone, path)})
     )
     estimator = GenerativeClassifier(network, n_jobs=n_classifier)
     search = FusedGridSearchCV(estimator, {"estimator__beta": [1.0, 2.0]}, cv=3, n_jobs=n_search, refit=False)
@@ -453,6 +455,52 @@ def test_each_class_is_fitted_once_on_every_backend(route, backend, n_search, n_
         search.fit(*data)
     assert len(path.read_text().splitlines()) == 2 * 3 * 2
     assert routes(search) == {route}
+
+
+@pytest.mark.parametrize("random_state", [0, None])
+@pytest.mark.parametrize(("backend", "n_jobs"), [(None, None), ("threading", 2), ("loky", None), ("loky", 2)])
+@pytest.mark.parametrize(
+    ("wrap", "prefix", "n_models"),
+    [
+        (lambda model: model, "", 1),
+        (lambda model: pipeline(StandardScaler(), model), "step1__", 1),
+        (lambda model: pipeline(StandardScaler(), model, LogisticRegression()), "step1__", 1),
+        (lambda model: pipeline(PCAReducer(3), pipeline(StandardScaler(), model)), "step1__step1__", 1),
+        (lambda model: pipeline(model, vae(nz=1, max_epochs=1), LogisticRegression()), "step0__", 1),
+        (lambda model: LatentOutlierDetector(model), "estimator__", 1),
+        (lambda model: GenerativeClassifier(pipeline(StandardScaler(), model), n_jobs=2), "estimator__step1__", 2),
+        (lambda model: pipeline(StandardScaler(), GenerativeClassifier(model)), "step1__estimator__", 2),
+    ],
+    ids=["itself", "scaled", "classified", "nested", "two", "detector", "classes of scaled", "scaled classes"],
+)
+def test_each_model_is_fitted_once(wrap, prefix, n_models, backend, n_jobs, random_state, data, tmp_path):
+    path = tmp_path / "fits"
+    network = vae(max_epochs=1, backbone=partial(counting_backbone, path)).set_params(random_state=random_state)
+    grid = {f"{prefix}beta": [1.0, 2.0]}
+    scoring = mean_score if isinstance(wrap(network), LatentOutlierDetector) else None
+    search = FusedGridSearchCV(
+        wrap(network), grid, cv=3, n_jobs=n_jobs, refit=False, scoring=scoring, error_score="raise"
+    )
+    with nullcontext() if backend is None else parallel_backend(backend):
+        search.fit(*data)
+    assert len(path.read_text().splitlines()) == 2 * 3 * n_models
+    assert all("stacked" in route for route in routes(search))
+
+
+def test_generator_of_splits(data):
+    splits = list(KFold(3).split(data[0]))
+    ours, theirs = (
+        kind(vae(), {"nz": [1, 2]}, cv=iter(splits)).fit(data[0]) for kind in (FusedGridSearchCV, GridSearchCV)
+    )
+    assert search_difference(ours, theirs) <= TOLERANCE
+    assert routes(ours) == {"stacked" if hasattr(ours, "_checked_cv_orig") else "individual"}
+
+
+def test_results_hold_nothing_of_the_plan(data):
+    search = FusedGridSearchCV(pipeline(StandardScaler(), vae()), {"step1__nz": [1, 2]}, cv=3).fit(data[0])
+    assert {type(params) for params in search.cv_results_["params"]} == {dict}
+    assert search.best_estimator_.memory is None
+    assert not is_open()
 
 
 class CountedStep(StandardScaler):
@@ -583,13 +631,13 @@ def test_callbacks_of_a_model_are_told_of_every_epoch(data):
     network.set_callbacks(callback)
     search = FusedGridSearchCV(network, {"nz": [1, 2]}, cv=3, refit=False).fit(data[0])
     assert callback.begun == {"VAETransformer fit": 6, "VAETransformer epoch": 12}
-    assert routes(search) == {"ordinary"}
+    assert routes(search) == {"individual"}
 
 
 def test_callbacks_of_a_search_are_told_of_no_fused_epoch(data):
     pytest.importorskip("sklearn.callback")
     callback, steps = PropagatedTasks(), pipeline(StandardScaler(), vae(max_epochs=2), LogisticRegression())
     search = FusedGridSearchCV(steps, {"step1__nz": [1, 2]}, cv=3).set_callbacks(callback).fit(*data)
-    assert routes(search) == {"fused"}
+    assert routes(search) == {"stacked"}
     assert callback.begun["Pipeline fit"] == callback.begun["LogisticRegression fit"] == 2 * 3 + 1
     assert callback.begun["VAETransformer epoch"] == 2  # of the refit

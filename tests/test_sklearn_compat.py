@@ -11,8 +11,12 @@ import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.model_selection import GridSearchCV, KFold
 
 from sklatent import _sklearn_compat as compat
+
+CALLBACK_METHODS = ("setup", "teardown", "on_fit_task_begin", "on_fit_task_end")
 
 
 class Estimator(TransformerMixin, BaseEstimator):
@@ -35,8 +39,7 @@ class Estimator(TransformerMixin, BaseEstimator):
 
 def test_every_name_has_a_test():
     tests = "".join(name for name in globals() if name.startswith("test_"))
-    search = {"BaseSearchCV", "check_method_params", "fit_and_score", "safe_split"}  # all of tests/test_model_selection
-    assert [name for name in compat.__all__ if name.lower() not in tests and name not in search] == []
+    assert [name for name in compat.__all__ if name.lower() not in tests] == []
 
 
 def test_fit_context_validates_parameters_before_fit():
@@ -114,3 +117,36 @@ def test_callbacksupportmixin_and_with_callbacks_leave_an_estimator_usable():
     assert WithCallbacks().fit(None).is_fitted_
     if hasattr(WithCallbacks, "set_callbacks"):  # scikit-learn 1.9 on
         assert hasattr(WithCallbacks, "_init_callback_context")
+
+
+def test_safe_split_gives_the_training_samples_of_a_fold():
+    X, y, train = np.arange(10.0).reshape(5, 2), np.arange(5), np.array([0, 3])
+    samples, targets = compat.safe_split(Estimator(), X, y, train)
+    np.testing.assert_array_equal(samples, X[train])
+    np.testing.assert_array_equal(targets, y[train])
+    samples, targets = compat.safe_split(Estimator(), pd.DataFrame(X), None, train)
+    assert isinstance(samples, pd.DataFrame)
+    assert targets is None
+
+
+class Splits(GridSearchCV):
+    """Notes the splits of its splitter as the fused searches see them."""
+
+    def _run_search(self, evaluate_candidates, callback_ctx=None):
+        if compat.keeps_cv(self):
+            self.splits_ = list(compat.checked_cv(self, [0, 0, 0, 1, 1, 1]).split(np.zeros((6, 1)), [0, 0, 0, 1, 1, 1]))
+        super()._run_search(evaluate_candidates, **({} if callback_ctx is None else {"callback_ctx": callback_ctx}))
+
+
+@pytest.mark.parametrize("cv", [3, KFold(2), [([0, 1, 2], [3, 4, 5])], iter([([0, 1, 2], [3, 4, 5])])], ids=str)
+def test_checked_cv_keeps_cv_that_a_search_has_checked(cv):
+    search = Splits(DummyClassifier(), {}, cv=cv).fit(np.zeros((6, 1)), [0, 0, 0, 1, 1, 1])
+    if hasattr(search, "splits_") or not hasattr(cv, "__next__"):  # kept from scikit-learn 1.9 on
+        assert len(search.splits_) == search.n_splits_
+
+
+def test_has_callbacks_of_scikit_learn():
+    assert not compat.has_callbacks(Estimator())
+    if hasattr(GridSearchCV, "set_callbacks"):
+        callback = type("Callback", (), {name: lambda self, *args, **kwargs: None for name in CALLBACK_METHODS})()
+        assert compat.has_callbacks(GridSearchCV(Estimator(), {}).set_callbacks(callback))

@@ -5,9 +5,9 @@ __all__: list[str] = []
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from copy import copy, deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -25,11 +25,13 @@ from sklearn.utils.validation import validate_data
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.history import History
 
-from sklatent._base import FLOAT_DTYPES, SequenceOf, _all_or_nothing, _BaseLatentModel, resolve_device, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, SequenceOf, _BaseLatentModel, all_or_nothing, resolve_device, spawn_seeds
+from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
 from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining, EarlyStop
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
+from sklatent._nn.grouping import Trainee, train_together
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
@@ -54,6 +56,11 @@ N_ROWS_FOR_SCALES = 1000
 _float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
 
 
+# Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
+# what matters before or after training only.
+FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"}
+
+
 @dataclass
 class Training:
     """What a fit trains, with what, and for how long."""
@@ -72,6 +79,31 @@ class Training:
     def n_steps(self) -> int:
         """Steps of the optimizer."""
         return self.max_epochs * len(batch_sizes(len(self.train), self.batch_size))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a network learns from samples.
+
+    Attributes
+    ----------
+    module : Autoencoder
+        Trained, in evaluation mode.
+    history : History
+        A record of each epoch.
+    draw_seed : int
+        For the Monte Carlo samples of scores.
+    latent_space : dict
+        Fitted attributes that describe the latent codes of the training samples.
+    training_state : dict or None
+        What the next call of `partial_fit` goes on from, after one.
+    """
+
+    module: Autoencoder
+    history: History
+    draw_seed: int
+    latent_space: dict[str, Any]
+    training_state: dict[str, Any] | None = None
 
 
 class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
@@ -105,6 +137,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         "random_state": ["random_state"],
     }
 
+    _ROUTE = "stacked"
     kl_warmup: float = 0.0  # a parameter of those that have a KL divergence
     module_: Autoencoder
     _training_state: dict[str, Any] | None
@@ -187,15 +220,14 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         """
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        with _all_or_nothing(self):
-            rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=not hasattr(self, "module_"))
-            self._train_further(rows)
+        with all_or_nothing(self):
+            X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=not hasattr(self, "module_"))
+            self._publish(self._learn_further(X))
         return self
 
-    def _fit(self, X: NDArray) -> None:
+    def _learn(self, X: NDArray) -> Learned:
         self._check_callbacks()
         training = self._prepare(X, former=getattr(self, "module_", None))
-        self._training_state = None
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
         callbacks = [
@@ -206,24 +238,76 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks).train(training.train, training.valid)
-        self._publish((net.module_, net.history, training.seeds["draws"]), X)
+        learned = self._learned(net.module_, net.history, training.seeds["draws"], X)
         if context is not None:
-            context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes={})
+            attributes = partial(self._fitted_attributes, learned)
+            context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
+        return learned
 
-    def _train_further(self, X: NDArray) -> None:
-        """One epoch, with the optimizer and the generators of the call before."""
+    def _learn_further(self, X: NDArray) -> Learned:
+        """What one epoch adds, with the optimizer and the generators of the call before."""
         former = getattr(self, "module_", None)
         history = getattr(self, "history_", [])
         state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
         training = self._prepare(X, former=former, max_epochs=len(history) + 1)
-        if "likelihood" in state:  # `_publish` may have set its variance since
+        if "likelihood" in state:  # its variance may have been set after the training
             training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
-        self._training_state = {
+        state = {
             **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
             "likelihood": deepcopy(net.module_.likelihood.state_dict()),
         }
-        self._publish((net.module_, net.history, getattr(self, "_draw_seed", training.seeds["draws"])), X)
+        draw_seed = getattr(self, "_draw_seed", training.seeds["draws"])
+        return replace(self._learned(net.module_, net.history, draw_seed, X), training_state=state)
+
+    @classmethod
+    def _learn_many(
+        cls,
+        models: Sequence[Any],
+        Xs: Sequence[Any],
+        *,
+        max_models: int | None = None,
+        verbose: int = 0,
+        **limits: Any,
+    ) -> list[Any]:
+        """Train networks of one architecture as one."""
+        samples: dict[Hashable, tuple[Any, Any]] = {}
+        trainings = [model._prepare_shared(X, samples) for model, X in zip(models, Xs, strict=True)]
+        numbers = [k for k, training in enumerate(trainings) if training is not None]
+        learned: list[Any] = [None] * len(models)
+        together = train_together([models[k]._trainee(trainings[k]) for k in numbers], max_models, verbose)
+        for k, outcome in zip(numbers, together, strict=True):
+            if isinstance(outcome, LatentNet):
+                seed = trainings[k].seeds["draws"]  # type: ignore[union-attr]
+                learned[k] = models[k]._learned(outcome.module_, outcome.history, seed, Xs[k])
+            else:
+                learned[k] = outcome
+        return learned
+
+    def _prepare_shared(self, X: NDArray, samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
+        """What to train, with the samples on the device shared; None where it can only be trained by itself."""
+        if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
+            return None
+        try:
+            self._validate_params()
+            training = self._prepare(X)
+        except Exception:  # which the fit by itself meets too, and there it is reported
+            return None
+        split = (training.seeds["split"], self.validation_fraction) if self.early_stopping else None
+        key = (id(X), training.device, split)
+        training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
+        return training
+
+    def _trainee(self, training: Training) -> Trainee:
+        net = self._net(training, [self._annealing(training), *self._early_stopping()])
+        # To a backbone of the user's own nobody knows what nz means.
+        nz = self.nz if callable(self.backbone) else None
+        return Trainee(net, training.train, training.valid, self.nz, (type(self), settings(self, FREE_PARAMETERS), nz))
+
+    def _learned(self, module: Autoencoder, history: History, draw_seed: int, X: Any) -> Learned:
+        """What a trained network tells, and its latent codes of the training samples."""
+        module.eval()
+        return Learned(module, history, draw_seed, self._describe_latent_space(module, some_rows(X), draw_seed))
 
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """The network and its rows; with `former` its weights are those of that one."""
@@ -272,19 +356,24 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             verbose=self.verbose,
         )
 
-    def _publish(self, learned: tuple[Autoencoder, History, int], X: Any) -> None:
-        """Set the fitted attributes: from the trained module, its history, and the seed of the draws for scores."""
-        module, history, draw_seed = learned
-        self.module_ = module.eval()
-        self.history_ = history
-        self.loss_curve_ = history[:, "train_loss"]
-        self.n_iter_ = len(history)
-        self.n_components_ = int(self.nz)
-        self._draw_seed = draw_seed
-        self._learn_of_codes(some_rows(X))
-        self.noise_variance_ = self.module_.likelihood.noise_variance
-        if getattr(self, "_training_state", None) is None:  # the samples of `partial_fit` differ from call to call
+    def _publish(self, learned: Learned) -> None:
+        for name, value in self._fitted_attributes(learned).items():
+            setattr(self, name, value)
+        if learned.training_state is None:  # the samples of `partial_fit` differ from call to call
             self._warn_where_worse()
+
+    def _fitted_attributes(self, learned: Learned) -> dict[str, Any]:
+        return {
+            "module_": learned.module,
+            "history_": learned.history,
+            "loss_curve_": learned.history[:, "train_loss"],
+            "n_iter_": len(learned.history),
+            "n_components_": int(self.nz),
+            "noise_variance_": learned.module.likelihood.noise_variance,
+            "_draw_seed": learned.draw_seed,
+            "_training_state": learned.training_state,
+            **learned.latent_space,
+        }
 
     def _warn_where_worse(self) -> None:
         """Never publish in silence a training that ended worse than it began, by the loss at the full KL weight."""
@@ -391,8 +480,8 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         """The module of encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
 
     @abstractmethod
-    def _learn_of_codes(self, X: NDArray) -> None:
-        """Set what the codes of some training rows tell."""
+    def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
+        """Fitted attributes that the latent codes of some training samples tell; may set what the module lacks."""
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
         if self.image_shape is not None:
@@ -450,16 +539,11 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _decode(self, Z: NDArray) -> NDArray:
         return self._infer(lambda module, z: module.likelihood.mean(module.decode(z)), Z)
 
-    def _infer(self, function: Callable[..., torch.Tensor], rows: NDArray, *args: NDArray) -> NDArray:
-        """Call function(module, rows, *args) in the precision of the rows."""
-        module = _float64_twin(self.module_) if rows.dtype == np.float64 else self.module_
-        device = module.standardizer.loc.device
-        with torch.no_grad():
-            tensors = [as_tensor(array).to(device) for array in (rows, *args)]
-            return function(module, *tensors).cpu().numpy()
+    def _infer(self, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
+        return infer(self.module_, function, *arrays)
 
-    def _by_chunks(self, hook: Callable[[NDArray], NDArray], rows: NDArray, **kwargs: Any) -> NDArray:
-        return super()._by_chunks(partial(_halve_out_of_memory, hook), rows, **kwargs)
+    def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, **kwargs: Any) -> NDArray:
+        return super()._by_chunks(partial(_halve_out_of_memory, hook), *arrays, **kwargs)
 
     def _validate_training_rows(self, X: Any) -> Any:
         if not is_sliceable(X):
@@ -488,15 +572,23 @@ class _Report(Callback):
         self.epoch_.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
 
     def on_epoch_end(self, net: LatentNet, **kwargs: Any) -> None:
-        attributes = partial(self._fitted_attributes, net)
+        attributes = partial(self._attributes, net)
         if self.epoch_.call_on_fit_task_end(estimator=self.estimator, X=self.X, reconstruction_attributes=attributes):
             raise EarlyStop
 
-    def _fitted_attributes(self, net: LatentNet) -> dict[str, Any]:
+    def _attributes(self, net: LatentNet) -> dict[str, Any]:
         """Those of an estimator whose training ended here; only made for callbacks that ask for one."""
-        fitted = copy(self.estimator)
-        fitted._publish((deepcopy(net.module_), deepcopy(net.history), 0), self.X)
-        return dict(vars(fitted))
+        estimator = self.estimator
+        learned = estimator._learned(deepcopy(net.module_), deepcopy(net.history), 0, self.X)
+        return dict(vars(estimator)) | estimator._fitted_attributes(learned)
+
+
+def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
+    """Call function(module, *tensors) in the precision of the arrays."""
+    module = _float64_twin(module) if arrays[0].dtype == np.float64 else module
+    device = module.standardizer.loc.device
+    with torch.no_grad():
+        return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
 
 
 def some_rows(X: Any) -> NDArray:
@@ -562,15 +654,16 @@ def _adopt(module: Autoencoder, former: Autoencoder) -> None:
         ) from error
 
 
-def _halve_out_of_memory(hook: Callable[[NDArray], NDArray], rows: NDArray) -> NDArray:
-    """Call a hook on halves of the rows, and halves of those, where an accelerator's memory does not hold them."""
+def _halve_out_of_memory(hook: Callable[..., NDArray], *arrays: NDArray) -> NDArray:
+    """Call a hook on halves of the samples, and halves of those, where an accelerator's memory does not hold them."""
+    n_samples = len(arrays[0])
     try:
-        return hook(rows)
+        return hook(*arrays)
     except torch.OutOfMemoryError:
-        if len(rows) == 1:
+        if n_samples == 1:
             raise
-    half = len(rows) // 2
-    return np.concatenate([_halve_out_of_memory(hook, part) for part in (rows[:half], rows[half:])])
+    halves = slice(n_samples // 2), slice(n_samples // 2, None)
+    return np.concatenate([_halve_out_of_memory(hook, *(array[half] for array in arrays)) for half in halves])
 
 
 def _float64_twin(module: Autoencoder) -> Autoencoder:

@@ -1,5 +1,6 @@
-"""Many fits at once, for the searches of `sklatent.model_selection`.
+"""What the searches of `sklatent.model_selection` add to those of scikit-learn.
 
-`tasks` sees the fits of all candidates on all folds, `grouping` finds those that can be done together, `stack` makes
-networks of one architecture one module, and `stacked_training` trains that with the loop of a single network.
+`plan` walks through all candidates of a search to the latent models within and to the samples that will reach them,
+and has them learn together, by `sklatent._base.learn_many`. What they learned lies in a memo (`sklatent._memo`), where
+the fits of scikit-learn's search find it.
 """

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from sklatent._nn.callbacks import AnnealedTraining, EarlyStop
 from sklatent._nn.data import Draws, Rows, batch_sizes
+from sklatent._nn.stack import Stack
 from sklatent._nn.training import LatentNet
-from sklatent._search.stack import Stack
 
 
 class StackedRows(Dataset):

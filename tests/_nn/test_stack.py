@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from sklatent import AutoencoderTransformer, VAETransformer
-from sklatent._search.stack import Stack, can_stack
-from sklatent._search.stacked_training import StackedNet
+from sklatent._nn.stack import Stack, can_stack
+from sklatent._nn.stacked_training import StackedNet
 
 # Adam divides by the root of a running square, so that what rounding leaves of a vanishing gradient may be passed on
 # in full. A few epochs keep the two apart by no more than this.

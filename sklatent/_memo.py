@@ -1,0 +1,284 @@
+"""What was learned before, for fits that have still to come: how a search hands it to those that ask."""
+
+__all__ = ["Memo", "Outcome", "fingerprint", "is_equal", "is_open", "model_key", "recall", "settings"]
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import RLock
+from typing import Any
+from weakref import WeakSet
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+# Values of two arrays that are compared at a time: one chunk is held in the cache, and the first difference ends it.
+CHUNK_SIZE = 2**17
+# Samples that tell most arrays apart at a glance: the folds of a search differ in all but a few.
+N_HINTS = 8
+
+# Memos that `recall` asks, for as long as something else holds them: in this process the search that made one, and in
+# a worker the task that came with one. All threads see them, whoever started them.
+_open: WeakSet["Memo"] = WeakSet()
+
+
+def recall(model: Any, X: Any) -> Any:
+    """What a model with these settings has learned from these samples; None where no open memo knows.
+
+    An instance of RandomState in the settings is moved on, as learning would have moved it.
+
+    Raises
+    ------
+    Exception
+        The one that learning has ended with.
+    """
+    if not len(_open):
+        return None
+    key = model_key(model)
+    for memo in list(_open):
+        found = memo.find(key, X)
+        if found is not None:
+            return found.hand_over(model)
+    return None
+
+
+def is_open() -> bool:
+    """Whether a fit might find what it is about to learn, in this process."""
+    return len(_open) > 0
+
+
+def model_key(model: Any) -> Hashable:
+    """What a model is known by, beside its samples: its class and what was set on it before the fit."""
+    return type(model), settings(model)
+
+
+def settings(model: Any, without: Collection[str] = ()) -> tuple[tuple[str, Hashable], ...]:
+    """What was set on an estimator before its fit: its parameters, and what a subclass makes of its own."""
+    names = [name for name in sorted(vars(model)) if not (name.startswith("_") or name.endswith("_"))]
+    return tuple((name, fingerprint(getattr(model, name))) for name in names if name not in without)
+
+
+def fingerprint(value: Any) -> Hashable:
+    """Equal for equal values; for functions that cannot be pickled, for the same one; else equal to no other."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return type(value), value
+    try:
+        # In one layout: a process may be handed the values of a view as an array of their own. SHA-1 takes less than
+        # half the time of joblib's default.
+        return joblib.hash(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, hash_name="sha1")
+    except Exception:  # a lambda, say, cannot be pickled
+        if isinstance(value, BaseEstimator):
+            return type(value), settings(value)
+        return value if callable(value) else object()
+
+
+class Outcome:
+    """What a model has learned, or the exception that ended it, and where that has left its `random_state`."""
+
+    def __init__(self, model: Any, learned: Any):
+        self.learned = learned
+        self.random_state = getattr(model, "random_state", None)
+
+    def hand_over(self, model: Any) -> Any:
+        """Give a model what it would have learned."""
+        if isinstance(self.random_state, np.random.RandomState):
+            model.random_state.set_state(self.random_state.get_state())
+        if isinstance(self.learned, Exception):
+            raise self.learned
+        return self.learned
+
+
+class Memo:
+    """Values by a key and by samples, open to `recall` until nothing holds the memo any more.
+
+    Samples are compared by their values, every one of them: that reads two arrays once, in a fraction of the time that
+    a hash takes, and cannot err. No two fits find the same object, so that none sees what another makes of it.
+
+    A memo is pickled as the path of a folder, to which it is written at the first time, so that a worker loads what it
+    needs and nothing else. The folder is removed with the memo.
+    """
+
+    def __init__(self) -> None:
+        self._samples: list[Any] = []
+        self._numbers: dict[Hashable, list[int]] = defaultdict(list)  # of samples, by what tells most of them apart
+        self._entries: dict[tuple[Hashable, int | None], list[_Entry]] = defaultdict(list)
+        self._lock = RLock()
+        self._folder: TemporaryDirectory | None = None
+        _open.add(self)
+
+    def add(self, key: Hashable, X: Any, value: Any, *, n_times: int | None = None) -> "_Entry":
+        """Keep a value, to be found so many times or any number of times."""
+        with self._lock:
+            entry = _Entry(value, n_times)
+            self._entries[key, self._add_samples(X)].append(entry)
+            return entry
+
+    def find(self, key: Hashable, X: Any) -> Any:
+        """A copy of the value for a key and samples equal to X; None where there is none."""
+        with self._lock:
+            entries = self._entries.get((key, self._number(X)), ())
+            return next((value for entry in entries if (value := entry.take()) is not None), None)
+
+    def close(self) -> None:
+        """Let no fit find anything any more, and remove what was written."""
+        _open.discard(self)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def samples(self, X: Any) -> Any:
+        """The first array kept whose values are those of X, which is X itself where there was none."""
+        with self._lock:
+            return self._samples[self._add_samples(X)]
+
+    def _number(self, X: Any) -> int | None:
+        """Number of the samples equal to X; None where there are none."""
+        numbers = self._numbers.get(_hint(X), ())
+        return next((number for number in numbers if _is_same(self._samples[number], X)), None)
+
+    def _add_samples(self, X: Any) -> int:
+        """The same, of X itself where there were none."""
+        number = self._number(X)
+        if number is None:
+            number = len(self._samples)
+            self._samples.append(X)
+            self._numbers[_hint(X)].append(number)
+        return number
+
+    def __reduce__(self) -> Any:
+        with self._lock:
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix="sklatent-", ignore_cleanup_errors=True)
+                self._write(Path(self._folder.name))
+            index = [
+                (key, number, entry.path, entry.n_times)
+                for (key, number), entries in self._entries.items()
+                for entry in entries
+                if entry.path is not None
+            ]
+        return _MemoOfFiles, (self._folder.name, len(self._samples), dict(self._numbers), index)
+
+    def __deepcopy__(self, memo: Any) -> "Memo":
+        return self
+
+    def _write(self, folder: Path) -> None:
+        for number, X in enumerate(self._samples):
+            if isinstance(X, np.ndarray):
+                np.save(_file_of_samples(folder, number), X)
+        for number, entry in enumerate(entry for entries in self._entries.values() for entry in entries):
+            entry.path = folder / f"{number}.joblib"
+            # As joblib sends tasks to its workers: what is defined in a script or a notebook too.
+            joblib.dump(joblib.wrap_non_picklable_objects(entry.value, keep_wrapper=False), entry.path)
+
+
+class _MemoOfFiles(Memo):
+    """The memo of another process, of which it reads what it is asked for."""
+
+    def __init__(self, folder: str, n_samples: int, numbers: dict[Hashable, list[int]], index: list[Any]):
+        super().__init__()
+        files = [_file_of_samples(Path(folder), number) for number in range(n_samples)]
+        self._samples = [np.load(file, mmap_mode="r") if file.exists() else None for file in files]
+        self._numbers.update(numbers)
+        for key, number, path, n_times in index:
+            self._entries[key, number].append(_EntryOfFile(path, n_times))
+
+
+class _Entry:
+    """A value, and how often it was found.
+
+    Parameters
+    ----------
+    value : object
+    n_times : int or None
+        How often it may be found; None for any number of times.
+
+    Attributes
+    ----------
+    path : Path or None
+        File of the value, once it is written. Files beside it tell all processes how often the value was found.
+    """
+
+    path: Path | None = None
+
+    def __init__(self, value: Any, n_times: int | None):
+        self.value = value
+        self.n_times = n_times
+        self.n_found = 0
+
+    @property
+    def is_found(self) -> bool:
+        """Whether a fit has found it, in whatever process."""
+        return self.n_found > 0 or (self.path is not None and _mark(self.path, 1).exists())
+
+    def take(self) -> Any:
+        """A copy of the value, and at the last time the value itself; then None."""
+        if self.n_times is not None and self.n_found >= self.n_times:
+            return None
+        self.n_found += 1
+        if self.n_found != self.n_times:
+            return deepcopy(self.value)
+        value, self.value = self.value, None
+        return value
+
+
+class _EntryOfFile(_Entry):
+    """The value that another process has written, while its file is there."""
+
+    path: Path
+
+    def __init__(self, path: Path, n_times: int | None):
+        super().__init__(None, n_times)
+        self.path = path
+
+    def take(self) -> Any:
+        """Load the value; None where it was found as often as it may be."""
+        return joblib.load(self.path) if self.path.exists() and self._claim() else None
+
+    def _claim(self) -> bool:
+        """Leave a mark that no other process has left."""
+        if self.n_times is None:
+            _mark(self.path, 1).touch()
+            return True
+        for number in range(1, self.n_times + 1):
+            with suppress(FileExistsError):
+                _mark(self.path, number).touch(exist_ok=False)
+                return True
+        return False
+
+
+def _mark(path: Path, number: int) -> Path:
+    return path.with_suffix(f".found{number}")
+
+
+def _file_of_samples(folder: Path, number: int) -> Path:
+    return folder / f"samples_{number}.npy"
+
+
+def _hint(X: Any) -> Hashable:
+    """What tells most samples apart: some of them; for all but plain arrays a digest, which tells all."""
+    if not _is_plain(X):
+        return fingerprint(X)
+    return X.shape, X.dtype.str, X[:: -(-len(X) // N_HINTS) or 1].tobytes()
+
+
+def _is_plain(X: Any) -> bool:
+    return isinstance(X, np.ndarray) and X.dtype.kind in "biuf"
+
+
+def _is_same(ours: Any, X: Any) -> bool:
+    """Whether samples of one hint have the same values."""
+    return ours is X or not _is_plain(X) or is_equal(ours, X)
+
+
+def is_equal(ours: NDArray, X: NDArray) -> bool:
+    """Whether two plain arrays have the same values, bit by bit."""
+    if ours.shape != X.shape or ours.dtype != X.dtype:
+        return False
+    bits = f"u{X.dtype.itemsize}"
+    n_samples = max(1, CHUNK_SIZE // max(X[0].size, 1)) if len(X) else 1
+    chunks = (slice(start, start + n_samples) for start in range(0, len(X), n_samples))
+    return all(np.array_equal(ours[chunk].view(bits), X[chunk].view(bits)) for chunk in chunks)

@@ -1,0 +1,135 @@
+"""Networks that can be trained as one, found among many, and as many at a time as the memory holds."""
+
+__all__ = ["Trainee", "train_together"]
+
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklatent._nn.data import Rows, batch_sizes
+from sklatent._nn.stack import can_stack, n_activations
+from sklatent._nn.stacked_training import StackedNet
+from sklatent._nn.training import LatentNet
+
+# Fraction of the free memory that a stack may take.
+MEMORY_FRACTION = 0.5
+
+
+@dataclass(eq=False)
+class Trainee:
+    """A network about to be trained.
+
+    Attributes
+    ----------
+    net : LatentNet
+        Not yet initialized.
+    train, valid : Rows or MappedRows
+        Samples to train on, and those left out for early stopping or None.
+    nz : int
+        Latent dimension.
+    kind : hashable
+        Equal for networks of one architecture that are trained alike.
+    """
+
+    net: LatentNet
+    train: Any
+    valid: Any
+    nz: int
+    kind: Hashable
+
+
+def train_together(
+    trainees: Sequence[Trainee], max_models: int | None = None, verbose: int = 0
+) -> list[LatentNet | Exception | None]:
+    """Train networks of one architecture as one.
+
+    Parameters
+    ----------
+    trainees : sequence of Trainee
+    max_models : int or None, default=None
+        Networks to train as one, at most; None for as many as the free memory holds.
+    verbose : int, default=0
+        1 prints a line for each stack.
+
+    Returns
+    -------
+    outcomes : list
+        For each network the trained net, the exception that ended its training, or None where it was not trained,
+        since none other is like it or PyTorch cannot stack it.
+    """
+    outcomes: dict[Trainee, Any] = {}
+    for group in _groups(trainees):
+        modules, widths = [trainee.net.module for trainee in group], [trainee.nz for trainee in group]
+        if can_stack(modules, widths, group[0].train.X[:2]):
+            for part in _parts(group, max_models):
+                outcomes |= _train_stack(part, verbose)
+    return [outcomes.get(trainee) for trainee in trainees]
+
+
+def _groups(trainees: Sequence[Trainee]) -> Iterator[list[Trainee]]:
+    """Those that are trained alike, where they are several."""
+    groups = defaultdict(list)
+    for trainee in trainees:
+        # Batches of one sample are trained on in another mode, which a stack has in common.
+        if isinstance(trainee.train, Rows) and 1 not in batch_sizes(len(trainee.train), trainee.net.batch_size):
+            groups[_key(trainee)].append(trainee)
+    yield from (group for group in groups.values() if len(group) > 1)
+
+
+def _key(trainee: Trainee) -> Hashable:
+    net, X = trainee.net, trainee.train.X
+    loop = (net.batch_size, net.max_epochs, net.lr, net.max_gradient_norm, net.device)
+    batches = (_batches(trainee.train, net.batch_size), _batches(trainee.valid, net.batch_size))
+    return trainee.kind, X.shape[1], X.dtype, loop, batches
+
+
+def _batches(rows: Any, batch_size: int) -> tuple[int, int]:
+    """Number of batches, and size of all but the last."""
+    sizes = [] if rows is None else batch_sizes(len(rows), batch_size)
+    return len(sizes), sizes[0] if len(sizes) > 1 else 0
+
+
+def _parts(group: Sequence[Trainee], max_models: int | None) -> Iterator[list[Trainee]]:
+    """All at once, or several stacks of the same size where the memory does not hold that."""
+    largest = min(max_models or len(group), _n_that_fit(group[0]))
+    ordered = sorted(group, key=lambda trainee: trainee.nz)  # the less there is to pad
+    for numbers in np.array_split(np.arange(len(group)), math.ceil(len(group) / largest)):
+        if len(numbers) > 1:
+            yield [ordered[k] for k in numbers]
+
+
+def _train_stack(part: Sequence[Trainee], verbose: int) -> dict[Trainee, Any]:
+    start = time.perf_counter()
+    stack = StackedNet([trainee.net for trainee in part], [trainee.nz for trainee in part])
+    valid = None if part[0].valid is None else [trainee.valid for trainee in part]
+    stack.train_each([trainee.train for trainee in part], valid)
+    if verbose > 0:
+        print(f"[fused] {len(part)} networks trained as one in {time.perf_counter() - start:.1f} s")
+    return {trainee: stack.failures_.get(k, trainee.net) for k, trainee in enumerate(part)}
+
+
+def _n_that_fit(trainee: Trainee) -> int:
+    """How many networks like this one the memory holds."""
+    net, module = trainee.net, trainee.net.module
+    n_weights = sum(parameter.numel() for parameter in module.parameters())
+    n_numbers = 4 * n_weights  # with gradients and the two moments of the optimizer
+    n_numbers += len(trainee.train) * (module.n_noise + 2)  # an epoch's draws and order
+    n_numbers += 4 * net.batch_size * n_activations(module, trainee.train.X[:2])  # and their gradients
+    return max(1, int(MEMORY_FRACTION * _free_memory(net.device) / (4 * n_numbers)))
+
+
+def _free_memory(device: str) -> float:
+    """Bytes; infinity where the system does not tell."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return math.inf

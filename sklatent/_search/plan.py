@@ -1,0 +1,266 @@
+"""What the fits of a search are about to learn: found out before the first of them, and learned together."""
+
+__all__ = ["Plan"]
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from itertools import chain, zip_longest
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from sklatent._base import _BaseLatentModel, is_reproducible, learn, learn_many, route, training_samples
+from sklatent._memo import Memo, Outcome, fingerprint, model_key
+from sklatent._sklearn_compat import has_callbacks, safe_split
+
+# An unfitted latent model, and the samples that it will be fitted to.
+Fit = tuple[Any, Any]
+# Numbers of a candidate and a fold.
+Task = tuple[int, int]
+
+# What a subclass may define anew and still fit what its base class fits. All else may have a part in that.
+INFERENCE = {
+    "decision_function",
+    "inverse_transform",
+    "predict",
+    "predict_log_proba",
+    "predict_proba",
+    "sample",
+    "score",
+    "score_samples",
+    "transform",
+    "_parameter_constraints",
+    "_sklearn_auto_wrap_output_keys",
+}
+
+
+class Plan:
+    """The fits of some candidates on all folds, and a memo in which those fits find what they have to learn.
+
+    A plan is made from the candidates alone, and learns once it sees the folds. It walks through each candidate to the
+    latent models within and to the samples that will reach them: a model is there at once; a Pipeline fits the steps
+    before its latent steps, each once for all candidates that share it; and an estimator around others lists what it
+    will fit by a method `fits_within(X, y)`. What lies elsewhere is not planned, and is fitted as ever.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Of the search.
+    candidates : sequence of dict
+        Parameters of each candidate.
+    **limits
+        As for `learn_many`.
+
+    Attributes
+    ----------
+    candidates : list of Candidate
+        What to search instead: the same parameters, which carry the memo to where a fit takes place.
+    memo : Memo
+    seconds : list of float
+        For each candidate, its part of the time spent here.
+    """
+
+    def __init__(self, estimator: Any, candidates: Sequence[dict[str, Any]], **limits: Any):
+        self.memo = Memo()
+        self.limits = limits
+        configured = [_configured(estimator, params) for params in candidates]
+        self._estimators = [found if found is not None and _can_be_planned(found) else None for found in configured]
+        self.candidates = [
+            Candidate(params, self.memo, _pipelines(found))
+            for params, found in zip(candidates, self._estimators, strict=True)
+        ]
+        self.seconds = [0.0] * len(candidates)
+        self._entries: list[list[Any]] = [
+            [] for _ in candidates
+        ]  # for the fits of each to find, and how they were made
+        self._is_complete = [found is not None for found in self._estimators]
+
+    def learn(self, X: Any, y: Any, splits: Sequence[tuple[Any, Any]]) -> None:
+        """Learn together what the fits on the training samples of all splits have in common."""
+        walks: dict[Task, Iterator[list[Fit]]] = {}
+        memory = _StepMemory(self.memo, keep=True)
+        for fold, (train, _) in enumerate(splits):
+            samples = None
+            for number, estimator in enumerate(self._estimators):
+                if estimator is not None:
+                    samples = samples or safe_split(estimator, X, y, train)
+                    walks[number, fold] = _walk(clone(estimator), samples[0], samples[1], memory)
+        while walks:
+            wanted = {task: fits for task, walk in walks.items() if (fits := self._next(task, walk))}
+            self._learn(wanted)
+            walks = {task: walks[task] for task in wanted if self._is_complete[task[0]]}
+
+    def routes(self) -> Iterator[str]:
+        """How each candidate was fitted, by what its fits have found; several ways are joined by a "+"."""
+        for entries, is_complete in zip(self._entries, self._is_complete, strict=True):
+            found = {way if entry.is_found else "individual" for entry, way in entries}
+            yield "+".join(sorted(found if is_complete and found else found | {"individual"}))
+
+    def close(self) -> None:
+        """Let no further fit find anything."""
+        self.memo.close()
+
+    def _next(self, task: Task, walk: Iterator[list[Fit]]) -> list[Fit]:
+        """The next fits of a task, which nothing but what is already learned leads to."""
+        try:
+            return next(walk, [])
+        except Exception:  # of a step before, say; the fit meets it too, and there it is reported
+            self._is_complete[task[0]] = False
+            return []
+
+    def _learn(self, wanted: dict[Task, list[Fit]]) -> None:
+        """Learn what several fits want together, or several candidates want alike."""
+        start = time.perf_counter()
+        tasks: dict[Any, list[Task]] = defaultdict(list)
+        fits: dict[Any, Fit] = {}
+        for task, wishes in wanted.items():
+            for number, (model, X) in enumerate(wishes):
+                samples = self.memo.samples(X)
+                key = (model_key(model), id(samples), None if is_reproducible(model) else (task, number))
+                tasks[key].append(task)
+                fits.setdefault(key, (model, samples))
+        outcomes = learn_many(*zip(*fits.values(), strict=True), **self.limits) if fits else []
+        entries: dict[Any, Any] = {}
+        for (key, (model, samples)), outcome in zip(fits.items(), outcomes, strict=True):
+            way = "individual" if outcome is None else route(model)
+            if outcome is None and len(tasks[key]) > 1:  # by itself, and once for all of them
+                outcome = _learn_alone(model, samples)
+            if outcome is not None:
+                entries[key] = self.memo.add(key[0], samples, Outcome(model, outcome), n_times=len(tasks[key])), way
+        seconds = (time.perf_counter() - start) / max(sum(len(tasks[key]) for key in entries), 1)
+        for key, (number, _) in ((key, task) for key, found in tasks.items() for task in found):
+            if key in entries:
+                self._entries[number].append(entries[key])
+                self.seconds[number] += seconds
+            else:
+                self._is_complete[number] = False
+
+
+class Candidate(dict):
+    """Parameters of a candidate, which carry a memo to the fit: a dict like any other, but for its clone.
+
+    scikit-learn's search clones the parameters of a candidate where it fits them, in a worker too. The clone sets, for
+    each Pipeline without a memory of its own, one that knows the steps which the plan has fitted.
+    """
+
+    def __init__(self, params: dict[str, Any], memo: Memo, pipelines: Sequence[str] = ()):
+        super().__init__(params)
+        self.memo = memo
+        self.pipelines = pipelines
+
+    def __sklearn_clone__(self) -> dict[str, Any]:
+        memories = {f"{prefix}memory": _StepMemory(self.memo) for prefix in self.pipelines}
+        return clone(dict(self), safe=False) | memories
+
+
+class _StepMemory:
+    """Stands for joblib's Memory in a Pipeline, and finds fitted steps in a memo.
+
+    Parameters
+    ----------
+    memo : Memo
+    keep : bool, default=False
+        Whether to keep what it does not find.
+    """
+
+    location = None  # by which a Pipeline knows that its steps are not to be cloned first
+
+    def __init__(self, memo: Memo, keep: bool = False):
+        self.memo = memo
+        self.keep = keep
+
+    def __sklearn_clone__(self) -> "_StepMemory":
+        return self
+
+    def cache(self, function: Callable[..., Any], ignore: Sequence[str] = ()) -> Callable[..., Any]:
+        """`function` fits a step, and gives the samples that it makes and itself."""
+
+        def cached(transformer: Any, X: Any, y: Any, **keywords: Any) -> tuple[Any, Any]:
+            key = "step", fingerprint(transformer), fingerprint(y), fingerprint(keywords.get("params"))
+            found = self.memo.find(key, X)
+            if found is None and self.keep:
+                found = function(transformer, deepcopy(X), y, **keywords)  # which it may write to
+                self.memo.add(key, X, deepcopy(found))
+            return function(transformer, X, y, **keywords) if found is None else found
+
+        return cached
+
+
+def _configured(estimator: Any, params: dict[str, Any]) -> Any:
+    """A clone with the parameters of a candidate; None where they do not belong to it, which its fit reports."""
+    with suppress(Exception):
+        return clone(estimator).set_params(**clone(params, safe=False))
+    return None
+
+
+def _walk(estimator: Any, X: Any, y: Any, memory: _StepMemory) -> Iterator[list[Fit]]:
+    """The latent models that an estimator fits: those of each step of the walk once those before are learned."""
+    if isinstance(estimator, _BaseLatentModel):
+        samples = training_samples(estimator, X)
+        if isinstance(samples, np.ndarray):
+            yield [(estimator, samples)]
+    elif isinstance(estimator, Pipeline):
+        for number, (_, step) in enumerate(estimator.steps):
+            if _holds_latent(step):
+                yield from _walk(step, _transformed(estimator, number, X, y, memory), y, memory)
+                if not all(map(is_reproducible, _latent_parts(step))):
+                    return  # each candidate goes on with other latent codes
+    else:
+        walks = [_walk(model, samples, None, memory) for model, samples in estimator.fits_within(X, y)]
+        yield from (list(chain.from_iterable(fits)) for fits in zip_longest(*walks, fillvalue=()))
+
+
+def _transformed(pipeline: Pipeline, n_steps: int, X: Any, y: Any, memory: _StepMemory) -> Any:
+    """What the first steps of a Pipeline make of X."""
+    if n_steps == 0:
+        return X
+    memory = memory if pipeline.memory is None else pipeline.memory
+    return Pipeline([*pipeline.steps[:n_steps], ("rest", "passthrough")], memory=memory).fit_transform(X, y)
+
+
+def _can_be_planned(estimator: Any) -> bool:
+    """Whether there is something to plan, and nobody who follows the fits by callbacks."""
+    return _holds_latent(estimator) and not any(map(has_callbacks, [estimator, *estimator.get_params().values()]))
+
+
+def _holds_latent(estimator: Any) -> bool:
+    """Whether a walk through an estimator finds a latent model."""
+    if not (hasattr(estimator, "get_params") and _fits_alike(estimator)):
+        return False
+    if isinstance(estimator, _BaseLatentModel):
+        return not hasattr(estimator, "n_components_")
+    if isinstance(estimator, Pipeline):
+        return any(_holds_latent(step) for _, step in estimator.steps)
+    return hasattr(estimator, "fits_within") and any(map(_holds_latent, estimator.get_params(deep=False).values()))
+
+
+def _latent_parts(estimator: Any) -> list[Any]:
+    parts = [estimator, *estimator.get_params().values()]
+    return [part for part in parts if isinstance(part, _BaseLatentModel)]
+
+
+def _fits_alike(estimator: Any) -> bool:
+    """Whether a class fits as the class of this package, or the Pipeline, that it is or derives from."""
+    classes = type(estimator).__mro__
+    known = (k for k, base in enumerate(classes) if base is Pipeline or base.__module__.startswith("sklatent."))
+    n = next(known, 0)
+    changed = {name for base in classes[:n] for name in vars(base) if hasattr(classes[n], name)}
+    return all(name in INFERENCE or name.startswith("__") or name.endswith("_request") for name in changed)
+
+
+def _pipelines(estimator: Any) -> list[str]:
+    """Prefixes of the parameters of each Pipeline without a memory, within an estimator and it itself."""
+    parts = {} if estimator is None else {"": estimator, **{f"{k}__": v for k, v in estimator.get_params().items()}}
+    return [prefix for prefix, part in parts.items() if isinstance(part, Pipeline) and part.memory is None]
+
+
+def _learn_alone(model: Any, X: Any) -> Any:
+    try:
+        return learn(model, X)
+    except Exception:  # which each fit meets too, and there it is reported
+        return None
