@@ -26,6 +26,8 @@ from sklatent import (
 )
 from sklatent.model_selection import FusedGridSearchCV
 
+pytestmark = pytest.mark.slow
+
 
 def vae(**params):
     return VAETransformer(random_state=0, **({"hidden_sizes": (4,), "max_epochs": 2, "batch_size": 16} | params))
