@@ -40,11 +40,12 @@ def X(rng):
 @pytest.mark.parametrize("nz", [None, 1, 3, 6, 0.5, 0.99, "mle"])
 @pytest.mark.parametrize("solver", ["auto", "covariance", "full", "randomized"])
 @pytest.mark.parametrize("whiten", [False, True])
-@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 2e-5)])
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 5e-6)])
 def test_agrees_with_scikit_learn(X, nz, solver, whiten, dtype, rtol):
     X = X.astype(dtype)
     ours = PCAReducer(nz, solver=solver, whiten=whiten).fit(X)
-    # Against float64, since scikit-learn's own float32 result carries the rounding.
+    # Against float64, since scikit-learn's own float32 result carries the rounding. In float32 the samples and their
+    # products are rounded by 6e-8; a covariance or a code adds up several, of up to 30.
     reference = PCA(nz, svd_solver="full", whiten=whiten).fit(X.astype(np.float64))
     for name in ATTRIBUTES:
         np.testing.assert_allclose(getattr(ours, name), getattr(reference, name), rtol=rtol, atol=rtol, err_msg=name)
@@ -52,19 +53,19 @@ def test_agrees_with_scikit_learn(X, nz, solver, whiten, dtype, rtol):
     density = PCA(nz, svd_solver="full").fit(X.astype(np.float64))
     np.testing.assert_allclose(ours.get_covariance(), density.get_covariance(), rtol=rtol, atol=10 * rtol)
     np.testing.assert_allclose(ours.get_precision(), density.get_precision(), rtol=10 * rtol, atol=10 * rtol)
-    np.testing.assert_allclose(ours.score_samples(X), density.score_samples(X), rtol=10 * rtol)
+    np.testing.assert_allclose(ours.score_samples(X), density.score_samples(X), rtol=rtol)
     Z = ours.transform(X)
     np.testing.assert_allclose(Z, reference.transform(X), rtol=rtol, atol=20 * rtol)
     np.testing.assert_allclose(ours.inverse_transform(Z), reference.inverse_transform(Z), rtol=rtol, atol=10 * rtol)
     assert ours.components_.dtype == Z.dtype == ours.inverse_transform(Z).dtype == dtype
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 5e-6)])
 @pytest.mark.parametrize(
     "rows", [load_iris().data, load_digits().data[:, 10:30] / 16, load_breast_cancer().data[:, :2]]
 )
 def test_agrees_with_scikit_learn_on_real_tables(rows, dtype, tolerance):
-    """Relative to the largest entry of each."""
+    """Relative to the largest entry of each; float32 rounds the samples and their products by 6e-8."""
     X = rows.astype(dtype)
     ours, reference = PCAReducer(2).fit(X), PCA(2, svd_solver="full").fit(X.astype(np.float64))
     pairs = [(getattr(ours, name), getattr(reference, name)) for name in ATTRIBUTES]

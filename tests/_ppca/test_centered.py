@@ -34,7 +34,7 @@ def test_moments_of_integer_weights_are_those_of_repeated_rows(dtype, rng):
     expected = CenteredRows(X.repeat(weights, axis=0).astype(np.float64)).moments()
     assert found.weight == expected.weight
     assert found.n_samples == np.count_nonzero(weights)
-    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-7 if dtype == np.float32 else 1e-12)
     # Sums of 50 products, each rounded in the precision of X.
     rtol = 1e-5 if dtype == np.float32 else 1e-12
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=rtol, atol=5 * rtol)
