@@ -13,6 +13,13 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="where tests/test_device.py trains: cpu (default), cuda")
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the README's examples, which have no place for a marker of their own, as slow."""
+    for item in items:
+        if item.path.name == "README.md":
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def device(request):
     """The device to test."""

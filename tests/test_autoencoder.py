@@ -36,6 +36,7 @@ def assert_same_weights(first, second):
         assert torch.equal(value, weights(second)[name]), name
 
 
+@pytest.mark.slow
 def test_codes_at_two_dimensions_beat_pca_on_digits(network, digits):
     """A classifier on two nonlinear codes is at least 0.10 more accurate than on two principal components."""
     X, y = digits
@@ -49,7 +50,8 @@ def test_codes_at_two_dimensions_beat_pca_on_digits(network, digits):
     assert accuracy(network(2, random_state=0)) > accuracy(PCA(2)) + 0.10
 
 
-def test_a_curve_is_one_number(digits):
+@pytest.mark.slow
+def test_a_curve_is_one_number():
     """Figure 14.4: PCA fails on the cloud that an autoencoder's one code describes."""
     X = make_curve_cloud(random_state=0)
     error = lambda model: -reconstruction_scorer(model.fit(X), X)  # noqa: E731
@@ -82,14 +84,16 @@ def test_units_and_offsets_do_not_matter(network, X, a, b):
     model, moved = network(max_epochs=3, random_state=0), network(max_epochs=3, random_state=0)
     model.fit(X)
     moved.fit(a * X + b)
-    np.testing.assert_allclose(moved.transform(a * X + b), model.transform(X), rtol=1e-3, atol=1e-4)
+    # Weights are float32: a standardized sample that is rounded otherwise moves them by more than its last digit.
+    np.testing.assert_allclose(moved.transform(a * X + b), model.transform(X), rtol=1e-4, atol=1e-5)
     expected = model.score_samples(X) - X.shape[1] * np.log(a)
-    np.testing.assert_allclose(moved.score_samples(a * X + b), expected, rtol=1e-3)
+    np.testing.assert_allclose(moved.score_samples(a * X + b), expected, rtol=1e-4)
 
 
 def test_float64_rows_far_from_the_origin_lose_nothing(network, X):
     near, far = (network(max_epochs=3, random_state=0).fit(X + offset) for offset in (0, 1e9))
-    np.testing.assert_allclose(far.transform(X + 1e9), near.transform(X), rtol=1e-3, atol=1e-4)
+    # X + 1e9 is rounded to 1e-7, and so are the samples that the float32 weights are trained on.
+    np.testing.assert_allclose(far.transform(X + 1e9), near.transform(X), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -106,8 +110,9 @@ def test_precision_follows_the_rows(network, X, dtype):
 def test_single_and_double_precision_agree(network, X):
     model, single = network(max_epochs=2, random_state=0).fit(X), X.astype(np.float32)
     double = single.astype(np.float64)  # the same values, so the same draws
-    np.testing.assert_allclose(model.transform(single), model.transform(double), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(model.score_samples(single), model.score_samples(double), rtol=1e-3)
+    # Each layer rounds to float32, by 6e-8.
+    np.testing.assert_allclose(model.transform(single), model.transform(double), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.score_samples(single), model.score_samples(double), rtol=1e-5)
 
 
 def test_changed_weights_are_used_in_either_precision(network, X):
@@ -115,8 +120,8 @@ def test_changed_weights_are_used_in_either_precision(network, X):
     before = model.transform(X)
     with torch.no_grad():
         model.module_.encoder[-1].bias += 1
-    for rows in (X, X.astype(np.float32)):
-        np.testing.assert_allclose(model.transform(rows), before + 1, rtol=1e-3, atol=1e-3)
+    for rows in (X, X.astype(np.float32)):  # the bias is float32 in both
+        np.testing.assert_allclose(model.transform(rows), before + 1, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["transform", "score_samples"])
@@ -134,6 +139,7 @@ def test_order_subset_and_chunks_do_not_matter(network, X, method, monkeypatch):
 TOLERANCE = {np.float64: 1e-9, np.float32: 1e-5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("n_features", "nz"), [(64, 3), (64, 8), (35, 2), (13, 1)])
 def test_a_sample_scores_the_same_in_whatever_company_it_comes(model, digits, n_features, nz, dtype, rng):
@@ -166,10 +172,14 @@ def test_inference_from_many_threads(network, X):
 def test_early_stopping_keeps_the_best_epoch(network, digits):
     X, _ = digits
     model = network(8, early_stopping=True, n_iter_no_change=2, lr=0.01, lr_schedule="constant", random_state=0)
+    if network is VAETransformer:  # a warm-up would depend on the number of epochs
+        model.set_params(kl_warmup=0)
     model.set_params(max_epochs=200, batch_size=32).fit(X[:300])
     losses = model.history_[:, "valid_loss"]
-    assert model.n_iter_ == len(losses) == int(np.argmin(losses)) + 3 < 200
+    best = int(np.argmin(losses)) + 1
+    assert model.n_iter_ == len(losses) == best + 2 < 200
     assert model.loss_curve_ == model.history_[:, "train_loss"]
+    assert_same_weights(model, clone(model).set_params(max_epochs=best).fit(X[:300]))
 
 
 def test_early_stopping_leaves_rows_out(network, X):
@@ -177,6 +187,10 @@ def test_early_stopping_leaves_rows_out(network, X):
     with pytest.raises(ValueError, match="resulting train set will be empty"):
         model.fit(X[:1])
     assert {"valid_loss", "valid_reconstruction", "valid_kl"} <= set(model.fit(X).history_[-1])
+    training = model._prepare(X)
+    parts = [training.train.X, training.valid.X]
+    assert [len(part) for part in parts] == [30, 30]
+    np.testing.assert_array_equal(np.sort(torch.cat(parts), axis=0), np.sort(X, axis=0))
 
 
 def test_history_holds_both_parts_of_the_loss(network, X):
@@ -188,7 +202,7 @@ def test_history_holds_both_parts_of_the_loss(network, X):
     for epoch in model.history_:
         kl = epoch["train_kl"]
         assert kl > 0 if network is VAETransformer else kl == 0
-        assert epoch["train_loss"] == pytest.approx(epoch["train_reconstruction"] + kl, rel=1e-5)
+        assert epoch["train_loss"] == pytest.approx(epoch["train_reconstruction"] + kl, rel=1e-6)
     assert model.loss_curve_[-1] < model.loss_curve_[0]
 
 
@@ -205,6 +219,7 @@ def test_auto_aims_at_a_number_of_steps(network, n_samples, n_steps):
     assert model._n_epochs(n_samples) * int(np.ceil(n_samples / model._n_batch(n_samples))) == n_steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_shape", [None, (1, 8, 8), (2, 8, 4)])
 def test_conv_learns_digits(network, digits, image_shape):
     X, _ = digits
@@ -213,6 +228,7 @@ def test_conv_learns_digits(network, digits, image_shape):
     assert model.inverse_transform(model.transform(X[:3])).shape == (3, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{"likelihood": "bernoulli"}, {"output_activation": "sigmoid"}], ids=str)
 def test_outputs_stay_in_the_unit_interval(network, digits, parameters):
     X, _ = digits
@@ -239,7 +255,7 @@ def test_backbone_of_ones_own(network, X, image_shape):
     assert_same_weights(model, clone(model).fit(X))
 
 
-def test_pickle_keeps_the_model_and_says_nothing_of_devices(network, X):
+def test_pickle_keeps_the_model(network, X):
     model = network(max_epochs=2, random_state=0).fit(X)
     copy = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(copy.transform(X), model.transform(X))
@@ -290,6 +306,7 @@ def test_sample_leaves_out_the_noise_when_asked(network, X):
     model = network(1, max_epochs=5, random_state=0).fit(X)
     noisy, clean = (model.sample(20_000, mean=mean, random_state=0) for mean in (False, True))
     residual = noisy - clean
+    # Five standard errors of the variance of a normal sample.
     np.testing.assert_allclose(residual.var(), model.noise_variance_, rtol=5 * np.sqrt(2 / residual.size))
     assert noisy.dtype == clean.dtype == np.float64
 
@@ -302,6 +319,7 @@ def test_samples_are_bits_with_bernoulli(network, digits):
 
 
 class TestAutoencoder:
+    @pytest.mark.slow
     def test_linear_autoencoder_spans_the_principal_subspace(self, rng):
         """Section 14.5.1: the same plane as PCA, though not the same axes."""
         X = rng.standard_normal((500, 6)) * [8, 6, 1, 1, 0.5, 0.5]
@@ -344,11 +362,14 @@ class TestAutoencoder:
         error = np.sqrt((np.outer(variances, variances) + covariance**2) / n)
         np.testing.assert_array_less(np.abs(found - covariance), 5 * error)
 
+    @pytest.mark.slow
     def test_trained_linear_autoencoder_scores_as_probabilistic_pca(self, rng):
         X = rng.standard_normal((500, 6)) * [8, 6, 1, 1, 0.5, 0.5]
         model = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, lr=0.02, random_state=0).fit(X)
-        assert model.score(X) == pytest.approx(PCAReducer(2).fit(X).score(X), abs=0.01)
+        # Adam ends this near to the optimum.
+        assert model.score(X) == pytest.approx(PCAReducer(2).fit(X).score(X), abs=1e-3)
 
+    @pytest.mark.slow
     def test_evidence_of_a_curve_is_near_its_integral(self):
         """p(x) by quadrature over the one code, for a decoder that training has bent."""
         X = make_curve_cloud(500, random_state=0)
@@ -359,7 +380,8 @@ class TestAutoencoder:
         means, s2 = model.inverse_transform(Z[:, None]), model.noise_variance_
         squares = ((X[:, None] - means[None]) ** 2).sum(axis=2)  # (n, nodes)
         density = (prior * np.exp(-0.5 * squares / s2) / (2 * np.pi * s2)).sum(axis=1) * (Z[1] - Z[0])
-        assert model.score(X) == pytest.approx(np.log(density).mean(), abs=0.1)
+        # Laplace's approximation takes the curve for straight within the noise.
+        assert model.score(X) == pytest.approx(np.log(density).mean(), abs=0.01)
 
     def test_residual_is_the_likelihood_at_the_code(self, X):
         model = AutoencoderTransformer(2, density="residual", max_epochs=5, random_state=0).fit(X)
@@ -385,8 +407,10 @@ class TestAutoencoder:
         means = model.inverse_transform(Z[:, None]).clip(1e-12, 1 - 1e-12)  # saturated where the prior is nil
         log_joint = X @ np.log(means).T + (1 - X) @ np.log1p(-means).T + log_prior
         expected = np.logaddexp.reduce(log_joint, axis=1) + np.log(Z[1] - Z[0])
-        assert model.score(X) == pytest.approx(expected.mean(), rel=0.05)
+        # Laplace's approximation to a posterior that 64 bits have made narrow.
+        assert model.score(X) == pytest.approx(expected.mean(), abs=0.05)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("density", ["laplace", "residual"])
     @pytest.mark.parametrize(
@@ -401,7 +425,7 @@ class TestAutoencoder:
         for factor in factors:
             extreme = np.concatenate([X[:2], X[2:3] * dtype(factor), X[3:5]])
             scores = model.score_samples(extreme)
-            np.testing.assert_allclose(np.delete(scores, 2), np.delete(alone, 2), rtol=1e-5)
+            np.testing.assert_allclose(np.delete(scores, 2), np.delete(alone, 2), rtol=TOLERANCE[dtype])
             assert not np.isnan(scores[2])
             assert scores[2] < np.inf
 
@@ -415,6 +439,7 @@ class TestAutoencoder:
         # Where the search ends, ln det H is within the square root of 2e-13 of its value at the mode.
         np.testing.assert_allclose(scores, model.score_samples(X), rtol=0, atol=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal", "bernoulli", "poisson"])
     def test_evidence_is_about_the_maximum_that_an_optimizer_finds(self, digits, likelihood):
         """BFGS from the encoder's code, and the information by PyTorch's Jacobian. The two may climb other hills."""
@@ -446,6 +471,7 @@ class TestAutoencoder:
         H = torch.linalg.inv(module.prior.covariance) + J.mT @ (information[:, None] * J)
         return -mode.fun + np.log(2 * np.pi) - 0.5 * float(torch.logdet(H))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("activation", ["silu", "relu", "tanh", "gelu"])
     def test_every_size_of_a_batch_gives_the_same_scores(self, digits, activation, dtype, monkeypatch):
@@ -468,5 +494,6 @@ class TestAutoencoder:
         scores, sizes, expand = model.score_samples(X), [], objectives._expand
         monkeypatch.setattr(objectives, "GAIN_TOLERANCE", {torch.float32: 0.0})
         monkeypatch.setattr(objectives, "_expand", lambda *args: (sizes.append(len(args[2])), expand(*args))[1])
+        # By float32 the place where the search ends moves ln det H.
         np.testing.assert_allclose(model.score_samples(X), scores, rtol=1e-4)
         assert sum(sizes) < 12 * len(X)

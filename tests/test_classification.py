@@ -361,6 +361,7 @@ def name_of(item):
     return getattr(item, "func", item).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # what a check does with warnings is its own affair
 @pytest.mark.parametrize(
     ("estimator", "check"),
@@ -380,6 +381,7 @@ def test_check_estimator(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("check", NEVER_YIELDED)
 def test_check_never_yielded(check):

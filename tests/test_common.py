@@ -6,6 +6,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 
+pytestmark = pytest.mark.slow
+
 ESTIMATORS = [PCAReducer, AutoencoderTransformer, VAETransformer]
 
 NEVER_YIELDED = [

@@ -3,6 +3,8 @@
 import pytest
 from hostile_tables import KINDS, fit_half, named_tables, synthetic_table
 
+pytestmark = pytest.mark.slow
+
 NAMED = dict(named_tables())
 
 

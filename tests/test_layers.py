@@ -105,6 +105,7 @@ def test_private_names_of_scikit_learn_have_one_home(module):
             assert not any(part.startswith("_") for part in parts), f"{module} imports {name}.{imported}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

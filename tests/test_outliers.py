@@ -37,6 +37,7 @@ def X(rng):
     return rng.standard_normal((400, 4)) @ rng.standard_normal((4, 4)) + 5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # what a check does with warnings is its own affair
 @pytest.mark.parametrize(
     ("detector", "check"),

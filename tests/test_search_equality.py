@@ -27,6 +27,8 @@ from sklatent import (
 from sklatent._memo import is_open
 from sklatent.model_selection import FusedGridSearchCV
 
+pytestmark = pytest.mark.slow
+
 
 def vae(**params):
     return VAETransformer(random_state=0, **({"hidden_sizes": (4,), "max_epochs": 2, "batch_size": 16} | params))
@@ -457,6 +459,7 @@ def test_each_class_is_fitted_once_on_every_backend(route, backend, n_search, n_
     assert routes(search) == {route}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_state", [0, None])
 @pytest.mark.parametrize(("backend", "n_jobs"), [(None, None), ("threading", 2), ("loky", None), ("loky", 2)])
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from sklatent import PCAReducer
 if parse_version(sklearn.__version__) < parse_version("1.9"):
     pytest.skip("the list below is of the tests of scikit-learn 1.9", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 SOLVERS = {"covariance_eigh": "covariance"}
 NO_COUNTERPART = {
     "test_sparse_pca_solver_error": '"randomized" takes sparse rows here; "full" is refused in test_bad_input.py',

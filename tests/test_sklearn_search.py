@@ -12,7 +12,7 @@ import sklearn.model_selection
 from sklatent.model_selection import FusedGridSearchCV, FusedRandomizedSearchCV
 
 # Their warnings are scikit-learn's business.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 NOT_APPLICABLE = {
     "test_custom_run_search": "holds the keys of a search of its own against those of this one, which has one more",

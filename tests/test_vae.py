@@ -30,7 +30,8 @@ def test_beta_changes_the_fit(X):
 def test_beta_weighs_the_loss_and_not_the_score(X):
     model = VAETransformer(2, beta=3.0, max_epochs=4, random_state=0).fit(X)
     last = model.history_[-1]
-    assert last["train_loss"] == pytest.approx(last["train_reconstruction"] + 3 * last["train_kl"], rel=1e-5)
+    assert last["train_loss"] == pytest.approx(last["train_reconstruction"] + 3 * last["train_kl"], rel=1e-6)
+    X = X.astype(np.float32)  # scored by the module itself, and not by its float64 twin
     score = model.score(X)
     model.module_.beta = 100.0
     assert model.score(X) == score
@@ -40,7 +41,8 @@ def test_transform_is_the_posterior_mean(X):
     model = VAETransformer(2, max_epochs=2, random_state=0).fit(X)
     with torch.no_grad():
         q = model.module_.posterior(torch.as_tensor(X))
-    np.testing.assert_allclose(model.transform(X), q.mu, rtol=1e-4, atol=1e-5)
+    # The module is float32, and `transform` computes in the float64 of X.
+    np.testing.assert_allclose(model.transform(X), q.mu, rtol=1e-5, atol=1e-6)
     assert q.log_var.shape == (80, 2)
 
 
@@ -76,6 +78,7 @@ def test_draws_are_standard_normal_and_independent_between_rows(rng):
     assert np.abs(neighbours).max() < 5 / np.sqrt(5000)
 
 
+@pytest.mark.slow
 def test_independent_draws_steady_the_mean_score(digits):
     """Over the draws, the mean score spreads at least ten times less than with draws shared by all rows."""
     X, _ = digits
@@ -100,6 +103,7 @@ def test_samples_decode_draws_from_the_prior(X):
     assert (np.abs(rows.mean(axis=0) - decoded.mean(axis=0)) < 5 * error).all()
 
 
+@pytest.mark.slow
 def test_a_linear_vae_stays_below_the_probabilistic_pca_optimum(rng):
     """Lucas et al. (2019): its optimum is that of probabilistic PCA, so the bound cannot pass the exact score."""
     X = rng.standard_normal((1000, 5)) * [3, 2, 0.5, 0.5, 0.5]
@@ -107,9 +111,11 @@ def test_a_linear_vae_stays_below_the_probabilistic_pca_optimum(rng):
     model = VAETransformer(2, n_draws=100, random_state=0, **linear)
     score, optimum = model.fit(X).score(X), PCAReducer(2).fit(X).score(X)
     assert optimum - 0.01 < score < optimum + 1e-3
+    # Four standard errors of a variance, of 1000 samples in 3 directions.
     assert model.noise_variance_ == pytest.approx(0.25, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_every_prior_and_posterior_is_a_model(X, prior, posterior):
@@ -123,9 +129,12 @@ def test_every_prior_and_posterior_is_a_model(X, prior, posterior):
     rows = model.sample(n, random_state=0)
     # The rows are drawn from the density that is scored, so they score as the training rows do, or nearly.
     assert abs(model.score(rows) - model.score(X)) < 1.5
-    np.testing.assert_allclose(rows.mean(axis=0), X.mean(axis=0), atol=0.6)
+    # In standard deviations: three components of equal weight, at 80 samples, are not held to their mean.
+    distance = np.abs(rows.mean(axis=0) - X.mean(axis=0)) / X.std(axis=0)
+    assert distance.max() < (0.5 if prior == "vamp" else 0.15)
 
 
+@pytest.mark.slow
 def test_a_learned_prior_follows_clusters(rng):
     """Two far clusters: one normal prior cannot hold their codes, two components can."""
     X = np.concatenate([rng.standard_normal((300, 4)) - 6, rng.standard_normal((300, 4)) + 6])
@@ -143,7 +152,8 @@ def test_pseudo_inputs_start_at_rows_and_move(X):
     gaps = np.abs(model.module_.prior.pseudo_inputs.detach().numpy()[:, None] - seen).max(axis=2).min(axis=1)
     np.testing.assert_allclose(gaps, 0, atol=1e-6)
     moved = VAETransformer(2, prior="vamp", n_prior_components=5, random_state=0).fit(X).module_.prior.pseudo_inputs
-    assert not np.allclose(moved.detach().numpy(), model.module_.prior.pseudo_inputs.detach().numpy(), atol=0.01)
+    difference = moved.detach().numpy() - model.module_.prior.pseudo_inputs.detach().numpy()
+    assert np.abs(difference).max() > 0.1
 
 
 def test_kl_warmup_ends_before_training_does(X):
@@ -151,12 +161,13 @@ def test_kl_warmup_ends_before_training_does(X):
     model = VAETransformer(2, kl_warmup=0.5, beta=2.0, max_epochs=20, random_state=0).fit(X)
     gaps = [row["train_reconstruction"] + 2 * row["train_kl"] - row["train_loss"] for row in model.history_]
     assert gaps[0] > 0
-    np.testing.assert_allclose(gaps[11:], 0, atol=1e-4)
+    np.testing.assert_allclose(gaps[11:], 0, atol=1e-5)  # float32 losses of about 10
     assert model.module_.kl_weight == 1.0
     plain = VAETransformer(2, kl_warmup=0, beta=2.0, max_epochs=20, random_state=0).fit(X)
     assert not np.allclose(plain.transform(X), model.transform(X))
 
 
+@pytest.mark.slow
 def test_the_default_warmup_keeps_the_code_of_a_ring_from_collapsing():
     """A collapsed posterior leaves one normal density for all rows, which is what probabilistic PCA is on a ring."""
     X = make_circles(600, noise=0.05, factor=0.99, random_state=0)[0]
@@ -174,7 +185,7 @@ def test_early_stopping_compares_every_epoch_of_a_warmup(X, kl_warmup):
     best = int(np.argmin(losses))
     assert len(losses) <= best + 1 + 4 < 200  # an epoch that is better by less than `tol` does not count
     split = train_test_split(X, test_size=0.1, random_state=_seed_of_the_split(model))[1]
-    assert _validation_loss(model, split) == pytest.approx(losses[best], abs=1e-3)
+    assert _validation_loss(model, split) == pytest.approx(losses[best], rel=1e-6)
 
 
 def _seed_of_the_split(model):
@@ -196,16 +207,17 @@ def test_early_stopping_without_a_better_epoch_ends_in_the_warmup(X):
 def test_validation_loss_has_the_full_weight_during_a_warmup(X):
     model = VAETransformer(2, kl_warmup=1.0, early_stopping=True, max_epochs=3, random_state=0).fit(X)
     for row in model.history_:
-        assert row["valid_loss"] == pytest.approx(row["valid_reconstruction"] + row["valid_kl"], rel=1e-5)
+        assert row["valid_loss"] == pytest.approx(row["valid_reconstruction"] + row["valid_kl"], rel=1e-6)
 
 
 def test_kl_per_dimension_adds_up_to_the_kl(X):
     model = VAETransformer(3, random_state=0).fit(X)
     with torch.no_grad():
         kl = model.module_.posterior(torch.as_tensor(X)).kl_standard_normal().mean()
-    assert model.kl_per_dimension_.sum() == pytest.approx(kl.item(), rel=1e-4)
+    assert model.kl_per_dimension_.sum() == pytest.approx(kl.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_unused_codes_are_told_from_used_ones(rng):
     """One factor and three codes: at beta = 2 the others, whose variance is that of the noise, do not pay."""
     X = rng.standard_normal((500, 1)) @ np.full((1, 6), 3.0) + rng.standard_normal((500, 6))
@@ -229,9 +241,14 @@ def test_noise_corrupts_the_input_and_not_the_target(X, kind):
     model = VAETransformer(2, noise=amount, noise_kind=kind, beta=0.0, max_epochs=30, random_state=0).fit(X)
     clean = VAETransformer(2, beta=0.0, max_epochs=30, random_state=0).fit(X)
     assert model.history_[-1, "train_reconstruction"] > clean.history_[-1, "train_reconstruction"] + 1
-    np.testing.assert_array_equal(model.transform(X), model.transform(X))  # scored and coded clean
+    X = X.astype(np.float32)  # encoded by the module itself, and not by its float64 twin
+    codes, scores = model.transform(X), model.score_samples(X)
+    model.module_.corrupt = None
+    np.testing.assert_array_equal(model.transform(X), codes)
+    np.testing.assert_array_equal(model.score_samples(X), scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
@@ -244,6 +261,8 @@ def test_a_sample_of_any_size_has_a_bound_and_leaves_those_beside_it_alone(digit
     for factor in (3000, 1e30, largest):
         extreme = np.concatenate([X[:2], X[2:3] * dtype(factor), np.full((1, 64), largest, dtype), X[3:5]])
         scores = model.score_samples(extreme)
-        np.testing.assert_allclose(scores[[0, 1, 4, 5]], alone[[0, 1, 3, 4]], rtol=1e-5)
+        # Matrix products round by the number of samples that come together.
+        rtol = 1e-5 if dtype == np.float32 else 1e-9
+        np.testing.assert_allclose(scores[[0, 1, 4, 5]], alone[[0, 1, 3, 4]], rtol=rtol)
         assert not np.isnan(scores).any()
         assert (scores < np.inf).all()

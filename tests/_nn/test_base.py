@@ -68,6 +68,7 @@ def test_partial_fit_keeps_the_state_of_the_optimizer(network, X):
     np.testing.assert_array_equal(model.score_samples(X), whole.score_samples(X))
 
 
+@pytest.mark.slow
 def test_partial_fit_learns_from_a_stream(network, rng):
     """Batches of one distribution, each seen once, beat the plane."""
     t = rng.uniform(-3, 3, size=(6000, 1))
@@ -103,13 +104,12 @@ def test_partial_fit_that_raises_changes_nothing(network, X):
 
 
 def test_warm_start_begins_where_the_last_fit_ended(network, X):
-    model = network(max_epochs=20, warm_start=True, lr=1e-30, random_state=0)
-    first = weights(model.set_params(lr=0.01).fit(X))
-    again = weights(model.set_params(lr=1e-30, max_epochs=1).fit(X))
-    names = [name for name, _ in model.module_.named_parameters()]
-    assert any(name.startswith("encoder") for name in names)
-    if network is VAETransformer:  # the autoencoder sets its variance after training
-        torch.testing.assert_close(again, first, rtol=1e-6, atol=1e-6)
+    model = network(max_epochs=20, warm_start=True, random_state=0)
+    first = copy.deepcopy(model.set_params(lr=0.01).fit(X).module_)
+    model.set_params(lr=1e-30, max_epochs=1).fit(X)
+    for name, parameter in first.named_parameters():
+        if not name.startswith("likelihood"):  # the autoencoder sets its variance after training
+            assert torch.equal(model.module_.get_parameter(name), parameter), name
     assert model.n_iter_ == 1
     cold = network(max_epochs=1, lr=1e-30, random_state=0).fit(X)
     assert model.score(X) > cold.score(X) + 1
@@ -127,6 +127,7 @@ def test_warm_start_of_another_shape_is_refused(network, X):
     assert model.n_features_in_ == 6
 
 
+@pytest.mark.slow
 def test_a_memory_map_trains_as_well_as_the_array(network, X, tmp_path, small_blocks):
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
@@ -134,7 +135,7 @@ def test_a_memory_map_trains_as_well_as_the_array(network, X, tmp_path, small_bl
     model, whole = network(**params).fit(mapped), network(**params).fit(X)
     assert data.is_sliceable(mapped)
     np.testing.assert_allclose(model.module_.standardizer.loc, whole.module_.standardizer.loc, rtol=1e-12)
-    assert model.score(X) == pytest.approx(whole.score(X), abs=0.5)
+    assert model.score(X) == pytest.approx(whole.score(X), abs=0.1)  # nats: the samples come in another order
 
 
 def test_a_small_memory_map_gives_the_bits_of_the_array(network, X, tmp_path):
@@ -309,12 +310,13 @@ def test_sliceable_rows_are_validated(network, X, small_blocks):
 
 
 def test_weight_decay_shrinks_the_weights_and_not_the_biases(network, X):
-    norms = {}
-    for decay in (0.0, 50.0):
-        model = network(max_epochs=20, lr=0.01, weight_decay=decay, random_state=0).fit(X)
-        norms[decay] = [model.module_.encoder[-1].weight.norm().item(), model.module_.standardizer.loc.norm().item()]
-    assert norms[50.0][0] < 0.5 * norms[0.0][0]
-    assert norms[50.0][1] == norms[0.0][1]
+    plain, decayed = (
+        network(max_epochs=20, lr=0.01, weight_decay=decay, random_state=0).fit(X).module_ for decay in (0.0, 50.0)
+    )
+    for net in ("encoder", "decoder"):
+        before, after = getattr(plain, net)[0], getattr(decayed, net)[0]  # whose bias training hardly moves
+        assert after.weight.norm() < 0.1 * before.weight.norm()
+        assert after.bias.norm() > 0.5 * before.bias.norm()
 
 
 def test_weight_decay_is_adamw(X):
@@ -327,14 +329,15 @@ def test_weight_decay_is_adamw(X):
             continue
         other, first = plain.module_.get_parameter(name), start.module_.get_parameter(name)
         expected = other - 0.01 * 0.5 * first if value.ndim == 2 else other
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bf16_trains_nearly_as_float32_does(network, X):
     scores = [
         network(precision=precision, max_epochs=40, random_state=0).fit(X).score(X) for precision in ("float32", "bf16")
     ]
-    assert scores[1] == pytest.approx(scores[0], abs=0.5)
+    assert scores[1] == pytest.approx(scores[0], abs=0.1)  # nats: products have 8 bits, and steps their noise
     assert scores[0] != scores[1]
 
 
@@ -375,7 +378,8 @@ def test_callbacks_of_skorch_are_called(network, X):
     count = Count()
     network(max_epochs=4, callbacks=[count]).fit(X)
     assert count.epochs == 4
-    network(max_epochs=4, callbacks=[count]).fit(X).transform(X)
+    network(max_epochs=2, callbacks=[count]).fit(X)
+    assert count.epochs == 2
 
 
 class TestCallbacksOfScikitLearn:
@@ -389,6 +393,7 @@ class TestCallbacksOfScikitLearn:
     def recorder(stop_after=10**9):
         class Recorder:
             tasks = []  # noqa: RUF012
+            paths = []  # noqa: RUF012
             scores = []  # noqa: RUF012
             torn_down = 0
             max_propagation_depth = None
@@ -401,6 +406,7 @@ class TestCallbacksOfScikitLearn:
 
             def on_fit_task_begin(self, estimator, context):
                 self.tasks.append(context.task_name)
+                self.paths.append(path_from(context))
 
             def on_fit_task_end(self, estimator, context, *, X, fitted_estimator):
                 if context.task_name == "epoch" and fitted_estimator is not None:
@@ -433,11 +439,17 @@ class TestCallbacksOfScikitLearn:
         assert recorder.torn_down == 1
         assert not any(name.startswith("_callback") for name in vars(model))
 
-    def test_search_fold_and_epoch_are_nested(self, network, X, callback, capsys):
+    def test_search_fold_and_epoch_are_nested(self, network, X):
         recorder = self.recorder()
         search = GridSearchCV(network(max_epochs=2, random_state=0), {"nz": [1, 2]}, cv=2).set_callbacks(recorder)
         search.fit(X)
-        assert recorder.tasks.count("epoch") == 2 * (2 * 2 + 1)
+        epochs = [path for path in recorder.paths if path.startswith("epoch")]
+        assert epochs == 2 * 2 * 2 * ["epoch < fit < search < fit"] + 2 * ["epoch < fit < fit"]  # and of the refit
+
+
+def path_from(context):
+    """The names of a task and of those that it is a part of."""
+    return context.task_name if context.parent is None else f"{context.task_name} < {path_from(context.parent)}"
 
 
 def test_inference_halves_its_chunk_when_memory_is_short(network, X, monkeypatch):
@@ -511,6 +523,7 @@ def test_tail_weight_of_samples_in_closed_form(rng, scale):
     ]:
         variances = torch.from_numpy(X.var(axis=0) * scale**2)
         standardizer = Standardizer(torch.from_numpy(X.mean(axis=0) * scale), float(variances.mean().sqrt()), variances)
+        # Four standard errors of the root of the fourth moment of 100,000 normal samples.
         assert base._tail_weight(scale * X, standardizer) == pytest.approx(expected, rel=0.02)
 
 

@@ -95,6 +95,7 @@ def test_without_a_random_state_the_seeds_are_those_of_the_file(X, tmp_path):
     assert_same_fit(VAETransformer(**params).fit(X), first, X)
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path):
     """The benchmark does it fifty times."""
     path, results = str(tmp_path / "fit.npz"), [str(tmp_path / f"{i}.npz") for i in range(2)]
@@ -192,6 +193,7 @@ def flat(state, prefix=""):
         yield from flat(value, f"{prefix}{name}/") if isinstance(value, dict) else [(prefix + name, value)]
 
 
+@pytest.mark.slow
 def test_a_state_without_one_of_its_parts_is_refused(written, X):
     path, model = written
     with np.load(path) as file:
@@ -297,6 +299,7 @@ PARAMETERS = [parameter for group in ALIKE for parameter in group]
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_parameters(X, tmp_path, monkeypatch):
     (tmp_path / "backbones_of_ones_own.py").write_text(BACKBONES)
     monkeypatch.syspath_prepend(tmp_path)

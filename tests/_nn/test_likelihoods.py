@@ -50,7 +50,7 @@ def test_standardizer_keeps_the_digits_of_float64_rows_far_from_the_origin():
     loc = torch.full((3,), 1e9, dtype=torch.float64)
     x = normal(5, 3)
     standardizer = Standardizer(loc, 1.0, torch.ones_like(loc))
-    torch.testing.assert_close(standardizer(x + loc), x.float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(standardizer(x + loc), x.float(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian, diagonal_gaussian, sigmoid_gaussian])
@@ -142,10 +142,13 @@ def test_continuous_bernoulli_is_smooth_and_finite(standardizer, dtype):
     eta = eta[:, None, None].requires_grad_()
     log_prob = model.log_prob(x, eta)[:, 0]
     (slope,) = torch.autograd.grad(log_prob.sum(), eta)
-    torch.testing.assert_close(slope[:, 0], model.gradient(x, eta.detach())[:, 0], rtol=1e-4, atol=1e-5)
+    # Near eta = 0 the derivative of the logarithm loses digits that the gradient has.
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
+    torch.testing.assert_close(slope[:, 0], model.gradient(x, eta.detach())[:, 0], **tolerance)
     middle = slice(2, -2)
     expected = distributions.ContinuousBernoulli(logits=eta[:, 0, 0].double()).log_prob(x[0].double())
-    torch.testing.assert_close(log_prob[middle].double(), expected[middle], rtol=1e-5, atol=1e-6)
+    rtol = 1e-5 if dtype == torch.float32 else 1e-10  # relative to a log density that may be near 0
+    torch.testing.assert_close(log_prob[middle].double(), expected[middle], rtol=rtol, atol=0.1 * rtol)
 
 
 @pytest.mark.parametrize("likelihood", ALL)
@@ -174,6 +177,7 @@ def test_samples_have_the_mean_and_lie_in_the_support(standardizer, likelihood, 
 def test_samples_have_the_variance(standardizer, likelihood, generator):
     model, n = likelihood(standardizer), 100_000
     rows = model.sample(normal(1, 3).expand(n, 3), generator).detach()
+    # Five standard errors of the variance of a normal sample.
     np.testing.assert_allclose(rows.var(0), np.broadcast_to(model.noise_variance, 3), rtol=5 * math.sqrt(2 / n))
 
 

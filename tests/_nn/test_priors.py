@@ -72,7 +72,8 @@ class TestMixture:
             z = prior.density(None).sample(n, torch.Generator().manual_seed(0))
         reference = self.reference(prior)
         assert ((z.mean(0) - reference.mean).abs() < 5 * (reference.variance / n).sqrt()).all()
-        torch.testing.assert_close(z.var(0), reference.variance.detach(), rtol=0.05, atol=0)
+        # Five standard errors of a variance, where the kurtosis is at most 5.
+        torch.testing.assert_close(z.var(0), reference.variance.detach(), rtol=5 * (4 / n) ** 0.5, atol=0)
 
 
 @pytest.mark.parametrize("nz", [1, 3])

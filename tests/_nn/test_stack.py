@@ -10,6 +10,8 @@ from sklatent._nn.stacked_training import StackedNet
 # Adam divides by the root of a running square, so that what rounding leaves of a vanishing gradient may be passed on
 # in full. A few epochs keep the two apart by no more than this.
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
+# A loss adds up 64 features.
+LOSS_TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
 
 
 def make(network, n=4, **params):
@@ -43,7 +45,7 @@ def assert_equal_to_fits(models, rows):
         for name, tensor in net.module_.state_dict().items():
             if model.__class__ is VAETransformer or name not in prior | {"likelihood.log_variance"}:
                 torch.testing.assert_close(tensor, model.module_.state_dict()[name], **TOLERANCE)
-        np.testing.assert_allclose(net.history[:, "train_loss"], model.loss_curve_, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(net.history[:, "train_loss"], model.loss_curve_, **LOSS_TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,7 @@ def test_rows_of_unequal_number_are_batched_as_by_themselves(dtype, digits):
     )
 
 
+@pytest.mark.slow
 def test_each_stops_early_by_itself(digits):
     models = make(VAETransformer, early_stopping=True, max_epochs=30, n_iter_no_change=2, kl_warmup=0.1, lr=0.02)
     rows = [digits[0][:300]] * 4
@@ -104,9 +107,9 @@ def test_each_stops_early_by_itself(digits):
     assert n_epochs == [model.fit(X).n_iter_ for model, X in zip(models, rows, strict=True)]
     assert len(set(n_epochs)) > 1
     for net, model in zip(nets, models, strict=True):  # longer training, and its rounding with it
-        assert net.history[:, "valid_loss"] == pytest.approx(model.history_[:, "valid_loss"], abs=1e-3)
+        assert net.history[:, "valid_loss"] == pytest.approx(model.history_[:, "valid_loss"], abs=2e-4)
         for ours, own in zip(net.module_.parameters(), model.module_.parameters(), strict=True):
-            torch.testing.assert_close(ours, own, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(ours, own, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
@@ -132,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_one_training(digits):
     with pytest.raises(FloatingPointError) as own:
         models[1].fit(digits[0][:200])
     assert str(stacked.failures_[1]) == str(own.value)
-    assert nets[0].history[:, "train_loss"] == pytest.approx(models[0].fit(digits[0][:200]).loss_curve_, rel=1e-5)
+    assert nets[0].history[:, "train_loss"] == pytest.approx(models[0].fit(digits[0][:200]).loss_curve_, rel=1e-6)
 
 
 def test_ctrl_c_raises(digits, monkeypatch):

@@ -93,7 +93,7 @@ def test_early_stopping_restores_the_best_weights(X):
     losses = net.history[:, "valid_loss"]
     assert len(losses) == int(np.argmin(losses)) + 4 < 50
     best = (0.1 * X.astype(float) - net.module_.mean.detach().numpy()) ** 2
-    assert best.sum(1).mean() == pytest.approx(min(losses), rel=1e-5)
+    assert best.sum(1).mean() == pytest.approx(min(losses), rel=1e-6)
 
 
 class Interrupt(Callback):

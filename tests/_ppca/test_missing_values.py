@@ -29,11 +29,11 @@ def test_em_of_complete_rows_is_the_closed_form(complete):
     model, has_converged = fit_factors(complete, 5)
     variances = np.linalg.eigvalsh(np.cov(complete, rowvar=False, bias=True))[::-1]
     assert has_converged
-    np.testing.assert_allclose(model.mean, complete.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(model.mean, complete.mean(axis=0), rtol=1e-10)
     # EM stops at 1e-6 nats a row.
-    assert model.noise == pytest.approx(variances[5:].mean(), rel=1e-3)
+    assert model.noise == pytest.approx(variances[5:].mean(), rel=2e-4)
     np.testing.assert_allclose(
-        np.linalg.eigvalsh(model.loadings @ model.loadings.T)[::-1][:5] + model.noise, variances[:5], rtol=1e-3
+        np.linalg.eigvalsh(model.loadings @ model.loadings.T)[::-1][:5] + model.noise, variances[:5], rtol=2e-5
     )
 
 
@@ -88,8 +88,8 @@ def test_integer_weights_equal_repeated_rows(X, rng):
     weighted = PCAReducer(5).fit(X, sample_weight=weights)
     repeated = PCAReducer(5).fit(X.repeat(weights, axis=0))
     # Both start from other rows, and stop at 1e-6 nats a row.
-    assert weighted.score(X) == pytest.approx(repeated.score(X), rel=1e-3)
-    assert weighted.noise_variance_ == pytest.approx(repeated.noise_variance_, rel=1e-2)
+    assert weighted.score(X) == pytest.approx(repeated.score(X), rel=1e-6)
+    assert weighted.noise_variance_ == pytest.approx(repeated.noise_variance_, rel=1e-4)
     assert weighted.n_samples_ == weights.sum()
 
 
@@ -112,6 +112,7 @@ def test_a_complete_row_is_treated_as_ever(X, complete):
     assert np.abs(pca.transform(one) - pca.transform(complete[:1])).max() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nz", [None, 0.9, "mle", 1, 19, 20])
 def test_every_nz(X, nz):
     pca = PCAReducer(nz).fit(X)

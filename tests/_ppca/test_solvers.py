@@ -117,6 +117,7 @@ def test_auto_finds_each_component_within_a_tenth_of_a_degree(case, shape, rng):
     assert angles.max() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1500, 400), (400, 1500)])
 @pytest.mark.parametrize("offset", [0.0, 50.0])  # implicit centring, and explicit
@@ -131,7 +132,9 @@ def test_krylov_finds_the_leading_components(shape, offset, dtype, weighted, rng
     # Float32 products, at an offset of 50 deviations.
     np.testing.assert_allclose(found.variances[:5], reference.variances[:5], rtol=1e-9 if dtype == np.float64 else 1e-5)
     np.testing.assert_allclose(found.components, reference.components[:5], atol=1e-7 if dtype == np.float64 else 1e-4)
-    np.testing.assert_allclose(found.noise_variance(5), reference.noise_variance(5), rtol=1e-5)
+    np.testing.assert_allclose(
+        found.noise_variance(5), reference.noise_variance(5), rtol=1e-9 if dtype == np.float64 else 1e-5
+    )
 
 
 def test_krylov_is_as_close_as_its_oversampling_and_iterations_make_it(rng):
@@ -201,6 +204,7 @@ def test_weights_that_count_rows_beyond_their_number_pad_the_variances(solver, r
     np.testing.assert_allclose(found.variances[:6], expected[:6], atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["auto", "covariance", "randomized"])
 @pytest.mark.parametrize("shape", [(1500, 300), (300, 1500)])
 @pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_array])
@@ -231,8 +235,8 @@ def test_entries_of_sparse_rows_given_twice_count_as_their_sum(solver, shape, co
     found, dense = decompose(X, solver, 2, weights=weights), decompose(X.toarray(), solver, 2, weights=weights)
     assert len(X.data) > np.count_nonzero(X.toarray())
     np.testing.assert_allclose(found.total, dense.total, rtol=1e-12)
-    np.testing.assert_allclose(found.variances[:2], dense.variances[:2], rtol=1e-3)  # of a flat spectrum, by Krylov
-    np.testing.assert_allclose(found.noise_variance(2), dense.noise_variance(2), rtol=1e-4)
+    np.testing.assert_allclose(found.variances[:2], dense.variances[:2], rtol=1e-6)
+    np.testing.assert_allclose(found.noise_variance(2), dense.noise_variance(2), rtol=1e-6)
     for now, before in zip((X.data, X.indices, X.indptr), given, strict=True):
         np.testing.assert_array_equal(now, before)
 
