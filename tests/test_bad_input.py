@@ -463,24 +463,27 @@ class Pair(nn.Linear):
 BAD_BACKBONES = {
     "encoder too narrow": (
         lambda d, nz, n: (nn.Linear(d, n - 1), nn.Linear(nz, d)),
-        r"give n_code={n} .*\(2, {less}\)",
+        r"have n_code={n} .*\(2, {less}\)",
     ),
-    "encoder too wide": (lambda d, nz, n: (nn.Linear(d, n + 1), nn.Linear(nz, d)), r"give n_code={n} .*\(2, {more}\)"),
+    "encoder too wide": (lambda d, nz, n: (nn.Linear(d, n + 1), nn.Linear(nz, d)), r"have n_code={n} .*\(2, {more}\)"),
     "encoder in another shape": (
         lambda d, nz, n: (nn.Sequential(nn.Linear(d, n), nn.Unflatten(1, (n, 1))), nn.Linear(nz, d)),
-        r"give n_code={n} numbers.*\(2, {n}, 1\) for 2 samples instead",
+        r"have n_code={n} outputs.*\(2, {n}, 1\) for 2 samples instead",
     ),
     "encoder of other features": (
         lambda d, nz, n: (nn.Linear(d + 1, n), nn.Linear(nz, d)),
-        r"refuses .*\(2, 4\): mat1",
+        r"fails for an input of shape \(2, 4\): mat1",
     ),
-    "encoder gives a pair": (lambda d, nz, n: (Pair(d, n), nn.Linear(nz, d)), "must give a torch.Tensor. Got .*tuple"),
+    "encoder gives a pair": (lambda d, nz, n: (Pair(d, n), nn.Linear(nz, d)), r"return a torch.Tensor\. Got .*tuple"),
     "decoder too narrow": (lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz, d - 1)), r"n_features=4 .*\(2, 3\) for 2"),
     "decoder of several samples": (
         lambda d, nz, n: (nn.Linear(d, n), nn.Sequential(nn.Linear(nz, d), nn.Flatten(0))),
-        r"give n_features=4 numbers, in any shape, .*\(8,\) for 2",
+        r"have n_features=4 outputs, in any shape, .*\(8,\) for 2",
     ),
-    "decoder of another code": (lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz + 1, d)), r"refuses .*\(2, 3\): mat1"),
+    "decoder of another code": (
+        lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz + 1, d)),
+        r"fails for .*\(2, 3\): mat1",
+    ),
     "one network": (lambda d, nz, n: nn.Linear(d, n), r"return a pair \(encoder, decoder\) .* Got Linear"),
     "three networks": (lambda d, nz, n: 3 * (nn.Linear(d, n),), r"return a pair \(encoder, decoder\)"),
     "nothing": (lambda d, nz, n: None, r"return a pair \(encoder, decoder\) .* Got None instead"),
@@ -492,11 +495,11 @@ BAD_BACKBONES = {
 @pytest.mark.parametrize(
     ("model", "n_code"),
     [
-        (AutoencoderTransformer(3), "3 numbers for each sample: 3 latent dimensions"),
-        (VAETransformer(3), "6 numbers for each sample: 3 means, 3 log variances"),
+        (AutoencoderTransformer(3), "3 outputs for each sample: 3 latent dimensions"),
+        (VAETransformer(3), "6 outputs for each sample: 3 means, 3 log variances"),
         (
             VAETransformer(3, posterior="full"),
-            "9 numbers for each sample: 3 means, 3 logarithms .*, 3 entries below it",
+            "9 outputs for each sample: 3 means, 3 logarithms .*, 3 entries below it",
         ),
     ],
 )
