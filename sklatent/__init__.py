@@ -1,4 +1,4 @@
-"""Latent-space models as scikit-learn estimators."""
+"""Latent-space models as scikit-learn estimators: PCA, autoencoder and variational autoencoder."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ __all__ = [
     "VAETransformer",
 ]
 
-# Imported on first use, so that `import sklatent` and `PCAReducer` load no PyTorch.
+# The estimators are imported on first use, so that `import sklatent` and `PCAReducer` do not load PyTorch.
 _MODULES = {
     "AutoencoderTransformer": "sklatent._autoencoder",
     "GenerativeClassifier": "sklatent._classification",

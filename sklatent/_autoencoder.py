@@ -1,4 +1,4 @@
-"""The autoencoder."""
+"""Autoencoder with a latent density."""
 
 __all__ = ["AutoencoderTransformer"]
 
@@ -19,10 +19,10 @@ from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, residu
 from sklatent._nn.priors import Normal, Prior, StandardNormal
 from sklatent._sklearn_compat import StrOptions
 
-# Least variance of the codes along any direction, over the largest.
+# Smallest variance of the latent codes along any direction, as a fraction of the largest.
 MIN_LATENT_VARIANCE = 1e-9
 
-# Scores of the autoencoder.
+# The values of the parameter `density`, and what `score_samples` computes for each.
 DENSITIES: dict[str, Callable[[Autoencoder, torch.Tensor], torch.Tensor]] = {
     "laplace": laplace_evidence,
     "residual": residual_density,
@@ -30,130 +30,137 @@ DENSITIES: dict[str, Callable[[Autoencoder, torch.Tensor], torch.Tensor]] = {
 
 
 class AutoencoderTransformer(_BaseAutoencoder):
-    r"""Autoencoder: the curved manifold through the data, with a density about it.
+    r"""Autoencoder that learns a curved manifold through the data, with a density model.
 
-    An encoder f and a decoder g are trained to copy each row through a code of `nz` numbers,
+    An encoder f and a decoder g are trained to reconstruct each sample from a latent code of dimension `nz`,
 
     .. math:: \min_{f, g, s} \; -\frac1n \sum_i \ln p(x_i | z = f(x_i)),
 
-    which is the squared error with the Gaussian likelihood and the binary cross-entropy with the Bernoulli one. A
-    normal density N(m, S) of the codes is fitted after training, so that the model can be scored and sampled. With
-    `hidden_sizes=()` the model is linear: it spans the plane of PCA, along other axes, and scores as probabilistic PCA.
+    where s are the parameters of the likelihood. This is the squared error for the Gaussian likelihood, and the binary
+    cross-entropy for the Bernoulli likelihood. After training, a normal density N(m, S) is fitted to the latent codes,
+    so that the model can be scored and sampled. With `hidden_sizes=()` the model is linear: it spans the same subspace
+    as PCA, along other axes, and has the scores of probabilistic PCA.
 
     Parameters
     ----------
     nz : int, default=2
-        Dimension of the codes.
+        Latent dimension.
     backbone : {"mlp", "conv"} or callable, default="mlp"
-        The network. "mlp" takes any columns; "conv" is the chapter's convolutional pair, for images. A callable
-        `backbone(input_shape, nz, n_code)` returns an encoder from `(n, *input_shape)` to `(n, n_code)` and a decoder
-        from `(n, nz)` to n rows of n_features numbers, in any shape.
+        Encoder and decoder. "mlp" is a multilayer perceptron for any features. "conv" is a convolutional network for
+        images, the one of Chaudhury (2024), listings 14.2 and 14.3. A callable `backbone(input_shape, nz, n_code)`
+        returns an encoder that maps `(n, *input_shape)` to `(n, n_code)`, and a decoder that maps `(n, nz)` to
+        n_features outputs for each of the n samples, in any shape.
     hidden_sizes : list or tuple of int, default=None
-        Widths of the hidden layers of the "mlp" encoder, which the decoder has in reverse; () makes it linear. For
-        "conv" the channels of its blocks. None stands for (w, w / 2) with w the power of two nearest to 4 n_features,
-        at least 64, for (512, 256, 128) from 91 features on, and for the chapter's (32, 128, 256). Not used by
-        a callable.
+        Widths of the hidden layers of the "mlp" encoder; the decoder has them in reverse order, and () makes both
+        linear. For "conv", the channels of its blocks. None selects (w, w / 2) for "mlp", where w is the power of two
+        nearest to 4 n_features and at least 64, or (512, 256, 128) from 91 features on; and (32, 128, 256) for "conv".
+        Ignored if `backbone` is a callable.
     activation : {"relu", "silu", "tanh", "gelu"}, default="silu"
-        Between the layers. Not used by a callable.
+        Activation function of the hidden layers. Ignored if `backbone` is a callable.
     image_shape : (channels, height, width), default=None
-        How to fold a row for "conv" or a callable. None stands for a square image of one channel with "conv", and for
-        (n_features,) otherwise.
-    likelihood : str, default="gaussian"
-        x given z: "gaussian" with one learned variance, "gaussian_diagonal" with one for each feature; "bernoulli" for
-        X of zeros and ones, which takes grey levels in [0, 1] too but is no density for them, as the
-        "continuous_bernoulli" is; "poisson" for counts.
+        Shape of a sample as an image, for "conv" or a callable `backbone`. None stands for a square image with one
+        channel if `backbone="conv"`, and for (n_features,) otherwise.
+    likelihood : {"gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"}, default="gaussian"
+        Distribution of x given z. "gaussian" learns one variance, "gaussian_diagonal" one variance for each feature.
+        "bernoulli" is for X of zeros and ones; it accepts values in [0, 1], for which it is a loss but not a density.
+        "continuous_bernoulli" is a density on [0, 1]. "poisson" is for counts.
     output_activation : {"sigmoid"} or None, default=None
-        None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
+        None uses the link function of the likelihood. "sigmoid" restricts the mean of a Gaussian likelihood to (0, 1),
+        for X in [0, 1].
     noise : float, default=0.0
-        Corruption of the encoder's input in training; the target and all scores stay clean. With "gaussian" the
-        deviation of what is added, in units of the root mean deviation of the columns.
+        Amount of noise that is added to the input of the encoder in training (denoising). Targets and scores are not
+        affected. For `noise_kind="gaussian"` it is the standard deviation of the noise, in units of the square root of
+        the mean variance of the features; for "masking" it is the fraction of entries that are masked.
     noise_kind : {"gaussian", "masking"}, default="gaussian"
-        "masking" puts the column mean in place of a share `noise` of the entries.
+        Kind of noise. "gaussian" adds normally distributed noise. "masking" replaces entries by the mean of their
+        feature.
     density : {"laplace", "residual"}, default="laplace"
-        What `score_samples` gives: Laplace's approximation to log p(x), or log p(x | z) at the code of x, which is
-        cheaper but no density and grows with nz.
+        What `score_samples` returns. "laplace" is the Laplace approximation to log p(x). "residual" is log p(x | z) at
+        the latent code of x, which is cheaper, but is not a density of x and increases with `nz`.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes about 2000 steps, but at least 20 passes and at most 50.
+        Number of epochs. "auto" targets about 2,000 optimizer steps, within 20 to 50 epochs.
     batch_size : int or "auto", default="auto"
-        Rows a step. "auto" takes the power of two nearest to n_samples / 20 between 32 and 128.
+        Number of samples per optimizer step. "auto" uses the power of two nearest to n_samples / 20, within 32 to 128.
     lr : float, default=5e-3
-        Peak learning rate of AdamW. Where a few samples are far larger than the others (the fourth moment of their
-        norms is above that of a normal density), it is divided by a power of two and the gradient is clipped.
+        Peak learning rate of AdamW. If the norms of the training samples have heavy tails, the gradient is clipped; if
+        the tails are much heavier than those of a normal distribution, the learning rate is also divided by a power of
+        two.
     lr_schedule : {"cosine", "constant"}, default="cosine"
-        "cosine" rises over the first tenth of the steps and then falls to zero.
+        Learning rate schedule. "cosine" increases the learning rate over the first tenth of the steps and then
+        decreases it to zero along a half cosine.
     weight_decay : float, default=0.0
-        Share of each weight, times the learning rate, that a step takes away (AdamW); biases are left alone.
+        Weight decay of AdamW: each step subtracts this fraction, times the learning rate, from each weight matrix.
+        Biases are not decayed.
     early_stopping : bool, default=False
-        Whether to leave out samples, stop when their loss no longer falls, and restore the weights of the best epoch.
+        Whether to stop training when the loss on a validation set no longer improves, and to restore the weights of the
+        best epoch.
     validation_fraction : float, default=0.1
-        Share of the rows left out with `early_stopping`.
+        Fraction of the training samples to use as the validation set. Only used if `early_stopping` is True.
     n_iter_no_change : int, default=5
-        Epochs without a better validation loss after which to stop.
+        Number of epochs without an improvement of the validation loss after which training stops. Only used if
+        `early_stopping` is True.
     tol : float, default=1e-4
-        By how many nats a loss has to be better.
+        Minimum decrease of the validation loss, in nats, that counts as an improvement. Only used if `early_stopping`
+        is True.
     device : str, default="auto"
-        "cpu", "cuda" or "cuda:<number>"; "auto" takes CUDA where PyTorch finds it.
+        Device of the network: "cpu", "cuda" or "cuda:<number>". "auto" selects CUDA if it is available.
     precision : {"float32", "bf16"}, default="float32"
-        Of the layers in training: "bf16" runs the products in bfloat16, for hardware that is faster at them. Weights,
-        losses and everything after training stay float32.
+        Precision of the layers in training. "bf16" computes matrix products in bfloat16, which is faster on some
+        hardware. Weights, losses and everything after training are float32.
     warm_start : bool, default=False
-        Whether `fit` starts from the weights of the former fit, and keeps its centre and scale of the columns.
+        Whether `fit` starts from the weights of the previous fit, with its centre and scale of the features.
     checkpoint : str, PathLike or None, default=None
-        File that holds the state of the training, replaced after each epoch. A `fit` that finds it goes on from there,
-        to the same bits as if it had not been stopped; it refuses the file of another fit. Numbers only, no pickle.
-        The state of `callbacks` is not a part of it.
+        File for the state of the training, which is replaced after each epoch. If the file exists, `fit` resumes from
+        it, with results bitwise identical to those of an uninterrupted fit; the file of a different fit is rejected. It
+        contains numbers only, no pickle. It does not contain the state of `callbacks`.
     callbacks : list of skorch callbacks or None, default=None
-        Called as skorch calls them. Its `EarlyStopping` ends the training early; with `monitor="valid_loss"`, its
-        default, it needs `early_stopping=True`, which leaves out the samples to compute that loss from. For
-        scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
+        Callbacks of the training loop, called as skorch calls them. skorch's `EarlyStopping` with
+        `monitor="valid_loss"`, its default, requires `early_stopping=True`, since otherwise there is no validation set.
+        For scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
-        1 prints a line an epoch.
+        Verbosity level. 1 prints one line per epoch.
     random_state : int, RandomState instance or None, default=None
-        Of the weights, the order of the rows and the noise. Pass an int for the same model at each fit. The global
-        generators of PyTorch and NumPy are neither read nor moved.
+        Controls weight initialization, shuffling and noise. Pass an int for reproducible results. The global random
+        generators of PyTorch and NumPy are neither used nor modified.
 
     Attributes
     ----------
     module_ : torch.nn.Module
         The trained network, in evaluation mode.
     latent_mean_ : ndarray of shape (nz,)
-        m, the mean of the codes that fit the training rows best.
+        Mean m of the latent codes that best fit the training samples.
     latent_covariance_ : ndarray of shape (nz, nz)
-        S, their covariance less the error of each.
+        Covariance S of these latent codes, less the mean covariance of their errors.
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of x given z, in squared units of X: the squared error over n_features - nz degrees of freedom. one
-        for each feature with "gaussian_diagonal", NaN with the other likelihoods.
+        Variance of x given z, in squared units of X: the squared error divided by n_features - nz degrees of freedom.
+        An array with one value for each feature for "gaussian_diagonal", and NaN for likelihoods that are not Gaussian.
     n_components_ : int
-        nz.
+        The latent dimension, equal to `nz`.
     n_iter_ : int
-        Number of epochs.
-    loss_curve_ : list of float, one an epoch
-        Mean training loss of a row, in nats.
+        Number of epochs of the training.
+    loss_curve_ : list of float
+        Mean training loss of each epoch, in nats per sample.
     history_ : skorch.history.History
-        A record an epoch: `train_loss`, `train_reconstruction` (minus log p(x | z)), `train_kl`, `dur` in seconds, and
-        with `early_stopping` the same for `valid_`. `history_[:, "train_kl"]` is a curve.
+        One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
+        negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds and, with `early_stopping`, the same
+        losses with prefix `valid_`. For example, `history_[:, "train_kl"]` lists the KL divergence of every epoch.
     n_features_in_ : int
-        Number of columns seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where `fit` saw string names.
+        Names of the features seen during `fit`; only defined if X has feature names that are all strings.
 
     Notes
     -----
-    Columns are centred and divided by one scale for all of them, so units and offsets do not matter but the relative
-    spread of columns does, as for PCA: scale them first where they should count alike.
+    The network sees features that are centred and divided by one common scale. So a common unit and offsets do not
+    matter, but the relative spread of the features does, as in PCA: scale the features first if they should have equal
+    weight.
 
-    How the defaults were chosen, by held-out nats of a VAE on digits (nz=8) unless said otherwise. `activation`: "silu"
-    gained 1.6 nats on "relu" and 3.6 on "tanh". `hidden_sizes`: (256, 128) gained 6 on (128,) and 1 on (128, 64), and a
-    third layer nothing, there and on tables; on MNIST it gained 3. `batch_size` and `max_epochs`: about 2000 steps
-    suffice, and beyond 50 passes small tables overfit (breast cancer, scaled: 2 nats lost at 200); batches of 128 in
-    place of 256 gained 6 nats on MNIST after one pass and 0.3 after eight. `lr`: 28.9, 35.5 and 36.4 at 1e-3, 3e-3 and
-    6e-3; MNIST gained 1 nat from 3e-3 to 5e-3. `python benchmarks/defaults.py` prints such tables. `lr_schedule`: the
-    cosine gained 1.3 nats, and 21 on unscaled breast cancer. `early_stopping` is off, as in scikit-learn's perceptrons.
+    The defaults were chosen by held-out log-likelihood; see :ref:`choice-of-defaults`.
 
     See Also
     --------
-    PCAReducer : The flat manifold.
-    VAETransformer : Regularizes the codes in training.
+    PCAReducer : Learns a flat manifold, with exact scores.
+    VAETransformer : Regularizes the latent codes in training.
 
     References
     ----------
@@ -161,7 +168,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
     Examples
     --------
-    A curve that one principal component cannot follow:
+    A curve that one principal component cannot represent:
 
     >>> from sklatent import AutoencoderTransformer, PCAReducer
     >>> from sklatent.datasets import make_curve_cloud
@@ -171,7 +178,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
     True
     """
 
-    # Samples leave the search for the most probable code as they are done, and what is left has to fill a product.
+    # The search for the most probable latent code drops samples that have converged. Large chunks keep the matrix
+    # products of the remaining ones efficient.
     _N_SCORE_ROWS = 2048
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -239,26 +247,31 @@ class AutoencoderTransformer(_BaseAutoencoder):
         )
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """Estimate of log p(x) for each row, or log p(x | z) with `density="residual"`.
+        """Estimate the log-likelihood log p(x) of each sample, or compute log p(x | z) with `density="residual"`.
+
+        "laplace" is an estimate, neither a bound nor normalized. It is exact for a linear decoder with Gaussian
+        likelihood; otherwise it replaces the manifold by its tangent plane at the most probable latent code of x, which
+        can be far off for samples far from the training data. Each sample takes about five steps, each of which costs
+        nz + 2 forward passes through an MLP decoder.
+
+        "residual" is the log-density of x given the latent code of the encoder, which takes one forward pass. It does
+        not integrate to one over x, so compare it only between models with the same `nz`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
 
         Returns
         -------
         score : ndarray of shape (n_samples,), float64
-            Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
-            "poisson"). "laplace" estimates the density: it is exact for a linear decoder, and elsewhere takes the
-            manifold about the most probable code of x as its tangent plane. It costs nz + 2 passes through the
-            decoder (an MLP) for each of some five steps, and can err by much far from the training samples. A sample
-            for which nothing finite is found has -inf. "residual" is the density of x given the code that the encoder
-            gives, for one pass; it does not integrate to one over x: compare it at one nz only.
+            Score of each sample in nats, with respect to Lebesgue measure in the units of X (to counting measure for
+            "bernoulli" and "poisson"); -inf for samples for which no finite value is found.
         """
         return super().score_samples(X)
 
     def _describe_latent_space(self, module: Autoencoder, X: NDArray, draw_seed: int) -> dict[str, Any]:
-        """Moments of the latent codes and of the residual, such that a linear decoder gives probabilistic PCA."""
+        """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
         X = X.astype(np.float64)
         n_samples, n_features = X.shape
         nz, likelihood = self.nz, module.likelihood
@@ -290,7 +303,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
         return {"latent dimensions": self.nz}
 
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
-        return StandardNormal(self.nz)  # until the codes of the training rows are known
+        return StandardNormal(self.nz)  # until the latent codes of the training samples are known
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)

@@ -1,4 +1,4 @@
-"""What every estimator shares: validation, precision, chunks, and the public methods."""
+"""Base class of the latent models: the public methods, with validation, precision and chunking."""
 
 __all__: list[str] = []
 
@@ -22,10 +22,10 @@ FLOAT_DTYPES = [np.float64, np.float32]
 class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A generative model p(z) p(x | z) with an encoder.
 
-    The public methods check, validate and cut their input into chunks, then call the hooks of the subclass: `_learn`
-    and `_publish`, `_encode`, `_decode`, `_log_prob`, `_sample`. Hooks trust what they get: finite two-dimensional
-    float32 or float64 arrays of the right width, as many samples as need `_CHUNK_SIZE` values at most (in `_learn` all
-    of them). `_learn` sets nothing on the estimator; `_publish` sets the fitted attributes from what it returns.
+    The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
+    `_publish`, `_encode`, `_decode`, `_log_prob`, `_sample`. Hooks need no checks: they receive finite two-dimensional
+    float32 or float64 arrays with the right number of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all
+    samples). `_learn` sets nothing on the estimator; `_publish` sets the fitted attributes from what it returns.
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {}
@@ -41,14 +41,14 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows to fit. float32 and float64 are taken as they are, other numbers as float64.
+            Training data. float32 and float64 are used as they are; other types are converted to float64.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         self : object
-            The fitted estimator. When `fit` raises, the estimator is as it was before.
+            The fitted estimator. If `fit` raises an exception, the estimator is unchanged.
         """
         with all_or_nothing(self):
             if not getattr(self, "warm_start", False):
@@ -57,39 +57,42 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def transform(self, X: ArrayLike) -> NDArray:
-        """Encode the rows of X.
+        """Encode X into latent codes.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to encode.
 
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            The codes, in the precision of X. Repeatable: nothing is drawn.
+            Latent codes, in the precision of X. The result is deterministic.
         """
         check_is_fitted(self)
         X = self._validate_rows(X)
         return self._by_chunks(self._encode, X)
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray:
-        """Decode the codes Z to the expected rows E[x | z].
+        """Decode latent codes into their expectations E[x | z].
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, n_components)
+            Latent codes.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            In the precision of Z; a DataFrame with the fitted column names where `set_output` asks for one.
+            Expectation of x given each latent code, in the precision of Z. If `set_output` requests a DataFrame, it has
+            the feature names seen during `fit`, or else x0, x1, ...
         """
         check_is_fitted(self)
         codes = check_array(Z, dtype=self._float_dtypes(Z), estimator=self, input_name="Z")
         if codes.shape[1] != self.n_components_:
             raise ValueError(
                 f"Z has {codes.shape[1]} features, but {type(self).__name__} is expecting {self.n_components_} "
-                "features as codes."
+                "features as latent codes."
             )
         rows = self._by_chunks(self._decode, codes)
         adapter = get_container_adapter("transform", self)
@@ -99,46 +102,49 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return adapter.create_container(rows, Z, columns=np.asarray(names, dtype=object))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score each row of X in nats."""
+        """Score each sample of X in nats."""
         check_is_fitted(self)
         X = self._validate_rows(X)
         self._check_scorable(X)
-        # Blocks that stay in the cache: longer ones are slower.
+        # Chunks that stay in the cache; larger ones are slower.
         n_samples = int(np.clip(self._CHUNK_SIZE // self._n_score_values(), 1, self._N_SCORE_ROWS))
         scores = self._by_chunks(lambda samples: self._log_prob(_dense(samples)), X, n_samples=n_samples)
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
-        """Mean of `score_samples` over the rows of X.
+        """Compute the mean score of X.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         score : float
-            Nats a row; larger is better.
+            Mean of `score_samples` in nats per sample; larger is better.
         """
         return float(np.mean(self.score_samples(X)))
 
     def sample(self, n_samples: int = 1, *, mean: bool = False, random_state: Any = None) -> NDArray:
-        """Draw new rows: z from the latent density, then x given z.
+        """Generate samples: z from the latent density, then x given z.
 
         Parameters
         ----------
         n_samples : int, default=1
+            Number of samples to generate.
         mean : bool, default=False
-            Whether to return E[x | z] in place of a draw of x given z, that is, to leave out the observation noise.
+            Whether to return E[x | z] instead of sampling x given z, that is, to leave out the observation noise.
         random_state : int, RandomState instance or None, default=None
-            Pass an int for the same rows at each call.
+            Controls the generated samples. Pass an int for reproducible results.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), float64
+            Generated samples.
         """
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
@@ -179,7 +185,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         raise NotImplementedError
 
     def _check_scorable(self, X: NDArray) -> None:
-        """Raise ValueError where p(x) is not defined."""
+        """Raise ValueError if p(x) is not defined for X."""
 
     def _validate_training_rows(self, X: ArrayLike) -> NDArray:
         return validate_data(self, X, dtype=FLOAT_DTYPES)
@@ -188,11 +194,11 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
 
     def _float_dtypes(self, X: Any) -> list:
-        """The precisions that X may have; another is turned into the first."""
+        """The precisions that X may have; other types are converted to the first."""
         return FLOAT_DTYPES
 
     def _n_score_values(self) -> int:
-        """How many values `_log_prob` holds at a time for each row."""
+        """Number of values that `_log_prob` holds in memory for each sample."""
         return self.n_features_in_
 
     def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, n_samples: int | None = None) -> NDArray:
@@ -263,13 +269,14 @@ def training_samples(model: _BaseLatentModel, X: ArrayLike) -> NDArray:
 
 
 class SequenceOf(Interval):
-    """scikit-learn's `Interval`, for each element of a list or tuple.
+    """scikit-learn's `Interval` constraint for each element of a list or tuple.
 
     Parameters
     ----------
-    type, left, right, closed : as for `Interval`
+    type, left, right, closed
+        The parameters of `Interval`.
     length : int or None, default=None
-        Number of elements; None allows any.
+        Required number of elements. None allows any number.
     """
 
     def __init__(self, type: Any, left: Any, right: Any, *, closed: str, length: int | None = None):
@@ -287,13 +294,13 @@ class SequenceOf(Interval):
 
 
 def forget_fit(estimator: BaseEstimator) -> None:
-    """Start a refit clean: no attribute of the former fit survives beside those of the new one."""
+    """Delete the fitted attributes, so that a refit leaves none of the previous ones behind."""
     for name in [name for name in vars(estimator) if name.endswith("_") and not name.startswith("__")]:
         delattr(estimator, name)
 
 
 def resolve_device(device: str) -> str:
-    """The device to compute on; "auto" takes CUDA where there is one. Loads PyTorch."""
+    """Return the device to compute on; "auto" is CUDA if available. Imports PyTorch."""
     import torch
 
     if device == "auto":
@@ -305,28 +312,28 @@ def resolve_device(device: str) -> str:
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r} was asked for, but PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
+        raise ValueError(f"device={device!r} is not available: PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
     return device
 
 
 def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:
-    """Independent seeds from `random_state`; the global generators stay untouched, with None too."""
+    """Independent seeds from `random_state`. The global generators are not used, even if it is None."""
     if random_state is None:
         return [int(seed) for seed in np.random.SeedSequence().generate_state(n_seeds)]
     return [int(seed) for seed in check_random_state(random_state).randint(2**31 - 1, size=n_seeds)]
 
 
 def _dense(X: Any) -> Any:
-    """Samples one after the other in memory: a frame lies by columns, and its products would round in another way."""
+    """A dense, C-contiguous X: matrix products with the column-major array of a DataFrame would round differently."""
     X = X.toarray() if hasattr(X, "toarray") else X
     return np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
 
 
 @contextmanager
 def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
-    """Put back the attributes of an estimator when the block raises, Ctrl-C included.
+    """Restore the attributes of an estimator if the block raises, also for KeyboardInterrupt.
 
-    Except what scikit-learn's callbacks want for their teardown, which comes after.
+    Attributes that scikit-learn's callbacks need for their teardown afterwards are kept.
     """
     before = dict(vars(estimator))
     try:

@@ -1,4 +1,4 @@
-"""Classification by one density for each class."""
+"""Generative classification: one density for each class."""
 
 __all__ = ["GenerativeClassifier"]
 
@@ -20,55 +20,57 @@ from sklatent._sklearn_compat import HasMethods, Interval, fit_context
 
 
 class GenerativeClassifier(ClassifierMixin, BaseEstimator):
-    r"""Bayes' rule on densities: one clone of a density estimator is fitted on the rows of each class.
+    r"""Generative classifier that fits a density estimator to each class and applies Bayes' rule.
 
     The density p(x | c) of each class c and the class priors p(c) give
 
     .. math:: p(c | x) = \frac{p(x | c) \, p(c)}{p(x)}, \qquad p(x) = \sum_c p(x | c) \, p(c).
 
-    Unlike a discriminative classifier, which knows only the first, it also has p(x): it can tell a row that lies
-    between two classes from one that belongs to none, and refuse the latter.
+    A discriminative classifier models p(c | x) only. This one also has p(x), so it can distinguish a sample that lies
+    between two classes from a sample that belongs to none, and reject the latter.
 
     Parameters
     ----------
     estimator : object
-        Unfitted density estimator with `fit(X)` and `score_samples(X)`, whose scores are log densities in nats: a model
-        of this package, scikit-learn's :class:`~sklearn.mixture.GaussianMixture` or
-        :class:`~sklearn.neighbors.KernelDensity`, or a Pipeline that ends in one of these. The Jacobian of a
-        Pipeline's earlier steps is not in its scores, so a step that is fitted on each class (a scaler, say) makes the
-        classes incomparable: put it before this classifier.
+        Density estimator with `fit(X)` and `score_samples(X)`, whose scores are log-densities in nats: a model of this
+        package, scikit-learn's :class:`~sklearn.mixture.GaussianMixture` or
+        :class:`~sklearn.neighbors.KernelDensity`, or a Pipeline that ends in one of these. A clone is fitted for each
+        class. The scores of a Pipeline do not include the Jacobian of its earlier steps, so steps that are fitted
+        separately for each class, such as a scaler, make the scores of the classes incomparable: put such steps before
+        this classifier.
     class_prior : array-like of shape (n_classes,) or None, default=None
-        p(c) in the order of `classes_`: non-negative numbers that sum to 1. None takes the relative frequencies of the
-        training data.
+        Class priors p(c) in the order of `classes_`: non-negative numbers that sum to 1. None uses the class
+        frequencies of the training data.
     reject_threshold : float or None, default=None
-        Nats: `predict` gives rows whose log p(x) is below it the label `reject_label_`. None rejects no row. Quantiles
-        of `score_samples` on held-out rows are a good start.
+        Threshold on log p(x), in nats. `predict` returns `reject_label_` for samples below it. None rejects no sample.
+        A low quantile of `score_samples` on held-out samples is a reasonable choice.
     n_jobs : int or None, default=None
-        Number of classes to fit or score at a time; None means 1, -1 all processors.
+        Number of classes to fit or score in parallel. None means 1, and -1 means all processors.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted.
+        Sorted class labels.
     class_count_ : ndarray of shape (n_classes,)
-        Number of training rows of each class.
+        Number of training samples of each class.
     class_prior_ : ndarray of shape (n_classes,)
-        p(c), float64.
+        Class priors p(c), in float64.
     estimators_ : list of object
         The fitted density of each class, in the order of `classes_`.
     reject_label_ : int or str
-        Label of rejected rows: -1, or where that is a class one less than the least class; for strings "rejected", with
-        underscores appended while that is a class. Where no integer type holds that beside the classes, as with classes
-        above 2**63 - 1, the largest number of their type that is no class.
+        Label of rejected samples. For numeric labels it is -1, or the smallest class minus 1 if -1 is a class. For
+        string labels it is "rejected", followed by as many underscores as it takes to differ from all classes. If no
+        integer type can hold that label together with the classes, for example with classes above 2**63 - 1, it is the
+        largest number of their type that is not a class.
     n_features_in_ : int
-        Number of columns seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where `fit` saw string names.
+        Names of the features seen during `fit`; only defined if X has feature names that are all strings.
 
     See Also
     --------
-    sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : The case of one full normal density for each class.
-    sklearn.naive_bayes.GaussianNB : The case of independent features.
+    sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : Special case of one normal density for each class.
+    sklearn.naive_bayes.GaussianNB : Special case of independent, normally distributed features.
 
     References
     ----------
@@ -114,20 +116,20 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows to fit. float32 and float64 are taken as they are, other numbers as float64.
+            Training data. float32 and float64 are used as they are; other types are converted to float64.
         y : array-like of shape (n_samples,)
             Class labels.
 
         Returns
         -------
         self : object
-            The fitted classifier. When `fit` raises, it is as it was before.
+            The fitted classifier. If `fit` raises an exception, the classifier is unchanged.
 
         Raises
         ------
         ValueError
-            Where a density cannot be fitted on the rows of its class, naming the class and the number of its rows, or
-            where `class_prior` is no distribution over the classes.
+            If a density cannot be fitted to the samples of its class (the message states the class and the number of
+            its samples), or if `class_prior` is not a distribution over the classes.
         """
         with all_or_nothing(self):
             rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES)
@@ -159,68 +161,76 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         return _fits(self.estimator, *validate_data(clone(self), X, y, dtype=FLOAT_DTYPES))
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """Most probable class of each row, or `reject_label_` where log p(x) is below `reject_threshold`.
+        """Predict the most probable class of each sample, or reject it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to classify.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            Of the type of `classes_`, widened where `reject_threshold` is set and that type does not hold
-            `reject_label_`: bool to int8, uint8 to int16, uint64 to int64.
+            Predicted classes, and `reject_label_` for samples whose log p(x) is below `reject_threshold`. The type is
+            that of `classes_`. If `reject_threshold` is set and this type cannot hold `reject_label_`, it is widened:
+            bool to int8, uint8 to int16, uint64 to int64.
         """
         log_joint = self._log_joint(X)
         labels = self.classes_[self._log_posterior(log_joint).argmax(axis=1)]
         if self.reject_threshold is None:
             return labels
-        # Widened first: numpy would cut "rejected" to the length of the longest class, and wrap -1 in unsigned labels.
+        # The type is widened first: NumPy would truncate "rejected" to the length of the longest class, and -1 would
+        # wrap around in unsigned labels.
         labels = labels.astype(_common_type(labels.dtype, self.reject_label_))
         labels[logsumexp(log_joint, axis=1) < self.reject_threshold] = self.reject_label_
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each class given the row: p(c | x).
+        """Predict the class probabilities p(c | x) of each sample.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to classify.
 
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes), float64
-            Each row sums to 1. Where every density is zero, it is `class_prior_`.
+            Class probabilities in the order of `classes_`, which sum to 1 for each sample. For samples where all
+            densities are zero, they are `class_prior_`.
         """
         return np.exp(self.predict_log_proba(X))
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Log probability of each class given the row: log p(c | x).
+        """Predict the log-probabilities log p(c | x) of the classes for each sample.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to classify.
 
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes), float64
-            Natural logarithm; right also where the probability itself underflows.
+            Natural logarithms of the class probabilities, accurate also for probabilities that underflow.
         """
         return self._log_posterior(self._log_joint(X))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        r"""Log density of each row under all classes together.
+        r"""Compute the log-likelihood of each sample under the mixture of all classes.
 
         .. math:: \ln p(x) = \ln \sum_c p(x | c) \, p(c)
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
 
         Returns
         -------
         log_prob : ndarray of shape (n_samples,), float64
-            Nats, with respect to the base measure of `estimator`; a bound or an estimate where its scores are.
+            Log-likelihood of each sample in nats, with respect to the base measure of `estimator`. It is a bound or an
+            estimate if the scores of `estimator` are.
         """
         return logsumexp(self._log_joint(X), axis=1)
 
@@ -231,7 +241,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         try:
             prior = np.array(self.class_prior, dtype=np.float64)
             valid = prior.shape == (n_classes,) and (prior >= 0).all() and np.isclose(prior.sum(), 1.0)
-        except (TypeError, ValueError):  # no numbers
+        except (TypeError, ValueError):  # values that are not numbers
             valid = False
         if not valid:
             raise ValueError(
@@ -241,10 +251,10 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         return prior
 
     def _log_joint(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Log p(x | c) + log p(c) for each row and class."""
+        """Log p(x | c) + log p(c) for each sample and class."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
-        # Threads: numpy and torch let go of the interpreter, and neither rows nor networks are copied to a process.
+        # Threads suffice, since NumPy and PyTorch release the interpreter lock. They copy neither samples nor networks.
         scores = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(density.score_samples)(rows) for density in self.estimators_
         )
@@ -254,17 +264,17 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             row, k = np.argwhere(undefined)[0]
             raise ValueError(
                 f"{type(self.estimator).__name__}.score_samples must be less than infinity. Got {log_prob[row, k]} for "
-                f"row {row} under class {self.classes_.tolist()[k]!r}."
+                f"sample {row} under class {self.classes_.tolist()[k]!r}."
             )
         return log_prob + self._log_prior()
 
     def _log_posterior(self, log_joint: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Where every density is zero, x says nothing of c, and Bayes' rule would be 0 / 0.
+        # If all densities are zero, Bayes' rule is 0 / 0; the posterior is then defined as the prior.
         impossible = np.isneginf(log_joint).all(axis=1, keepdims=True)
         return log_softmax(np.where(impossible, self._log_prior(), log_joint), axis=1)
 
     def _log_prior(self) -> NDArray[np.float64]:
-        with np.errstate(divide="ignore"):  # a prior of 0 rules its class out
+        with np.errstate(divide="ignore"):  # a class with prior 0 is never predicted
             return np.log(self.class_prior_)
 
 
@@ -274,17 +284,17 @@ def _fits(estimator: Any, X: NDArray, y: NDArray) -> list[tuple[Any, NDArray]]:
 
 
 def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:
-    """The estimator, fitted on the samples of one class."""
+    """The estimator, fitted to the samples of one class."""
     try:
         return estimator.fit(X)
-    except (ValueError, ArithmeticError) as error:  # what data can cause
+    except (ValueError, ArithmeticError) as error:  # the errors that data can cause
         raise ValueError(
             f"{type(estimator).__name__} could not be fitted on class {label!r} with n_samples={len(X)}: {error}"
         ) from error
 
 
 def _make_reject_label(classes: NDArray) -> int | str:
-    """A label of the kind of `classes` that is none of them."""
+    """A label of the same kind as `classes` that differs from all of them."""
     labels = set(classes.tolist())
     if isinstance(classes[0], str):
         return next(name for n in count() if (name := "rejected" + n * "_") not in labels)
@@ -296,9 +306,9 @@ def _make_reject_label(classes: NDArray) -> int | str:
 
 
 def _common_type(dtype: np.dtype, reject_label: int | str) -> np.dtype:
-    """The narrowest type that holds all of `dtype` and `reject_label`; int64 for uint64 and a negative number."""
+    """The narrowest type for all values of `dtype` and `reject_label`; int64 for uint64 with a negative label."""
     if dtype.kind in "iu" and np.iinfo(dtype).min <= int(reject_label) <= np.iinfo(dtype).max:
         return dtype
-    if dtype == np.uint64:  # numpy would take float64, which merges labels beyond 2**53
+    if dtype == np.uint64:  # NumPy would use float64, which merges labels above 2**53
         return np.dtype(np.int64)
     return np.result_type(dtype, np.min_scalar_type(reject_label))

@@ -1,4 +1,4 @@
-"""Outliers as the rows that a density finds unlikely."""
+"""Outlier detection by log-likelihood."""
 
 __all__ = ["LatentOutlierDetector"]
 
@@ -15,56 +15,56 @@ from sklatent._sklearn_compat import HasMethods, Interval, StrOptions, fit_conte
 
 
 class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
-    r"""Outlier and novelty detection by the log density of any estimator that has one.
+    r"""Outlier and novelty detection by the log-likelihood of any density estimator.
 
-    A row is an outlier where its score falls below a threshold set on the scores of the training rows,
+    A sample is an outlier if its score is below a threshold t, which is set on the scores of the training samples:
 
     .. math:: s(x) = \ln p(x), \qquad x \text{ is an outlier} \iff s(x) < t.
 
-    With a `contamination` of c, t is the 100 c-th percentile of the training scores, so that a share c of the training
-    rows lies below it. With "auto", t is Tukey's lower fence,
+    If `contamination` is a number c, t is the 100 c-th percentile of the training scores, so that a fraction c of the
+    training samples lies below it. If it is "auto", t is Tukey's lower fence
 
-    .. math:: t = Q_1 - 1.5 \, (Q_3 - Q_1),
+    .. math:: t = Q_1 - 1.5 \, (Q_3 - Q_1)
 
-    of the quartiles of the training scores. A change of units adds a constant to a log density, hence to t too, so
-    neither rule depends on them (save where a score is estimated by draws, within their error).
+    of the quartiles Q of the training scores. A change of the units of X adds the same constant to the scores and to t,
+    so neither rule depends on the units (apart from the Monte Carlo error of scores that are estimated by sampling).
 
     Parameters
     ----------
     estimator : object
-        With `fit` and `score_samples`, larger being more normal: an estimator of this package,
-        :class:`sklearn.mixture.GaussianMixture`, :class:`sklearn.neighbors.KernelDensity`, or a Pipeline that ends in
-        one. A clone of it is fitted, on an array whatever X is.
+        Estimator with `fit` and `score_samples`, whose larger scores mean more normal samples: an estimator of this
+        package, :class:`sklearn.mixture.GaussianMixture`, :class:`sklearn.neighbors.KernelDensity`, or a Pipeline that
+        ends in one of these. A clone is fitted. It receives X as an array, also if X is a DataFrame.
     contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of outliers among the training rows. "auto" supposes none: it flags no row where the scores have no
-        lower tail. Of rows that are normally distributed and so scored, it flags 7.6 % with one feature, 4.8 % with
-        two, 1.9 % with ten, 0.7 % with a hundred.
+        Fraction of outliers among the training samples. "auto" does not assume a fraction, and detects no outlier if
+        the scores have no lower tail. For normally distributed samples that are scored by their own density, it detects
+        7.6 % with one feature, 4.8 % with two, 1.9 % with ten and 0.7 % with a hundred features.
 
     Attributes
     ----------
     estimator_ : object
         The fitted clone of `estimator`.
     offset_ : float
-        The threshold t, in the unit of the scores: nats for a log density.
+        The threshold t, in the unit of the scores: nats for log-densities.
     n_features_in_ : int
-        Number of columns seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where `fit` saw string names.
+        Names of the features seen during `fit`; only defined if X has feature names that are all strings.
 
     See Also
     --------
-    sklearn.covariance.EllipticEnvelope : The same for a robust normal density.
-    sklearn.ensemble.IsolationForest : Outliers without a density.
+    sklearn.covariance.EllipticEnvelope : Outlier detection with a robust normal density.
+    sklearn.ensemble.IsolationForest : Outlier detection without a density.
 
     Notes
     -----
-    The threshold comes from the rows that the estimator was fitted to. A flexible estimator scores those higher than
-    new ones, so among new rows a larger share than `contamination` may lie below it.
+    The threshold is computed from the samples to which the estimator was fitted. A flexible estimator gives them higher
+    scores than new samples, so the fraction of new samples below the threshold may be larger than `contamination`.
 
     References
     ----------
-    Tukey (1977), "Exploratory Data Analysis", chapter 2: the fences.
-    Bishop (1994), "Novelty detection and neural network validation", IEE Proc. Vision 141: a threshold on ln p(x).
+    Tukey (1977), "Exploratory Data Analysis", chapter 2 (the fences).
+    Bishop (1994), "Novelty detection and neural network validation", IEE Proc. Vision 141 (a threshold on ln p(x)).
 
     Examples
     --------
@@ -87,25 +87,24 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
     def fit(self, X: ArrayLike, y: Any = None) -> Any:
-        """Fit a clone of the estimator to X, and the threshold to its scores of X.
+        """Fit a clone of the estimator to X, and set the threshold from its scores of X.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Rows to fit. float32 and float64 are taken as they are, other numbers as float64.
+            Training data. float32 and float64 are used as they are; other types are converted to float64.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         self : object
-            The fitted detector. When `fit` raises, the detector is as it was before.
+            The fitted detector. If `fit` raises an exception, the detector is unchanged.
 
         Raises
         ------
         ValueError
-            Where `estimator` has no `score_samples`, before anything is fitted; where the scores of X have no finite
-            threshold.
+            If `estimator` has no `score_samples` (before anything is fitted), or if the threshold is not finite.
         """
         with all_or_nothing(self):
             rows = validate_data(self, X, dtype=FLOAT_DTYPES)
@@ -131,41 +130,44 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return [(clone(self.estimator), X)]
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score each row of X by the fitted estimator.
+        """Score each sample with the fitted estimator.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
 
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            `estimator_.score_samples(X)`: larger is more normal. Nats for a log density; whether it is exact, a bound
-            or an estimate is the estimator's to say.
+            `estimator_.score_samples(X)`; larger values mean more normal samples. Log-densities are in nats. The
+            documentation of the estimator states whether they are exact, bounds or estimates.
         """
         check_is_fitted(self)
         return self._score_rows(validate_data(self, X, dtype=FLOAT_DTYPES, reset=False))
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score each row of X relative to the threshold.
+        """Compute the score of each sample relative to the threshold.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
 
         Returns
         -------
         decision : ndarray of shape (n_samples,), float64
-            `score_samples(X) - offset_`, in the same unit: negative for outliers.
+            `score_samples(X) - offset_`, in the unit of the scores. It is negative for outliers.
         """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: ArrayLike) -> NDArray[np.int_]:
-        """Tell outliers from inliers, among new rows too.
+        """Predict whether each sample is an outlier, for training samples and new samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to classify as inliers or outliers.
 
         Returns
         -------
@@ -178,7 +180,7 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
 
     def _threshold(self, scores: NDArray[np.float64]) -> float:
-        with np.errstate(invalid="ignore"):  # scores of -inf are reported as what they are
+        with np.errstate(invalid="ignore"):  # scores of -inf are reported below
             if self.contamination == "auto":
                 threshold = _lower_fence(scores)
             else:
@@ -186,13 +188,13 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         if not np.isfinite(threshold):
             raise ValueError(
                 f"The scores of X have no finite threshold with contamination={self.contamination!r}: "
-                f"{type(self.estimator).__name__}.score_samples gives {np.sum(~np.isfinite(scores))} of "
-                f"{len(scores)} rows a score that is not finite."
+                f"{type(self.estimator).__name__}.score_samples returns values that are not finite for "
+                f"{np.sum(~np.isfinite(scores))} of {len(scores)} samples."
             )
         return threshold
 
 
 def _lower_fence(scores: NDArray[np.float64]) -> float:
-    """Tukey's lower fence; at most the lower quartile, and equal to it where the scores are."""
+    """Tukey's lower fence: at most the lower quartile, and equal to it if the quartiles are equal."""
     lower, upper = np.percentile(scores, [25, 75])
     return float(lower - 1.5 * (upper - lower))

@@ -1,4 +1,4 @@
-"""Principal components as a density: probabilistic PCA."""
+"""Principal component analysis as a density model (probabilistic PCA)."""
 
 __all__ = ["PCAReducer"]
 
@@ -34,11 +34,11 @@ from sklatent._sklearn_compat import Interval, RealNotInt, StrOptions, check_sam
 
 Array = Any
 
-# Up to so many columns `partial_fit` keeps a scatter matrix, of 200 MB at most; beyond, a factor of it.
+# Up to this number of features `partial_fit` keeps a scatter matrix of at most 200 MB. Beyond it keeps a factor of it.
 LARGE_SCATTER = 5000
 # Of the models that a search has fitted to one spectrum: kept here and not on the estimators, which are pickled.
 _shared_scores: "WeakKeyDictionary[PCAReducer, SharedScores]" = WeakKeyDictionary()
-# Rows of more columns than that which `partial_fit` takes up at a time.
+# Number of samples that `partial_fit` merges at a time when it keeps a factor.
 N_FACTORED_ROWS = 500
 
 
@@ -104,76 +104,80 @@ class SharedScores:
 
 
 class PCAReducer(_BaseLatentModel):
-    r"""Principal component analysis, scored and sampled as the density it is.
+    r"""Principal component analysis (PCA) as a density model that can be scored and sampled.
 
     Probabilistic PCA is the model
 
     .. math:: z \sim N(0, I), \quad x | z \sim N(\mu + W z, \sigma^2 I),
 
-    whose maximum likelihood is reached where the columns of W span the leading `nz` eigenvectors V of the sample
-    covariance, with :math:`\sigma^2` the mean of the remaining eigenvalues. So x is normal with covariance
-    :math:`V \mathrm{diag}(\lambda - \sigma^2) V' + \sigma^2 I`. The fitted attributes are those of
+    At the maximum of the likelihood, the columns of W span the space of the `nz` leading eigenvectors V of the sample
+    covariance, and :math:`\sigma^2` is the mean of the remaining eigenvalues. Then x is normally distributed with
+    covariance :math:`V \mathrm{diag}(\lambda - \sigma^2) V' + \sigma^2 I`. The fitted attributes are those of
     :class:`sklearn.decomposition.PCA`, with the same meanings and signs.
 
-    NaN is a missing value. The code of a row is then the posterior mean of its projection, given what is observed, so
-    that `inverse_transform(transform(X))` fills what is missing.
+    NaN is treated as a missing value. The latent code of a sample with missing values is the posterior mean of its
+    projection given the observed values, so `inverse_transform(transform(X))` imputes the missing values.
 
     Parameters
     ----------
     nz : int, float, "mle" or None, default=None
-        Number of components, as `n_components` of scikit-learn's PCA: None keeps min(n_samples, n_features), a
-        float in (0, 1) keeps as many as explain more than that share of the variance, and "mle" takes Minka's
-        estimate.
+        Number of components to keep, like `n_components` of scikit-learn's PCA. None keeps
+        min(n_samples, n_features) components. A float in (0, 1) keeps the smallest number of components that explain
+        more than this fraction of the variance. "mle" uses Minka's estimate.
     whiten : bool, default=False
-        Whether to divide the codes by their standard deviation.
+        Whether to divide the latent codes by their standard deviation.
     solver : {"auto", "covariance", "full", "randomized"}, default="auto"
-        "covariance" decomposes the scatter matrix, or the Gram matrix of the rows where they are fewer than the
-        columns, with products in the precision of X. "full" takes QR, then the singular vectors of its triangle:
-        right to the last component, not for sparse X. "randomized" finds `nz` components in a block Krylov space, for
-        where both sides of X are large; the least of them may be off where variances hardly fall. "auto" takes the
-        cheaper of "covariance" and "randomized", and goes on to products in float64, then to "full", where the
-        spectrum found says that digits were lost.
+        "covariance" computes the eigenvectors of the scatter matrix, or of the Gram matrix if there are fewer samples
+        than features, with matrix products in the precision of X. "full" computes a QR decomposition and the singular
+        vectors of its triangular factor; it is accurate to the last component, and does not support sparse X.
+        "randomized" finds `nz` components in a block Krylov space, for data with many samples and many features; the
+        last components may be inaccurate if the variances decrease slowly. "auto" selects the cheaper of "covariance"
+        and "randomized". If the spectrum shows a loss of precision, it continues with matrix products in float64, and
+        then with "full".
     n_oversamples : int, default=10
-        For "randomized": each block has (nz + n_oversamples) / 2 columns, rounded up to a multiple of 16. A lone block
-        has nz + n_oversamples.
+        Used by "randomized". Each block has (nz + n_oversamples) / 2 columns, and nz + n_oversamples if `n_iter` is 1,
+        rounded up to a multiple of 16.
     n_iter : int or "auto", default="auto"
-        For "randomized": number of blocks, each of which multiplies X twice. "auto" is 7.
+        Used by "randomized". Number of blocks of the Krylov space, each of which requires two products with X. "auto"
+        is 7.
     device : str, default="auto"
-        Where rows are multiplied: "cpu", "cuda" or "cuda:<number>", to which NumPy's rows are moved a chunk at a time.
-        "auto" takes CUDA where PyTorch is loaded already and finds it, and loads nothing otherwise; tensors stay where
-        they lie. Fitted attributes are where X is.
+        Device for the matrix products: "cpu", "cuda" or "cuda:<number>". NumPy arrays are moved to it chunk by chunk.
+        "auto" selects CUDA if PyTorch is already loaded and a CUDA device is available, and leaves tensors on their
+        device. The fitted attributes are on the device of X.
     random_state : int, RandomState instance or None, default=None
-        Draws the first block of "randomized". Pass an int for the same components at each call.
+        Controls the initialization of "randomized". Pass an int for reproducible results.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        Principal axes in the precision of X, by decreasing variance; the largest entry of each is positive.
+        Principal axes in the precision of X, sorted by decreasing variance. The entry of largest magnitude of each axis
+        is positive.
     explained_variance_ : ndarray of shape (n_components,)
-        Variance along each axis, divisor n_samples - 1. This and the following are float64 whatever X is.
+        Variance along each axis, with divisor n_samples - 1. The variances, ratios, singular values and the mean are
+        float64 for every precision of X.
     explained_variance_ratio_ : ndarray of shape (n_components,)
-        Its share of the total variance; 0 where X is constant.
+        Fraction of the total variance along each axis; 0 if X is constant.
     singular_values_ : ndarray of shape (n_components,)
-        Singular values of the centred rows along each axis.
+        Singular values of the centred data.
     mean_ : ndarray of shape (n_features,)
-        Column means.
+        Mean of each feature.
     n_components_ : int
-        Number of components kept.
+        Number of components.
     noise_variance_ : float
-        Mean of the min(n_samples, n_features) - n_components variances left out; 0.0 when none is.
+        Mean of the min(n_samples, n_features) - n_components variances that were left out; 0.0 if there are none.
     n_samples_ : int
-        Number of rows seen in `fit`, a row of integer weight counting as that many.
+        Number of training samples. A sample with an integer weight counts that many times.
     moments_ : Moments
-        Weight, mean and scatter of the rows seen, after `partial_fit` only.
+        Weight, mean and scatter of the training samples; only available after `partial_fit`.
     n_features_in_ : int
-        Number of columns seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where `fit` saw string names.
+        Names of the features seen during `fit`; only defined if X has feature names that are all strings.
 
     See Also
     --------
-    sklearn.decomposition.PCA : The same components.
-    AutoencoderTransformer : The curved manifold.
+    sklearn.decomposition.PCA : Computes the same components.
+    AutoencoderTransformer : Learns a curved manifold instead of a flat one.
 
     References
     ----------
@@ -189,11 +193,11 @@ class PCAReducer(_BaseLatentModel):
     >>> pca = PCAReducer(2).fit(X)
     >>> pca.transform(X).shape
     (150, 2)
-    >>> round(pca.score(X), 3)  # nats a row
+    >>> round(pca.score(X), 3)  # nats per sample
     -2.7
     """
 
-    # Beside products with few columns, rows that stay in the cache are centred and squared at little cost.
+    # Chunks that stay in the cache: centring and squaring them then costs little beside products with few columns.
     _CHUNK_SIZE = 2**20
     _N_SCORE_ROWS = 256
     _ROUTE = "shared_svd"
@@ -239,18 +243,20 @@ class PCAReducer(_BaseLatentModel):
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
-            Rows to fit. float32 and float64 are taken as they are, other numbers as float64. A memory map is read a
-            chunk at a time and never copied whole. Sparse arrays stay sparse. NaN is a missing value: the model is then
-            the one of largest likelihood of what is observed [1]_, by EM on the CPU, or where tensors lie.
+            Training data. float32 and float64 are used as they are; other types are converted to float64. A memory map
+            is read chunk by chunk and never copied as a whole. Sparse arrays are not densified. NaN is treated as a
+            missing value: the model then maximizes the likelihood of the observed values [1]_ by the EM algorithm, on
+            the CPU for NumPy arrays and on their device for tensors.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts: a row of weight 2 is the same as the row twice, one of weight 0 as none.
+            Individual weights for each sample. A sample with weight 2 is equivalent to two copies of it, a sample with
+            weight 0 to none.
 
         Returns
         -------
         self : object
-            The fitted estimator. When `fit` raises, the estimator is as it was before.
+            The fitted estimator. If `fit` raises an exception, the estimator is unchanged.
         """
         with all_or_nothing(self):
             forget_fit(self)
@@ -262,27 +268,30 @@ class PCAReducer(_BaseLatentModel):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
-        """Add rows to the model; the rows of the calls so far together give what `fit` on all of them gives.
+        """Update the model with a batch of samples.
 
-        Batches may have any size, once there are `nz` rows. Products are in float64, since the rows do not come back
-        for a more precise look. Each call ends with the eigenvectors of a matrix of n_features x n_features, so batches
-        of about n_features rows cost least. Beyond 5000 features a factor of that matrix is kept in place of it, with
-        `nz + n_oversamples` rows, where the result is exact while the rows seen are not more, and close where the
-        variances left out are small.
+        After each call the model is the one that `fit` gives for the samples of all calls together. The first batch
+        needs at least `nz` samples; the others may have any size. Matrix products are in float64, since the samples are
+        not available for a second, more precise pass. Each call computes the eigenvectors of an
+        n_features x n_features matrix, so batches of about n_features samples are the most efficient. With more than
+        5000 features, a factor replaces this matrix; for an integer `nz` it has at most `nz + n_oversamples`
+        directions. Then the result is exact as long as the total number of samples does not exceed that, and a good
+        approximation if the variances that are left out are small.
 
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
+            Batch of training data.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts.
+            Individual weights for each sample.
 
         Returns
         -------
         self : object
-            Fitted to the rows of all calls of `partial_fit`; a call of `fit` makes the next one start anew. When it
-            raises, the estimator is as it was before.
+            The estimator, fitted to the samples of all calls of `partial_fit` since the last `fit`. If `partial_fit`
+            raises an exception, the estimator is unchanged.
         """
         with all_or_nothing(self):
             former = getattr(self, "moments_", None)
@@ -300,60 +309,65 @@ class PCAReducer(_BaseLatentModel):
         return self
 
     def transform(self, X: Any) -> Any:
-        """Project the rows of X.
+        """Project X onto the principal axes.
 
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
+            Samples to transform.
 
         Returns
         -------
         Z : array of shape (n_samples, n_components)
-            The codes V'(x - mean), in the precision of X; of a row with missing values, their expectation given what is
-            observed.
+            Latent codes V'(x - mean), in the precision of X. For samples with missing values, their expectation given
+            the observed values.
         """
         return super().transform(X)
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        r"""Log density of each row: exact log p(x).
+        r"""Compute the exact log-likelihood log p(x) of each sample.
 
-        With the projections :math:`y = V'(x - \mu)` and the residual :math:`r = x - \mu - V y`,
+        With the projection :math:`y = V'(x - \mu)` and the residual :math:`r = x - \mu - V y`,
 
         .. math::
             \ln p(x) = -\frac12 \Big[ d \ln 2\pi + \sum_i \ln \lambda_i + (d - k) \ln \sigma^2
             + \sum_i \frac{y_i^2}{\lambda_i} + \frac{\|r\|^2}{\sigma^2} \Big],
 
-        which costs O(n d k) and never forms a d x d matrix.
+        where d is the number of features and k the number of components. The cost is O(n d k), and no d x d matrix is
+        formed.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
 
         Returns
         -------
         log_prob : ndarray of shape (n_samples,), float64
-            Nats, a density with respect to Lebesgue measure in the units of X; of a row with missing values, the exact
-            marginal density of those observed, 0.0 where none is, with a floor of 1e-12 for the noise. Variances below
-            2.2e-16 of the largest one are scored as that floor (of the largest squared mean where X is constant, of 1
-            where X is zero), so rank-deficient data have a finite score.
+            Log-likelihood of each sample in nats: a log-density with respect to Lebesgue measure in the units of X. For
+            samples with missing values, the exact marginal log-density of the observed values, with a noise variance of
+            at least 1e-12 of the largest variance; 0.0 if no value is observed. Variances have a floor of 2.2e-16 times
+            the largest variance (times the largest squared mean if X is constant, times 1 if X is zero), so scores are
+            finite for rank-deficient data.
         """
         return super().score_samples(X)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean of `score_samples` over the rows of X.
+        """Compute the mean log-likelihood of X.
 
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
+            Samples to score.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
-            How often each row counts.
+            Individual weights for each sample.
 
         Returns
         -------
         score : float
-            Nats a row; larger is better.
+            Mean of `score_samples` in nats per sample; larger is better.
         """
         shared = _shared_scores.get(self)
         if shared is not None and sample_weight is None and type(self) is PCAReducer:
@@ -366,12 +380,12 @@ class PCAReducer(_BaseLatentModel):
         return float(xp.mean(scores) if weights is None else (scores @ weights) / xp.sum(weights))
 
     def get_covariance(self) -> NDArray[np.float64]:
-        """Covariance of the model.
+        """Compute the covariance of the model.
 
         Returns
         -------
         covariance : ndarray of shape (n_features, n_features)
-            V diag(lambda - s2) V' + s2 I, s2 being `noise_variance_`.
+            V diag(lambda - s2) V' + s2 I, where s2 is `noise_variance_`.
         """
         check_is_fitted(self)
         xp = array_namespace(self.mean_)
@@ -380,12 +394,12 @@ class PCAReducer(_BaseLatentModel):
         return (axes.T * excess) @ axes + noise * xp.eye(self.n_features_in_, dtype=xp.float64, device=device_of(axes))
 
     def get_precision(self) -> NDArray[np.float64]:
-        """Inverse of the model's covariance, with the variance floor of `score_samples`.
+        """Compute the inverse of the model's covariance, with the variance floor of `score_samples`.
 
         Returns
         -------
         precision : ndarray of shape (n_features, n_features)
-            V diag(1 / lambda) V' + (I - V V') / s2.
+            V diag(1 / lambda) V' + (I - V V') / s2, where s2 is `noise_variance_`.
         """
         check_is_fitted(self)
         xp = array_namespace(self.mean_)
@@ -448,13 +462,13 @@ class PCAReducer(_BaseLatentModel):
         return is_count and self.solver in ("auto", "covariance", "full")
 
     def _has_missing(self, X: Any) -> bool:
-        """Whether X has NaN; infinity, and NaN in sparse X, raise ValueError."""
+        """Whether X contains NaN. Raise ValueError for infinity, and for NaN in a sparse X."""
         name = type(self).__name__
         assert_all_finite(X.data if issparse(X) else X, allow_nan=not issparse(X), estimator_name=name, input_name="X")
         return not issparse(X) and bool(array_namespace(X).any(array_namespace(X).isnan(X)))
 
     def _publish(self, learned: "Learned") -> None:
-        """Set the fitted attributes, where the samples lie and the axes in their precision."""
+        """Set the fitted attributes on the device of the samples, the axes in their precision."""
         spectrum, like = learned.spectrum, learned.like
         k = self._n_kept(spectrum)
         xp = array_namespace(like)
@@ -471,8 +485,8 @@ class PCAReducer(_BaseLatentModel):
             learned.scores.add(self)
             _shared_scores[self] = learned.scores
         if not learned.has_converged:
-            message = f"{type(self).__name__}: EM over the observed entries did not converge."
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+            message = f"{type(self).__name__}: the EM algorithm for missing values did not converge."
+            warnings.warn(message, ConvergenceWarning)
 
     def _density_attributes(self) -> tuple[Any, ...]:
         """The fitted attributes that the density depends on."""
@@ -491,7 +505,7 @@ class PCAReducer(_BaseLatentModel):
         return min(int(np.searchsorted(shares, self.nz, side="right")) + 1, rank)
 
     def _moments(self, X: Any, weights: Array | None, former: Any) -> Any:
-        """Moments of the rows of X and of those seen before."""
+        """Moments of X merged with those of the samples seen before."""
         load = self._loader(X)
         if X.shape[1] > LARGE_SCATTER:
             return self._factored_moments(X, weights, former, load)
@@ -514,7 +528,7 @@ class PCAReducer(_BaseLatentModel):
             X,
             dtype=self._float_dtypes(X),
             accept_sparse=("csr", "csc"),
-            ensure_all_finite=issparse(X) and not reset,  # the sums that are taken anyway find it
+            ensure_all_finite=issparse(X) and not reset,  # dense data are checked by sums that are computed anyway
             reset=reset,
         )
         if reset and issparse(X) and self.solver == "full":
@@ -539,10 +553,10 @@ class PCAReducer(_BaseLatentModel):
         return _beside(X, weights)
 
     def _check_rank(self, weight: float, n_samples: int) -> None:
-        """Refuse an `nz` that the rows so far do not allow."""
+        """Raise ValueError if the samples so far do not allow `nz`."""
         if n_samples > 1 and weight <= 1:
             raise ValueError(
-                f"sample_weight must add up to more than 1, got {weight!r}: a weight says how often its row counts."
+                f"sample_weight must sum to more than 1. Got {weight!r}. A sample with weight w counts as w samples."
             )
         n_samples, n_features = max(n_samples, int(weight)), self.n_features_in_
         if self.nz == "mle" and n_samples < n_features:
@@ -554,7 +568,7 @@ class PCAReducer(_BaseLatentModel):
             )
 
     def _loader(self, X: Any) -> Callable[[Any], Array] | None:
-        """What moves a chunk of X to `device`; None where it lies there."""
+        """Function that moves a chunk of X to `device`, or None if X is already there."""
         if issparse(X) or self.device == "cpu" or (self.device == "auto" and "torch" not in sys.modules):
             return None
         device = resolve_device(self.device)
@@ -565,8 +579,8 @@ class PCAReducer(_BaseLatentModel):
         return lambda rows: torch.as_tensor(rows).to(device)
 
     def _encode(self, X: Any) -> Array:
-        """Projection of the rows, or its expectation given what is observed of them."""
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
+        """Projections of the samples, or their expectations given the observed values."""
+        with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are reported as such
             codes = self._project(X)
         xp = array_namespace(codes)
         incomplete = self._incomplete(X, codes[:, 0])
@@ -605,7 +619,8 @@ class PCAReducer(_BaseLatentModel):
         xp = array_namespace(X)
         variances, noise = self._model_variances()
         least = noise if self.n_components_ < self.n_features_in_ else float(variances[-1])
-        # A residual in float32 has the rounding of the largest axis, which must not show beside the least deviation.
+        # A float32 residual has a rounding error in proportion to the largest axis. It must be small compared with the
+        # smallest standard deviation.
         is_single = X.dtype != xp.float64 and least > 16 * float(xp.finfo(X.dtype).eps) * float(variances[0])
         with np.errstate(over="ignore", invalid="ignore"):
             scores = self._log_prob_in(X.dtype if is_single else xp.float64, X, _beside(X, variances), noise)
@@ -614,7 +629,7 @@ class PCAReducer(_BaseLatentModel):
         return scores
 
     def _log_prob_in(self, dtype: Any, X: Array, variances: Array, noise: float) -> Array:
-        """Log density with products in `dtype`."""
+        """Log-density with matrix products in `dtype`."""
         xp = array_namespace(X)
         axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
         n_noise = self.n_features_in_ - self.n_components_
@@ -628,17 +643,17 @@ class PCAReducer(_BaseLatentModel):
         return log_density(distance, variances, noise, self.n_features_in_)
 
     def _incomplete(self, X: Any, results: Array) -> Array | None:
-        """Which rows of X have missing values; None, at almost no cost, where the results of all are finite."""
+        """Mask of the samples with missing values. None, at almost no cost, if all results are finite."""
         xp = array_namespace(results)
         if xp.all(xp.isfinite(results)) or not self._has_missing(X):
             return None
         return xp.any(xp.isnan(X), axis=1)
 
     def _factor_model(self, X: Array) -> FactorModel:
-        """The model as loadings and noise, for rows with missing values."""
+        """The model as loadings and noise, for samples with missing values."""
         xp = array_namespace(X)
         variances, noise = self._model_variances()
-        if self.n_components_ == self.n_features_in_:  # the last axis stands for the noise
+        if self.n_components_ == self.n_features_in_:  # the last axis takes the place of the noise
             noise = float(variances[-1])
         noise = max(noise, LEAST_NOISE * float(variances[0]))
         deviations = xp.sqrt(xp.clip(_beside(X, variances) - noise, min=0.0))
@@ -657,13 +672,13 @@ class PCAReducer(_BaseLatentModel):
         return rows + np.sqrt(self.noise_variance_) * rng.standard_normal(rows.shape)
 
     def _scaled_components(self, power: Literal[-1, 1]) -> Array:
-        """Components times their deviation to `power` when whitened: -1 encodes, 1 decodes."""
+        """Components, times their standard deviations to `power` if whitened: -1 encodes and 1 decodes."""
         if not self.whiten:
             return self.components_
         return self._model_variances()[0][:, None] ** (power / 2) * self.components_
 
     def _model_variances(self) -> tuple[Array, float]:
-        """Variance along each axis and orthogonal to them, floored so that their logarithms are finite."""
+        """Variances along the axes and orthogonal to them, with a floor that keeps their logarithms finite."""
         return model_variances(self.explained_variance_, self.noise_variance_, self.mean_)
 
     def _float_dtypes(self, X: Any) -> list:
@@ -678,7 +693,7 @@ class PCAReducer(_BaseLatentModel):
 
 
 def _beside(X: Any, array: Array) -> Array:
-    """The array in the namespace and on the device of X; NumPy's for a sparse X."""
+    """The array in the namespace and on the device of X; a NumPy array if X is sparse."""
     if isinstance(array, np.ndarray):
         return array if issparse(X) or isinstance(X, np.ndarray) else _asarray(X, array)
     if issparse(X) or isinstance(X, np.ndarray):

@@ -1,4 +1,4 @@
-"""The variational autoencoder."""
+"""Variational autoencoder."""
 
 __all__ = ["VAETransformer"]
 
@@ -24,150 +24,159 @@ from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
 from sklatent._sklearn_compat import Interval, StrOptions
 
-# Variance of a posterior mean over the rows above which its dimension counts as used (Burda et al. 2016, section 5.1).
+# A latent dimension is active if the variance of its posterior mean over the samples is larger than this (Burda et al.
+# 2016, section 5.1).
 MIN_ACTIVITY = 0.01
 
 
 class VAETransformer(_BaseAutoencoder):
-    r"""Variational autoencoder: a decoder of standard normal codes, trained by a bound on the evidence.
+    r"""Variational autoencoder (VAE), trained by maximizing the evidence lower bound.
 
-    The encoder gives a normal posterior q(z | x) with mean mu(x) and variances exp(log_var(x)). Training minimizes
+    The encoder gives a normal posterior q(z | x), by default with mean mu(x) and variances exp(log_var(x)). Training
+    minimizes
 
-    .. math:: \frac1n \sum_i \mathrm{E}_{q(z | x_i)}[-\ln p(x_i | z)] + \beta \, \mathrm{KL}(q \| p(z)),
+    .. math:: \frac1n \sum_i \mathrm{E}_{q(z | x_i)}[-\ln p(x_i | z)] + \beta \, \mathrm{KL}(q(z | x_i) \| p(z)),
 
-    with one draw z = mu + exp(log_var / 2) eps for each row. At beta = 1 this is minus a lower bound on log p(x). The
-    KL term keeps the codes compact, and the draw makes neighbours decode alike.
+    where the expectation is estimated by one sample z = mu + exp(log_var / 2) eps for each x. With beta = 1 this is the
+    negative of a lower bound on log p(x). The KL term keeps the latent codes compact, and the noise of z makes
+    neighbouring latent codes decode to similar outputs.
 
     Parameters
     ----------
     nz : int, default=2
-        Dimension of the codes.
+        Latent dimension.
     beta : float, default=1.0
-        Weight of the KL divergence in training: less gives better copies, more gives smoother codes. Scores do not
-        contain it.
+        Weight of the KL divergence in training. Smaller values give better reconstructions, larger values a smoother
+        latent space. Scores do not depend on it other than through the fitted model.
     prior : {"standard_normal", "mixture", "vamp"}, default="standard_normal"
-        p(z): N(0, I), a mixture of normal densities learned with the decoder, or the mean of the posteriors of learned
-        pseudo-inputs.
+        Prior p(z). "standard_normal" is N(0, I). "mixture" is a mixture of normal densities that is learned with the
+        decoder. "vamp" (VampPrior) is the mean of the posteriors of learned pseudo-inputs.
     n_prior_components : int, default=10
-        Components of "mixture" and "vamp".
+        Number of components of the "mixture" and "vamp" priors.
     posterior : {"diagonal", "full"}, default="diagonal"
-        Covariance of q(z | x): a variance for each code, or a Cholesky factor.
+        Covariance of q(z | x). "diagonal" has one variance for each latent dimension, "full" a Cholesky factor.
     kl_warmup : float, default=0.5
-        Share of the training steps over which the weight of the KL divergence rises from 0 to `beta`, so that the
-        codes find their use before they are charged for it. 0 charges for them from the first step.
+        Fraction of the training steps over which the weight of the KL divergence increases from 0 to `beta`. It lets
+        the decoder learn to use the latent code before the KL term penalizes it, which helps against posterior
+        collapse. With 0 the weight is `beta` from the first step.
     n_draws : int, default=32
-        Draws of z for each row in `score_samples`: more tighten the bound and cost as many passes through the decoder.
+        Number of importance samples of z per sample in `score_samples`. More make the bound tighter; each costs one
+        forward pass through the decoder.
     backbone : {"mlp", "conv"} or callable, default="mlp"
-        The network. "mlp" takes any columns; "conv" is the chapter's convolutional pair, for images. A callable
-        `backbone(input_shape, nz, n_code)` returns an encoder from `(n, *input_shape)` to `(n, n_code)` and a decoder
-        from `(n, nz)` to n rows of n_features numbers, in any shape.
+        Encoder and decoder. "mlp" is a multilayer perceptron for any features. "conv" is a convolutional network for
+        images, the one of Chaudhury (2024), listings 14.2 and 14.3. A callable `backbone(input_shape, nz, n_code)`
+        returns an encoder that maps `(n, *input_shape)` to `(n, n_code)`, and a decoder that maps `(n, nz)` to
+        n_features outputs for each of the n samples, in any shape.
     hidden_sizes : list or tuple of int, default=None
-        Widths of the hidden layers of the "mlp" encoder, which the decoder has in reverse; () makes it linear. For
-        "conv" the channels of its blocks. None stands for (w, w / 2) with w the power of two nearest to 4 n_features,
-        at least 64, for (512, 256, 128) from 91 features on, and for the chapter's (32, 128, 256). Not used by
-        a callable.
+        Widths of the hidden layers of the "mlp" encoder; the decoder has them in reverse order, and () makes both
+        linear. For "conv", the channels of its blocks. None selects (w, w / 2) for "mlp", where w is the power of two
+        nearest to 4 n_features and at least 64, or (512, 256, 128) from 91 features on; and (32, 128, 256) for "conv".
+        Ignored if `backbone` is a callable.
     activation : {"relu", "silu", "tanh", "gelu"}, default="silu"
-        Between the layers. Not used by a callable.
+        Activation function of the hidden layers. Ignored if `backbone` is a callable.
     image_shape : (channels, height, width), default=None
-        How to fold a row for "conv" or a callable. None stands for a square image of one channel with "conv", and for
-        (n_features,) otherwise.
-    likelihood : str, default="gaussian"
-        x given z: "gaussian" with one learned variance, "gaussian_diagonal" with one for each feature; "bernoulli" for
-        X of zeros and ones, which takes grey levels in [0, 1] too but is no density for them, as the
-        "continuous_bernoulli" is; "poisson" for counts.
+        Shape of a sample as an image, for "conv" or a callable `backbone`. None stands for a square image with one
+        channel if `backbone="conv"`, and for (n_features,) otherwise.
+    likelihood : {"gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"}, default="gaussian"
+        Distribution of x given z. "gaussian" learns one variance, "gaussian_diagonal" one variance for each feature.
+        "bernoulli" is for X of zeros and ones; it accepts values in [0, 1], for which it is a loss but not a density.
+        "continuous_bernoulli" is a density on [0, 1]. "poisson" is for counts.
     output_activation : {"sigmoid"} or None, default=None
-        None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
+        None uses the link function of the likelihood. "sigmoid" restricts the mean of a Gaussian likelihood to (0, 1),
+        for X in [0, 1].
     noise : float, default=0.0
-        Corruption of the encoder's input in training; the target and all scores stay clean. With "gaussian" the
-        deviation of what is added, in units of the root mean deviation of the columns.
+        Amount of noise that is added to the input of the encoder in training (denoising). Targets and scores are not
+        affected. For `noise_kind="gaussian"` it is the standard deviation of the noise, in units of the square root of
+        the mean variance of the features; for "masking" it is the fraction of entries that are masked.
     noise_kind : {"gaussian", "masking"}, default="gaussian"
-        "masking" puts the column mean in place of a share `noise` of the entries.
+        Kind of noise. "gaussian" adds normally distributed noise. "masking" replaces entries by the mean of their
+        feature.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" makes about 2000 steps, but at least 20 passes and at most 50.
+        Number of epochs. "auto" targets about 2,000 optimizer steps, within 20 to 50 epochs.
     batch_size : int or "auto", default="auto"
-        Rows a step. "auto" takes the power of two nearest to n_samples / 20 between 32 and 128.
+        Number of samples per optimizer step. "auto" uses the power of two nearest to n_samples / 20, within 32 to 128.
     lr : float, default=5e-3
-        Peak learning rate of AdamW. Where a few samples are far larger than the others (the fourth moment of their
-        norms is above that of a normal density), it is divided by a power of two and the gradient is clipped.
+        Peak learning rate of AdamW. If the norms of the training samples have heavy tails, the gradient is clipped; if
+        the tails are much heavier than those of a normal distribution, the learning rate is also divided by a power of
+        two.
     lr_schedule : {"cosine", "constant"}, default="cosine"
-        "cosine" rises over the first tenth of the steps and then falls to zero.
+        Learning rate schedule. "cosine" increases the learning rate over the first tenth of the steps and then
+        decreases it to zero along a half cosine.
     weight_decay : float, default=0.0
-        Share of each weight, times the learning rate, that a step takes away (AdamW); biases are left alone.
+        Weight decay of AdamW: each step subtracts this fraction, times the learning rate, from each weight matrix.
+        Biases are not decayed.
     early_stopping : bool, default=False
-        Whether to leave out samples, stop when their loss no longer falls, and restore the weights of the best epoch.
-        Their loss has the full weight of the KL divergence from the first epoch on, in a warm-up too, so that training
-        may also end within it.
+        Whether to stop training when the loss on a validation set no longer improves, and to restore the weights of the
+        best epoch. The validation loss has the full weight of the KL divergence from the first epoch on, also during
+        the warm-up, so training may end within the warm-up.
     validation_fraction : float, default=0.1
-        Share of the rows left out with `early_stopping`.
+        Fraction of the training samples to use as the validation set. Only used if `early_stopping` is True.
     n_iter_no_change : int, default=5
-        Epochs without a better validation loss after which to stop.
+        Number of epochs without an improvement of the validation loss after which training stops. Only used if
+        `early_stopping` is True.
     tol : float, default=1e-4
-        By how many nats a loss has to be better.
+        Minimum decrease of the validation loss, in nats, that counts as an improvement. Only used if `early_stopping`
+        is True.
     device : str, default="auto"
-        "cpu", "cuda" or "cuda:<number>"; "auto" takes CUDA where PyTorch finds it.
+        Device of the network: "cpu", "cuda" or "cuda:<number>". "auto" selects CUDA if it is available.
     precision : {"float32", "bf16"}, default="float32"
-        Of the layers in training: "bf16" runs the products in bfloat16, for hardware that is faster at them. Weights,
-        losses and everything after training stay float32.
+        Precision of the layers in training. "bf16" computes matrix products in bfloat16, which is faster on some
+        hardware. Weights, losses and everything after training are float32.
     warm_start : bool, default=False
-        Whether `fit` starts from the weights of the former fit, and keeps its centre and scale of the columns.
+        Whether `fit` starts from the weights of the previous fit, with its centre and scale of the features.
     checkpoint : str, PathLike or None, default=None
-        File that holds the state of the training, replaced after each epoch. A `fit` that finds it goes on from there,
-        to the same bits as if it had not been stopped; it refuses the file of another fit. Numbers only, no pickle.
-        The state of `callbacks` is not a part of it.
+        File for the state of the training, which is replaced after each epoch. If the file exists, `fit` resumes from
+        it, with results bitwise identical to those of an uninterrupted fit; the file of a different fit is rejected. It
+        contains numbers only, no pickle. It does not contain the state of `callbacks`.
     callbacks : list of skorch callbacks or None, default=None
-        Called as skorch calls them. Its `EarlyStopping` ends the training early; with `monitor="valid_loss"`, its
-        default, it needs `early_stopping=True`, which leaves out the samples to compute that loss from. For
-        scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
+        Callbacks of the training loop, called as skorch calls them. skorch's `EarlyStopping` with
+        `monitor="valid_loss"`, its default, requires `early_stopping=True`, since otherwise there is no validation set.
+        For scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
-        1 prints a line an epoch.
+        Verbosity level. 1 prints one line per epoch.
     random_state : int, RandomState instance or None, default=None
-        Of the weights, the order of the rows and the noise. Pass an int for the same model at each fit. The global
-        generators of PyTorch and NumPy are neither read nor moved.
+        Controls weight initialization, shuffling and noise. Pass an int for reproducible results. The global random
+        generators of PyTorch and NumPy are neither used nor modified.
 
     Attributes
     ----------
     module_ : torch.nn.Module
         The trained network, in evaluation mode.
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of x given z, in squared units of X; one for each feature with "gaussian_diagonal", NaN with the other
-        likelihoods.
+        Variance of x given z, in squared units of X. An array with one value for each feature for "gaussian_diagonal",
+        and NaN for likelihoods that are not Gaussian.
     kl_per_dimension_ : ndarray of shape (nz,)
-        Mean over the rows of the KL divergence of each marginal of q from that of p(z), in nats.
+        KL divergence of each marginal of q(z | x) from that of p(z) in nats, averaged over the training samples (at
+        most 10,000 of them, evenly spaced).
     active_units_ : ndarray of shape (nz,), bool
-        Which codes are used: the posterior mean varies over the rows by more than 0.01.
+        Mask of the latent dimensions that are used: those whose posterior mean has a variance of more than 0.01 over
+        these samples.
     n_components_ : int
-        nz.
+        The latent dimension, equal to `nz`.
     n_iter_ : int
-        Number of epochs.
-    loss_curve_ : list of float, one an epoch
-        Mean training loss of a row, in nats.
+        Number of epochs of the training.
+    loss_curve_ : list of float
+        Mean training loss of each epoch, in nats per sample.
     history_ : skorch.history.History
-        A record an epoch: `train_loss`, `train_reconstruction` (minus log p(x | z)), `train_kl`, `dur` in seconds, and
-        with `early_stopping` the same for `valid_`. `history_[:, "train_kl"]` is a curve.
+        One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
+        negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds and, with `early_stopping`, the same
+        losses with prefix `valid_`. For example, `history_[:, "train_kl"]` lists the KL divergence of every epoch.
     n_features_in_ : int
-        Number of columns seen in `fit`.
+        Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Column names, where `fit` saw string names.
+        Names of the features seen during `fit`; only defined if X has feature names that are all strings.
 
     Notes
     -----
-    Columns are centred and divided by one scale for all of them, so units and offsets do not matter but the relative
-    spread of columns does, as for PCA: scale them first where they should count alike.
+    The network sees features that are centred and divided by one common scale. So a common unit and offsets do not
+    matter, but the relative spread of the features does, as in PCA: scale the features first if they should have equal
+    weight.
 
-    How the defaults were chosen, by held-out nats of a VAE on digits (nz=8) unless said otherwise. `activation`: "silu"
-    gained 1.6 nats on "relu" and 3.6 on "tanh". `hidden_sizes`: (256, 128) gained 6 on (128,) and 1 on (128, 64), and a
-    third layer nothing, there and on tables; on MNIST it gained 3. `batch_size` and `max_epochs`: about 2000 steps
-    suffice, and beyond 50 passes small tables overfit (breast cancer, scaled: 2 nats lost at 200); batches of 128 in
-    place of 256 gained 6 nats on MNIST after one pass and 0.3 after eight. `lr`: 28.9, 35.5 and 36.4 at 1e-3, 3e-3 and
-    6e-3; MNIST gained 1 nat from 3e-3 to 5e-3. `python benchmarks/defaults.py` prints such tables. `lr_schedule`: the
-    cosine gained 1.3 nats, and 21 on unscaled breast cancer. `early_stopping` is off, as in scikit-learn's perceptrons.
-    `kl_warmup`: 0, 1/4, 1/2 and 3/4 were alike on ten tables, but a VAE(1) of a ring scored -2.1, -1.8, -1.4 and -1.3
-    nats: without it the posterior collapses.
-    `n_draws`: 32 come within half a nat of 100.
+    The defaults were chosen by held-out log-likelihood; see :ref:`choice-of-defaults`.
 
     See Also
     --------
-    AutoencoderTransformer : The same network with nothing asked of the codes.
+    AutoencoderTransformer : The same network without regularization of the latent codes.
     PCAReducer : The linear model, with exact scores.
 
     References
@@ -183,7 +192,7 @@ class VAETransformer(_BaseAutoencoder):
     >>> vae = VAETransformer(8, random_state=0).fit(X)
     >>> vae.transform(X).shape
     (1797, 8)
-    >>> bool(vae.score(X) > PCAReducer(8).fit(X).score(X) + 10)  # nats a row
+    >>> bool(vae.score(X) > PCAReducer(8).fit(X).score(X) + 10)  # nats per sample
     True
     >>> vae.sample(2, random_state=0).shape
     (2, 64)
@@ -271,24 +280,27 @@ class VAETransformer(_BaseAutoencoder):
         )
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """Importance-weighted lower bound on log p(x) for each row, by `n_draws` draws.
+        """Compute an importance-weighted lower bound on the log-likelihood log p(x) of each sample.
+
+        The bound is at most log p(x) in expectation, and gets closer to it with larger `n_draws`. `beta` does not
+        enter. The importance samples depend on the values of the sample, so each sample has the same score, up to
+        rounding, in any order, subset or batch.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Samples to score.
 
         Returns
         -------
         bound : ndarray of shape (n_samples,), float64
-            Nats, with respect to Lebesgue measure in the units of X (to counting measure with "bernoulli" and
-            "poisson"): at most log p(x) in expectation, and nearer to it with more draws. Not multiplied by `beta`.
-            The importance samples are tied to the values of the sample, so that it scores the same, up to rounding, in
-            any order, subset or batch.
+            Bound for each sample in nats, with respect to Lebesgue measure in the units of X (to counting measure for
+            "bernoulli" and "poisson").
         """
         return super().score_samples(X)
 
     def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
-        """Divergence and activity of each dimension."""
+        """KL divergence and activity of each latent dimension."""
         eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
         n_chunk = max(1, self._CHUNK_SIZE // X.shape[1])
         found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_samples=n_chunk)
@@ -299,11 +311,10 @@ class VAETransformer(_BaseAutoencoder):
         super()._publish(learned)
         if not self.active_units_.any() and self.module_.standardizer.variances.any():
             warnings.warn(
-                "The posterior has collapsed: no code varies over the rows, so the model takes all of them for noise. "
+                f"Posterior collapse in {type(self).__name__}: no latent dimension varies across the training samples. "
                 f"Try a smaller beta (now {self.beta}), a longer kl_warmup (now {self.kl_warmup}), or more epochs "
                 f"(now {self.n_iter_}).",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _log_prob(self, X: NDArray) -> NDArray:
@@ -313,14 +324,15 @@ class VAETransformer(_BaseAutoencoder):
         return 4 * self.n_features_in_ * self.n_draws
 
     def _draws(self, X: NDArray) -> NDArray:
-        """Standard normal draws (n_draws, n, nz) that depend on nothing but each row's values and the fit.
+        """Standard normal numbers (n_draws, n, nz) that depend only on the values of each sample and on the fit.
 
-        So a row scores the same in any order, subset or batch, and the draws of different rows are independent.
+        So a sample has the same score in any order, subset or batch, and different samples have independent numbers.
         """
         standardizer = self.module_.standardizer
         loc, scale = standardizer.loc.cpu().numpy(), float(standardizer.scale)
-        # Standardized and rounded, so that neither units nor the precision of X change the draws; -0.0 becomes 0.0.
-        with np.errstate(over="ignore"):  # values beyond float32 are alike: no draw gives them a finite score
+        # Standardized and rounded, so that the numbers depend neither on the units nor on the precision of X. Adding 0
+        # turns -0.0 into 0.0.
+        with np.errstate(over="ignore"):  # samples that overflow float32 have no finite score with any numbers
             rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32, order="C") + np.float32(0)
         key = hashlib.sha256(self._draw_seed.to_bytes(8, "little"))
         bits = np.random.Philox(key=0)
@@ -330,7 +342,7 @@ class VAETransformer(_BaseAutoencoder):
             digest = key.copy()
             digest.update(row)
             fresh["state"]["key"] = np.frombuffer(digest.digest(), dtype="<u8", count=2)
-            bits.state = fresh  # half the time of a new generator
+            bits.state = fresh  # takes half the time of creating a generator
             generator.standard_normal(out=out)
         return draws.transpose(1, 0, 2).astype(X.dtype)
 

@@ -1,4 +1,4 @@
-"""The chapter's point clouds, and MNIST."""
+"""Point clouds from Chaudhury (2024), chapter 14, and MNIST."""
 
 __all__ = ["fetch_mnist", "make_curve_cloud", "make_plane_cloud"]
 
@@ -20,22 +20,25 @@ from sklatent._sklearn_compat import Interval, StrOptions, validate_params
     prefer_skip_nested_validation=True,
 )
 def make_plane_cloud(n_samples: int = 1000, *, random_state: Any = None) -> NDArray[np.float64]:
-    """Points near the plane x0 = x2: two components describe them (figure 14.3).
+    """Generate points near the plane x0 = x2, which two principal components describe.
 
-    x0 is uniform on [0, 100), x1 on [0, 90), and x2 is x0 plus an integer drawn from -5 to 4.
+    x0 is uniform on [0, 100), x1 is uniform on [0, 90), and x2 is x0 plus an integer that is uniform on -5 to 4.
 
     Parameters
     ----------
     n_samples : int, default=1000
+        Number of points.
     random_state : int, RandomState instance or None, default=None
+        Controls the generated points. Pass an int for reproducible results.
 
     Returns
     -------
     X : ndarray of shape (n_samples, 3)
+        The points.
 
     References
     ----------
-    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4.
+    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4 and figure 14.3.
 
     Examples
     --------
@@ -57,24 +60,27 @@ def make_plane_cloud(n_samples: int = 1000, *, random_state: Any = None) -> NDAr
     prefer_skip_nested_validation=True,
 )
 def make_curve_cloud(n_samples: int = 1000, *, noise: float = 0.05, random_state: Any = None) -> NDArray[np.float64]:
-    """Points near a parabola: one number describes them, one principal component does not (figure 14.4).
+    """Generate points near a parabola, which one latent dimension can describe but one principal component cannot.
 
-    x0 is uniform on [-1, 1) and x1 is x0 squared, both plus normal noise.
+    x0 is uniform on [-1, 1) and x1 is x0 squared. Normally distributed noise is added to both.
 
     Parameters
     ----------
     n_samples : int, default=1000
+        Number of points.
     noise : float, default=0.05
-        Standard deviation of the noise on each coordinate.
+        Standard deviation of the noise.
     random_state : int, RandomState instance or None, default=None
+        Controls the generated points. Pass an int for reproducible results.
 
     Returns
     -------
     X : ndarray of shape (n_samples, 2)
+        The points.
 
     References
     ----------
-    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4.
+    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4 and figure 14.4.
 
     Examples
     --------
@@ -98,26 +104,28 @@ def make_curve_cloud(n_samples: int = 1000, *, noise: float = 0.05, random_state
 def fetch_mnist(
     *, subset: Literal["train", "test", "all"] = "train", image_size: int = 28, data_home: Any = None
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """MNIST digits, flattened, with pixels in [0, 1].
+    """Load the MNIST digits as flattened images with pixels in [0, 1].
 
-    Read from `mnist.npz` in the folder that the environment variable SKLATENT_DATA names, when it is there (arrays
-    `X_train`, `y_train`, `X_test`, `y_test` of 28 x 28 uint8 images in the original order); otherwise fetched once
-    by :func:`sklearn.datasets.fetch_openml` and kept in scikit-learn's data folder.
+    If the environment variable SKLATENT_DATA names a folder with a file `mnist.npz`, the images are read from it
+    (arrays `X_train`, `y_train`, `X_test`, `y_test` with 28 x 28 uint8 images in the original order). Otherwise they
+    are downloaded by :func:`sklearn.datasets.fetch_openml` and cached in scikit-learn's data folder.
 
     Parameters
     ----------
     subset : {"train", "test", "all"}, default="train"
-        60,000 images, 10,000 images, or the one after the other.
+        Images to load: the 60,000 training images, the 10,000 test images, or both, in this order.
     image_size : int, default=28
-        Height and width; other than 28 by bilinear interpolation. The chapter uses 32.
+        Height and width of the images. Images are resized by bilinear interpolation if it is not 28. Chaudhury (2024),
+        chapter 14, uses 32.
     data_home : str, path or None, default=None
-        As for `fetch_openml`.
+        Folder for the downloaded data, as in `fetch_openml`.
 
     Returns
     -------
     X : ndarray of shape (n_samples, image_size ** 2), float32
+        The images.
     y : ndarray of shape (n_samples,), uint8
-        Labels, 0 to 9.
+        Labels from 0 to 9.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""How much of a row survives encoding and decoding."""
+"""Metrics of encoding and decoding."""
 
 __all__ = ["reconstruction_error", "reconstruction_scorer"]
 
@@ -12,24 +12,28 @@ from sklatent._sklearn_compat import check_sample_weight
 
 
 def reconstruction_error(X: ArrayLike, X_reconstructed: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
-    r"""Squared error summed over the features of a row, averaged over the rows.
+    r"""Squared error summed over the features, averaged over the samples.
 
     .. math:: \frac1n \sum_i \|x_i - \hat x_i\|^2
 
     Parameters
     ----------
-    X, X_reconstructed : array-like of shape (n_samples, n_features)
+    X : array-like of shape (n_samples, n_features)
+        Samples.
+    X_reconstructed : array-like of shape (n_samples, n_features)
+        Reconstructions of the samples.
     sample_weight : array-like of shape (n_samples,) or None, default=None
-        Weights of the rows.
+        Sample weights.
 
     Returns
     -------
     error : float
-        In squared units of X; 0.0 is best. Divide by n_features for the mean squared error.
+        Reconstruction error in squared units of X; the best value is 0.0. Divide it by n_features for the mean squared
+        error.
 
     See Also
     --------
-    reconstruction_scorer : The same for a fitted transformer, negated, as a scorer.
+    reconstruction_scorer : Scorer of a fitted transformer, the negative of this error.
 
     References
     ----------
@@ -49,20 +53,22 @@ def reconstruction_error(X: ArrayLike, X_reconstructed: ArrayLike, *, sample_wei
 
 
 def reconstruction_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
-    """Minus the reconstruction error of a fitted transformer: pass it as `scoring` to a grid search.
+    """Negative reconstruction error of a fitted transformer, for the parameter `scoring` of a grid search.
 
     Parameters
     ----------
     estimator : object
-        Fitted, with `transform` and `inverse_transform`: a model of this package, scikit-learn's PCA, a Pipeline.
+        Fitted transformer with `transform` and `inverse_transform`: a model of this package, scikit-learn's PCA or a
+        Pipeline.
     X : array-like of shape (n_samples, n_features)
+        Samples to reconstruct.
     y : Ignored
-        Present for scikit-learn's conventions.
+        Not used, present for API consistency by convention.
 
     Returns
     -------
     score : float
-        In squared units of X; larger is better, 0.0 is best.
+        Negative of `reconstruction_error`, in squared units of X; larger is better, and the best value is 0.0.
 
     Examples
     --------

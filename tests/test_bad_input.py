@@ -93,7 +93,10 @@ NETWORK_BAD = {
     ),
     "noise=-1": ({"noise": -1.0}, "'noise' parameter .* Got -1.0 instead"),
     "noise_kind": ({"noise_kind": "salt"}, "'noise_kind' parameter"),
-    "mask of all": ({"noise": 1.0, "noise_kind": "masking"}, r"noise=1.0 must be a share in \[0, 1\) with noise_kind="),
+    "mask of all": (
+        {"noise": 1.0, "noise_kind": "masking"},
+        r"noise=1.0 must be a fraction in \[0, 1\) with noise_kind=",
+    ),
     "max_epochs=0": ({"max_epochs": 0}, "'max_epochs' parameter"),
     "batch_size=0": ({"batch_size": 0}, "'batch_size' parameter"),
     "lr=0": ({"lr": 0.0}, "'lr' parameter"),
@@ -190,7 +193,7 @@ def test_bad_parameters(estimator, parameters, message):
 @pytest.mark.usefixtures("no_training")
 def test_cuda_where_there_is_none(model, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="device='cuda:0' was asked for, but PyTorch finds no CUDA device"):
+    with pytest.raises(ValueError, match="device='cuda:0' is not available: PyTorch finds no CUDA device"):
         model.set_params(device="cuda:0").fit(X_GOOD)
 
 
@@ -200,7 +203,7 @@ BAD_WEIGHTS = {
     "all zero": (np.zeros(12), "Sample weights must contain at least one non-zero number"),
     "NaN": (np.r_[np.nan, np.ones(11)], "Input sample_weight contains NaN"),
     "2-D": (np.ones((12, 1)), "Sample weights must be 1D array or scalar"),
-    "shares": (np.full(12, 1 / 24), "sample_weight must add up to more than 1, got 0.5"),
+    "shares": (np.full(12, 1 / 24), r"sample_weight must sum to more than 1\. Got 0.5"),
 }
 
 
@@ -335,8 +338,8 @@ def test_fewer_columns_than_in_fit(model):
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        (np.ones((3, 1)), "Z has 1 features, but .* is expecting 2 features as codes"),
-        (np.ones((3, 3)), "Z has 3 features, but .* is expecting 2 features as codes"),
+        (np.ones((3, 1)), "Z has 1 features, but .* is expecting 2 features as latent codes"),
+        (np.ones((3, 3)), "Z has 3 features, but .* is expecting 2 features as latent codes"),
         (np.full((3, 2), np.nan), "Input Z contains NaN"),
         (np.ones(2), "Expected 2D array"),
     ],
@@ -460,24 +463,27 @@ class Pair(nn.Linear):
 BAD_BACKBONES = {
     "encoder too narrow": (
         lambda d, nz, n: (nn.Linear(d, n - 1), nn.Linear(nz, d)),
-        r"give n_code={n} .*\(2, {less}\)",
+        r"have n_code={n} .*\(2, {less}\)",
     ),
-    "encoder too wide": (lambda d, nz, n: (nn.Linear(d, n + 1), nn.Linear(nz, d)), r"give n_code={n} .*\(2, {more}\)"),
+    "encoder too wide": (lambda d, nz, n: (nn.Linear(d, n + 1), nn.Linear(nz, d)), r"have n_code={n} .*\(2, {more}\)"),
     "encoder in another shape": (
         lambda d, nz, n: (nn.Sequential(nn.Linear(d, n), nn.Unflatten(1, (n, 1))), nn.Linear(nz, d)),
-        r"give n_code={n} numbers.*\(2, {n}, 1\) for 2 samples instead",
+        r"have n_code={n} outputs.*\(2, {n}, 1\) for 2 samples instead",
     ),
     "encoder of other features": (
         lambda d, nz, n: (nn.Linear(d + 1, n), nn.Linear(nz, d)),
-        r"refuses .*\(2, 4\): mat1",
+        r"fails for an input of shape \(2, 4\): mat1",
     ),
-    "encoder gives a pair": (lambda d, nz, n: (Pair(d, n), nn.Linear(nz, d)), "must give a torch.Tensor. Got .*tuple"),
+    "encoder gives a pair": (lambda d, nz, n: (Pair(d, n), nn.Linear(nz, d)), r"return a torch.Tensor\. Got .*tuple"),
     "decoder too narrow": (lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz, d - 1)), r"n_features=4 .*\(2, 3\) for 2"),
     "decoder of several samples": (
         lambda d, nz, n: (nn.Linear(d, n), nn.Sequential(nn.Linear(nz, d), nn.Flatten(0))),
-        r"give n_features=4 numbers, in any shape, .*\(8,\) for 2",
+        r"have n_features=4 outputs, in any shape, .*\(8,\) for 2",
     ),
-    "decoder of another code": (lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz + 1, d)), r"refuses .*\(2, 3\): mat1"),
+    "decoder of another code": (
+        lambda d, nz, n: (nn.Linear(d, n), nn.Linear(nz + 1, d)),
+        r"fails for .*\(2, 3\): mat1",
+    ),
     "one network": (lambda d, nz, n: nn.Linear(d, n), r"return a pair \(encoder, decoder\) .* Got Linear"),
     "three networks": (lambda d, nz, n: 3 * (nn.Linear(d, n),), r"return a pair \(encoder, decoder\)"),
     "nothing": (lambda d, nz, n: None, r"return a pair \(encoder, decoder\) .* Got None instead"),
@@ -489,11 +495,11 @@ BAD_BACKBONES = {
 @pytest.mark.parametrize(
     ("model", "n_code"),
     [
-        (AutoencoderTransformer(3), "3 numbers for each sample: 3 latent dimensions"),
-        (VAETransformer(3), "6 numbers for each sample: 3 means, 3 log variances"),
+        (AutoencoderTransformer(3), "3 outputs for each sample: 3 latent dimensions"),
+        (VAETransformer(3), "6 outputs for each sample: 3 means, 3 log variances"),
         (
             VAETransformer(3, posterior="full"),
-            "9 numbers for each sample: 3 means, 3 logarithms .*, 3 entries below it",
+            "9 outputs for each sample: 3 means, 3 logarithms .*, 3 entries below it",
         ),
     ],
 )

@@ -335,7 +335,7 @@ class ConstantScore(BaseEstimator):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_scores_that_are_no_log_density_are_refused(blobs, value):
     model = GenerativeClassifier(ConstantScore(value)).fit(*blobs)
-    message = f"ConstantScore.score_samples must be less than infinity. Got {value} for row 0 under class 0"
+    message = f"ConstantScore.score_samples must be less than infinity. Got {value} for sample 0 under class 0"
     for method in PREDICTIONS:
         with pytest.raises(ValueError, match=message):
             getattr(model, method)(FAR)

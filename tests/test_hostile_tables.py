@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 NAMED = dict(named_tables())
 
 
-@pytest.mark.filterwarnings("ignore:The columns of X differ in spread")
+@pytest.mark.filterwarnings("ignore:The features of X differ in spread")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_default_fit_does_not_diverge_on_a_synthetic_table(network, kind):
     outcome = fit_half(network(2, random_state=0), synthetic_table(kind, 0, n_samples=600))

@@ -209,7 +209,7 @@ class ScoresThatFail(PCA):
     ("failure", "error", "message"),
     [
         (KeyboardInterrupt(), KeyboardInterrupt, None),
-        (-np.inf, ValueError, "ScoresThatFail.score_samples gives 12 of 12 rows a score that is not finite"),
+        (-np.inf, ValueError, "ScoresThatFail.score_samples returns values that are not finite for 12 of 12 samples"),
         (np.nan, ValueError, "The scores of X have no finite threshold with contamination="),
     ],
     ids=repr,

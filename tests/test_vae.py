@@ -229,7 +229,9 @@ def test_unused_codes_are_told_from_used_ones(rng):
 
 def test_a_collapsed_posterior_warns_and_says_what_to_do(X):
     model = VAETransformer(2, beta=1000.0, random_state=0)
-    with pytest.warns(ConvergenceWarning, match=r"The posterior has collapsed.*Try a smaller beta \(now 1000.0\)"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"Posterior collapse in VAETransformer: .* smaller beta \(now 1000.0\)"
+    ):
         model.fit(X)
     assert not model.active_units_.any()
 

@@ -2,16 +2,17 @@
 Denoising digits
 ================
 
-A code has no room for noise, so decoding the code of a noisy digit gives a cleaner one (section 14.3 of Chaudhury
-2024). A network that is trained on corrupted input with a clean target, `noise`, does it better, and PCA is the linear
-reference.
+A low-dimensional latent space cannot represent noise, so decoding the latent code of a noisy digit gives a cleaner one
+(Chaudhury 2024, section 14.3). Networks trained with `noise`, on corrupted inputs with clean targets, denoise better.
+PCA is the linear reference.
 """
 
 # %%
 # Fit
 # ---
-# Pixels lie in [0, 1]. `noise` is in units of the root mean deviation of the columns, so that of the test digits is
-# divided by it. Masking, the other kind, hides a share of the pixels.
+# Pixels lie in [0, 1]. `noise` is in units of the square root of the mean variance of the features, so the standard
+# deviation of the noise on the test digits is divided by this unit. The other kind of noise, masking, hides a fraction
+# of the pixels.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -39,9 +40,9 @@ for name, model in models.items():
     print(f"after {name}: {reconstruction_error(X_test, cleaned[name]):.2f}")
 
 # %%
-# Look
-# ----
-# Twelve test digits, with the noise, and as each model cleans them.
+# Reconstructions
+# ---------------
+# Twelve test digits, the same digits with noise, and their reconstructions by each model.
 rows = {"digit": X_test, "noisy": noisy, **cleaned}
 figure, axes = plt.subplots(len(rows), 12, figsize=(10, 6), layout="constrained")
 for (name, digits), row in zip(rows.items(), axes, strict=True):

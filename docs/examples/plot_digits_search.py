@@ -2,15 +2,16 @@
 One search over PCA, autoencoder and VAE
 ========================================
 
-A Pipeline scales the digits, reduces them and classifies the codes. One grid search compares scikit-learn's PCA with
-the three models of this package as the reducing step, by the accuracy of the classifier and by the nats that the
-reducer gives to held-out digits: each of them is a density, so one scale serves all.
+A Pipeline scales the digits, reduces their dimension and classifies the latent codes. One grid search compares
+scikit-learn's PCA with the three models of this package as the reducer, by the accuracy of the classifier and by the
+log-likelihood of held-out digits under the reducer. Each reducer is a density model, so their log-likelihoods are
+directly comparable.
 """
 
 # %%
 # Search
 # ------
-# The reducer is a parameter like any other. Every fit prints a line as it ends.
+# The reducer is a parameter like any other. Every fit prints one line.
 import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.datasets import load_digits
@@ -36,7 +37,7 @@ grid = [
 
 
 def nats(model, X, y=None):
-    """Mean log p(x) of the scaled rows under the reducer."""
+    """Mean log-likelihood of the scaled samples under the reducer."""
     return model[:-1].score(X)
 
 
@@ -45,7 +46,7 @@ search = GridSearchCV(pipeline, grid, scoring=scoring, refit="accuracy", cv=3, n
 search.fit(X_train, y_train)
 
 # %%
-# The ranked table: accuracy of a linear classifier on the codes, and held-out nats a row.
+# The ranked table: accuracy of a linear classifier on the latent codes, and held-out log-likelihood in nats per sample.
 results = pd.DataFrame(search.cv_results_)
 table = pd.DataFrame(
     {
@@ -62,20 +63,22 @@ print(table.to_string(index=False, na_rep="", float_format="{:.3f}".format))
 print(f"best by accuracy, on the digits left out of the search: {search.score(X_test, y_test):.3f}")
 
 # %%
-# One likelihood scale
-# --------------------
-# The VAE that the search likes best by nats, and probabilistic PCA of as many codes, on digits that neither has seen.
+# Comparison by log-likelihood
+# ----------------------------
+# The VAE with the largest log-likelihood in the search, and probabilistic PCA with the same latent dimension, on
+# held-out digits.
 best = table[table["reducer"] == "VAETransformer"]["nats"].idxmax()
 vae = pipeline.set_params(**results["params"][best])[:-1].fit(X_train)
 ppca = Pipeline([("scale", MinMaxScaler()), ("reduce", PCAReducer(table["nz"][best]))]).fit(X_train)
-print(f"held-out nats a row at nz={table['nz'][best]}, beta={table['beta'][best]:g}:")
+print(f"held-out nats per sample with nz={table['nz'][best]}, beta={table['beta'][best]:g}:")
 print(f"  VAE, lower bound on log p(x)     {vae.score(X_test):7.2f}")
 print(f"  probabilistic PCA, exact log p(x) {ppca.score(X_test):6.2f}")
 
 # %%
-# Maps and reconstructions
-# ------------------------
-# Two codes for each digit, coloured by its label; below, digits over what the best VAE makes of their codes.
+# Latent spaces and reconstructions
+# ---------------------------------
+# Above, the two-dimensional latent codes of the held-out digits, coloured by label. Below, digits and their
+# reconstructions by the best VAE.
 figure = plt.figure(figsize=(12, 6.5), layout="constrained")
 maps, images = figure.subfigures(2, 1, height_ratios=[2, 1])
 reducers = [PCAReducer(2), AutoencoderTransformer(2, random_state=0), VAETransformer(2, random_state=0)]

@@ -1,19 +1,19 @@
 """
-From Cartesian to polar, given and learned
-==========================================
+Polar coordinates, given and learned
+====================================
 
-The right representation makes a problem linear: in polar coordinates a circle is a line (14.3). Two noisy rings, one
-within the other, are told apart by a linear classifier on several representations: the plane, polar coordinates, the
-codes of an autoencoder, and what a VAE of one of the rings says of a point.
+The right representation makes a problem linear: in polar coordinates a circle is a straight line (Chaudhury 2024,
+section 14.3). Here a linear classifier separates two noisy concentric rings in several representations: Cartesian
+coordinates, polar coordinates, the latent codes of an autoencoder, and the latent code and score of a VAE that was
+fitted to one of the rings.
 """
 
 # %%
-# Given
-# -----
-# A FunctionTransformer holds the exact map, and goes into a Pipeline before the classifier. `AutoencoderTransformer`
-# goes there as well, but gains nothing: it is trained to copy points, and nobody asks it for straight lines. No other
-# encoder of the plane into two codes would do that is continuous and keeps points apart: the image of the inner ring
-# would still lie within that of the outer one, where no line parts them. Polar coordinates cut the plane open.
+# The exact transformation ------------------------ A FunctionTransformer applies the exact transformation, as the step
+# of a Pipeline before the classifier. `AutoencoderTransformer` can take its place, but gains nothing: it is trained to
+# reconstruct points, not to straighten rings. No other continuous and injective encoder of the plane into two
+# dimensions can do better: the image of the inner ring still lies within that of the outer one, so no line separates
+# them. Polar coordinates succeed because they are discontinuous.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_circles
@@ -34,26 +34,25 @@ def to_polar(X):
 
 
 # %%
-# Learned
-# -------
-# One code is enough for a ring. A VAE that has seen the inner ring alone has both polar coordinates: its code is the
-# place along the ring, and its score, log p(x), falls with the distance from the ring (14.1: the part of a point in
-# the manifold, and the part orthogonal to it). It was told which points form the ring; the autoencoder was not. With
-# two columns to copy, the KL term at full weight from the first step would leave the code saying nothing at all (`fit`
-# then warns of a collapsed posterior), so `kl_warmup` raises it over the first half of the epochs.
+# The learned transformation -------------------------- A latent dimension of 1 suffices for a ring. A VAE that is
+# fitted to the inner ring alone provides both polar coordinates: its latent code is the position along the ring, and
+# its score, log p(x), decreases with the distance from the ring (Chaudhury 2024, section 14.1: the part of a point in
+# the manifold, and the part orthogonal to it). Unlike the autoencoder, it was told which points form the ring. With
+# only two features to reconstruct, a KL term at full weight from the first step would make the posterior collapse
+# (`fit` then warns), so `kl_warmup` raises its weight over the first half of the epochs.
 ring = VAETransformer(1, max_epochs=200, random_state=0).fit(X_train[y_train == 1])
 
 
-def place_and_score(X):
-    """Place along the learned ring, and nats."""
+def position_and_score(X):
+    """Position along the learned ring, and log-likelihood in nats."""
     return np.column_stack([ring.transform(X), ring.score_samples(X)])
 
 
 representations = {
     "plane": FunctionTransformer(),
     "polar coordinates": FunctionTransformer(to_polar),
-    "two autoencoder codes": AutoencoderTransformer(2, random_state=0),
-    "code and score of a VAE": FunctionTransformer(place_and_score),
+    "autoencoder, nz=2": AutoencoderTransformer(2, random_state=0),
+    "VAE, latent code and score": FunctionTransformer(position_and_score),
 }
 models = {
     name: make_pipeline(representation, StandardScaler(), LogisticRegression()).fit(X_train, y_train)
@@ -61,13 +60,13 @@ models = {
 }
 print("accuracy of a linear classifier on held-out points:")
 for name, model in models.items():
-    print(f"  {name:24}{model.score(X_test, y_test):.3f}")
+    print(f"  {name:27}{model.score(X_test, y_test):.3f}")
 
 # %%
-# The four pictures
-# -----------------
-# The dashed line is where the classifier is undecided; the black curve in the plane is what the VAE makes of codes
-# from the least to the largest of its ring.
+# The four representations
+# ------------------------
+# The dashed line is the decision boundary of the classifier. The black curve in the first plot is the learned ring: the
+# decoded latent codes from the smallest to the largest of the training samples.
 codes = ring.transform(X_train[y_train == 1])
 curve = ring.inverse_transform(np.linspace(codes.min(), codes.max(), 500)[:, None])
 labels = [("$x_0$", "$x_1$"), ("angle", "radius"), ("$z_0$", "$z_1$"), ("$z$", "log p(x), nats")]
@@ -85,21 +84,26 @@ axes[0].plot(*curve.T, color="black", label="learned ring")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 
 # %%
-# How well is the angle learned?
-# ------------------------------
-# Walk the held-out points of the inner ring in the order of their codes: had the VAE unrolled it, that would go round
-# once. It goes round more often, if far less than at random: noise turns neighbours about, and an encoder, which is
-# continuous, runs back over all its codes where the learned ring has its ends.
+# Quality of the learned angle
+# ----------------------------
+# We visit the held-out points of the inner ring in the order of their latent codes. If the VAE had unrolled the ring
+# perfectly, this path would go round the ring once. It goes round more often, though much less than in random order:
+# noise exchanges neighbours, and a continuous encoder has to run back through all its latent codes where the two ends
+# of the learned ring meet.
 
 
 def turns(angles):
-    """How often a walk from each angle to the next goes round."""
+    """Number of times that a path from each angle to the next goes round."""
     return np.abs(np.angle(np.exp(1j * np.diff(angles)))).sum() / (2 * np.pi)
 
 
 inner = X_test[y_test == 1]
 angles = to_polar(inner)[:, 0]
-walks = {"codes": ring.transform(inner)[:, 0], "angles": angles, "chance": np.random.default_rng(0).random(len(inner))}
+walks = {
+    "latent codes": ring.transform(inner)[:, 0],
+    "angles": angles,
+    "chance": np.random.default_rng(0).random(len(inner)),
+}
 for name, order in walks.items():
     print(f"turns round the inner ring in the order of {name}: {turns(angles[np.argsort(order)]):.1f}")
 plt.show()

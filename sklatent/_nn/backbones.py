@@ -1,4 +1,4 @@
-"""Encoders and decoders: a multilayer perceptron and the chapter's convolutional pair, for any size of input."""
+"""Encoders and decoders: a multilayer perceptron (MLP) and a convolutional network, for any input size."""
 
 __all__ = [
     "ACTIVATIONS",
@@ -25,15 +25,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
 }
 
-# Samples that a user's networks are tried on: some refuse one.
+# Number of samples for checking a user's networks. Some networks do not accept a single sample.
 N_TRIAL = 2
 
 
 class Scale(nn.Module):
     """Multiply by a constant.
 
-    Standardized rows of d features have a norm near sqrt(d), and so has what one step of Adam changes in a first layer
-    that sees all of them. Rows of norm 8 train alike at any d: on MNIST at 32 x 32 that is worth 2 to 4 nats.
+    Standardized samples with d features have a norm of about sqrt(d), and one step of Adam changes the output of a
+    first layer in proportion to it. Samples scaled to a norm of 8 train alike for every d. On MNIST at 32 x 32 this
+    gains 2 to 4 nats.
     """
 
     def __init__(self, factor: float):
@@ -41,7 +42,7 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values times the factor, shape of x."""
+        """Values times the factor, in the shape of x."""
         return self.factor * x
 
 
@@ -55,7 +56,7 @@ def build_backbone(
     activation: str,
     seed: int,
 ) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder with weights drawn from their own generator.
+    """Build an encoder and a decoder, with weights from a generator of their own.
 
     Parameters
     ----------
@@ -63,11 +64,11 @@ def build_backbone(
         A key of `BACKBONES`, or a function (input_shape, nz, n_code) -> (encoder, decoder).
     input_shape : tuple of int
     nz : int
-        Width of the decoder's input.
+        Latent dimension, the width of the decoder's input.
     code_parts : dict from str to int
-        What lies side by side in the encoder's output, and how many numbers each part has.
+        Names and widths of the parts of the encoder's output, in their order.
     hidden_sizes : sequence of int or None
-        Widths of the MLP, channels of the convolutions; None takes the backbone's own.
+        Widths of the MLP, or channels of the convolutions. None selects the default of the backbone.
     activation : str
         A key of `ACTIVATIONS`.
     seed : int
@@ -75,13 +76,13 @@ def build_backbone(
     Raises
     ------
     ValueError
-        Where a callable gives anything but an encoder and a decoder with outputs of the right widths.
+        If a callable does not return an encoder and a decoder with outputs of the right widths.
     """
     n_code = sum(code_parts.values())
-    if callable(backbone):  # its layers draw from the global generator, which is put back
+    if callable(backbone):  # its layers use the global generator, which is restored
         with global_draws_from(torch.Generator().manual_seed(seed)):
             return _checked(backbone(input_shape, nz, n_code), input_shape, nz, code_parts)
-    with torch.device("meta"):  # no memory and no draws yet
+    with torch.device("meta"):  # allocates no memory and uses no random numbers
         encoder, decoder = BACKBONES[backbone](input_shape, nz, n_code, hidden_sizes, ACTIVATIONS[activation])
     generator = torch.Generator().manual_seed(seed)
     for module in (encoder, decoder):
@@ -93,7 +94,7 @@ def build_backbone(
 def _checked(
     networks: Any, input_shape: tuple[int, ...], nz: int, code_parts: Mapping[str, int]
 ) -> tuple[nn.Module, nn.Module]:
-    """What a user's backbone returned, once it is sure that it is a pair of networks that fit."""
+    """Return the networks of a user's backbone; raise ValueError unless they are a pair with the right widths."""
     if not (isinstance(networks, (tuple, list)) and [isinstance(net, nn.Module) for net in networks] == [True, True]):
         raise ValueError(
             f"backbone must return a pair (encoder, decoder) of torch.nn.Module. Got {networks!r} instead."
@@ -104,33 +105,33 @@ def _checked(
     shape = _output_shape(encoder, input_shape)
     if shape != (N_TRIAL, n_code):
         raise ValueError(
-            f"The encoder that backbone returns must give n_code={n_code} numbers for each sample: {words}. Got an "
+            f"The encoder that backbone returns must have n_code={n_code} outputs for each sample: {words}. Got an "
             f"output of shape {shape} for {N_TRIAL} samples instead."
         )
     shape = _output_shape(decoder, (nz,))
     if shape[:1] != (N_TRIAL,) or math.prod(shape[1:]) != n_features:
         raise ValueError(
-            f"The decoder that backbone returns must give n_features={n_features} numbers, in any shape, for each "
-            f"latent code of nz={nz} numbers. Got an output of shape {shape} for {N_TRIAL} codes instead."
+            f"The decoder that backbone returns must have n_features={n_features} outputs, in any shape, for each "
+            f"latent code of dimension nz={nz}. Got an output of shape {shape} for {N_TRIAL} latent codes instead."
         )
     return encoder, decoder
 
 
 def _output_shape(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of what a network gives for some ones; it is left as it was, in the mode of each of its layers."""
+    """Shape of the output of a network for an input of ones. The mode of each layer is restored afterwards."""
     training = {layer: layer.training for layer in network.modules()}
     device = next((parameter.device for parameter in network.parameters()), None)
     try:
         with torch.no_grad():
             output = network.eval()(torch.ones(N_TRIAL, *input_shape, device=device))
-    except Exception as error:  # whatever a network of the user's own makes of it
+    except Exception as error:  # a user's network may raise anything
         shape = (N_TRIAL, *input_shape)
-        raise ValueError(f"A network that backbone returned refuses an input of shape {shape}: {error}") from error
+        raise ValueError(f"A network that backbone returned fails for an input of shape {shape}: {error}") from error
     finally:
         for layer, mode in training.items():
             layer.training = mode
     if not isinstance(output, Tensor):
-        raise ValueError(f"The networks that backbone returns must give a torch.Tensor. Got {type(output)} instead.")
+        raise ValueError(f"The networks that backbone returns must return a torch.Tensor. Got {type(output)} instead.")
     return tuple(output.shape)
 
 
@@ -146,7 +147,7 @@ def _mlp(
 
 
 def _mlp_widths(n_features: int) -> tuple[int, ...]:
-    """About four times the features, from 64 on, then half of that; (512, 256, 128) where there are many."""
+    """About four times n_features but at least 64, then half of it; (512, 256, 128) for many features."""
     width = max(2 ** round(math.log2(4 * n_features)), 64)
     return (width, width // 2) if width < 512 else (512, 256, 128)
 
@@ -159,11 +160,11 @@ def _dense(sizes: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]
 def _conv(
     image_shape: tuple[int, ...], nz: int, n_code: int, channels: Sequence[int] | None, activation: type[nn.Module]
 ) -> tuple[nn.Module, nn.Module]:
-    """The chapter's pair, listings 14.2 and 14.3, for images of any size: padded inside and cropped at the end.
+    """The networks of Chaudhury (2024), listings 14.2 and 14.3, for any image size: images are padded, then cropped.
 
-    Encoder: blocks of [3x3 convolution, batch norm, activation, 2x2 max pool], then a linear layer. Decoder: a
-    transposed convolution from the code to the coarse grid, then 2x2 ones of stride 2 up to the image. No layer before
-    a batch norm has a bias, which the norm would take away again.
+    The encoder has blocks of [3x3 convolution, batch norm, activation, 2x2 max pool] and a linear layer. The decoder
+    has a transposed convolution from the latent code to the coarse grid, then 2x2 transposed convolutions with stride 2
+    up to the image. Layers before a batch norm have no bias, since the norm would subtract it.
     """
     channels = (32, 128, 256) if channels is None else channels
     if not channels:
@@ -191,7 +192,7 @@ BACKBONES = {"mlp": _mlp, "conv": _conv}
 
 
 def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """Margins left, right, top, bottom that make height and width multiples of a number, and how many times it."""
+    """Margins (left, right, top, bottom) that make height and width multiples of a number, and the two factors."""
     _, height, width = image_shape
     n_rows, n_columns = -(-height // multiple), -(-width // multiple)
     rows, columns = n_rows * multiple - height, n_columns * multiple - width
@@ -199,7 +200,7 @@ def _padding(image_shape: tuple[int, ...], multiple: int) -> tuple[tuple[int, in
 
 
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:
-    """Fill every layer with PyTorch's own initial distribution, from `generator` in place of the global one."""
+    """Initialize every layer from PyTorch's default distribution, with `generator` instead of the global one."""
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()

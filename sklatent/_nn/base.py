@@ -1,4 +1,4 @@
-"""What the two network estimators share: parameters, training and inference."""
+"""Base class of the two network estimators: parameters, training and inference."""
 
 __all__: list[str] = []
 
@@ -39,20 +39,22 @@ from sklatent._nn.training import PRECISIONS, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
 
-# What is learned of the codes after training is learned from at most so many of the rows.
+# Maximum number of training samples from which the latent density and diagnostics are estimated after training.
 MAX_ROWS_AFTER_TRAINING = 10_000
-# From which tail weight on the gradient is clipped, and at which norm over the root of n_features: that root is about
-# what a sample of ordinary size asks for. Images and most scaled tables lie below.
+# The gradient is clipped if the tail weight of the training samples is larger than the first number, to the second one
+# times the square root of n_features, which is about the gradient norm of a typical sample. Images and most scaled
+# tables have smaller tail weights.
 CLIPPED_TAIL = 1.5
 GRADIENT_NORM = 0.3
-# By how much a loss has to rise for a warning: nats per feature, and as a fraction of the first one. Noise is below.
+# Increase of the loss over the training that causes a warning, in nats per feature and as a fraction of the first loss.
+# Random fluctuations are smaller.
 WORSE_BY = 0.02
-# Ratio of the spreads of two columns beyond which to warn, and of how many samples they are taken.
+# Ratio between the spreads of two features above which a warning is given, and the number of samples to estimate it.
 MAX_SPREAD_RATIO = 1000
 N_ROWS_FOR_SCALES = 1000
 
-# Float64 twins of fitted modules, each with the state of the weights that it was made from: made when float64 rows
-# first come, dropped with the module. They are kept here and not on the estimator, which `transform` leaves as it is.
+# Float64 copies of fitted modules, each with the state of the weights that it was made from. A copy is made for the
+# first float64 input and dropped with the module. The copies are kept here, since `transform` must not set attributes.
 _float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
 
 
@@ -63,7 +65,7 @@ FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws"
 
 @dataclass
 class Training:
-    """What a fit trains, with what, and for how long."""
+    """The module, the data and the settings of one training."""
 
     module: Autoencoder
     seeds: dict[str, int]
@@ -77,7 +79,7 @@ class Training:
 
     @property
     def n_steps(self) -> int:
-        """Steps of the optimizer."""
+        """Number of optimizer steps."""
         return self.max_epochs * len(batch_sizes(len(self.train), self.batch_size))
 
 
@@ -107,7 +109,7 @@ class Learned:
 
 
 class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
-    """Parameters, training and inference of a network with an encoder and a decoder."""
+    """Parameters, training and inference of networks with an encoder and a decoder."""
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "nz": [Interval(Integral, 1, None, closed="left")],
@@ -138,7 +140,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     }
 
     _ROUTE = "stacked"
-    kl_warmup: float = 0.0  # a parameter of those that have a KL divergence
+    kl_warmup: float = 0.0  # a parameter of the estimators with a KL divergence
     module_: Autoencoder
     _training_state: dict[str, Any] | None
 
@@ -201,22 +203,24 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Any:
-        """Go once over the rows of X, from where the last call or `fit` left the network.
+        """Train for one epoch on X, starting from the current weights.
 
-        The first call learns the centre and the scale of the columns from its rows, so it should see a fair share of
-        them. The optimizer goes on from call to call, at a constant learning rate and the full weight of the KL
-        divergence; what `fit` learns of the codes after training is learned anew from the rows of each call.
+        The first call determines the centre and the scale of the features, so it should receive a representative part
+        of the data. The state of the optimizer is kept between calls. The learning rate is constant, and the KL
+        divergence has its full weight. The attributes that are estimated after training, such as `noise_variance_`, are
+        estimated from the samples of each call.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Training data of this call.
         y : Ignored
-            Present for scikit-learn's conventions.
+            Not used, present for API consistency by convention.
 
         Returns
         -------
         self : object
-            The fitted estimator. When `partial_fit` raises, the estimator is as it was before.
+            The fitted estimator. If `partial_fit` raises an exception, the estimator is unchanged.
         """
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -245,7 +249,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         return learned
 
     def _learn_further(self, X: NDArray) -> Learned:
-        """What one epoch adds, with the optimizer and the generators of the call before."""
+        """Learn for one epoch, with the state of the optimizer and the generators of the previous call."""
         former = getattr(self, "module_", None)
         history = getattr(self, "history_", [])
         state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
@@ -310,7 +314,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         return Learned(module, history, draw_seed, self._describe_latent_space(module, some_rows(X), draw_seed))
 
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
-        """The network and its rows; with `former` its weights are those of that one."""
+        """Build the network and its data; with `former`, the network starts from its weights."""
         device = resolve_device(self.device)
         seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
@@ -329,7 +333,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
 
     def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
-        """Rows to train on, and those left out for early stopping."""
+        """Training set, and validation set for early stopping."""
         if not self.early_stopping:
             return (MappedRows if is_sliceable(X) else Rows)(X, device), None
         if not is_sliceable(X):
@@ -376,17 +380,16 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         }
 
     def _warn_where_worse(self) -> None:
-        """Never publish in silence a training that ended worse than it began, by the loss at the full KL weight."""
+        """Warn if the loss, with the full weight of the KL divergence, increased over the training."""
         beta = self.module_.kl_factor(training=False)
         ends = self.history_[0], self.history_[-1]
         first, last = (epoch["train_reconstruction"] + beta * epoch["train_kl"] for epoch in ends)
-        is_constant = not self.module_.standardizer.variances.any()  # then there is nothing to learn but the mean
+        is_constant = not self.module_.standardizer.variances.any()  # only the mean can be learned
         if not (self.early_stopping or is_constant) and last > first + WORSE_BY * (abs(first) + self.n_features_in_):
             warnings.warn(
                 f"{type(self).__name__} ended its training with a loss of {last:.6g} nats per sample, worse than "
-                f"{first:.6g} after the first epoch. Try a smaller lr (now {self.lr}), or scale the columns of X.",
+                f"{first:.6g} after the first epoch. Try a smaller lr (now {self.lr}), or scale the features of X.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
 
     def _annealing(self, training: Training) -> AnnealedTraining:
@@ -395,11 +398,11 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _early_stopping(self) -> list[EarlyStopping]:
         if not self.early_stopping:
             return []
-        # The validation loss has the full weight of the KL divergence in a warm-up too, so every epoch can be compared.
+        # The validation loss has the full weight of the KL divergence also during the warm-up, so all epochs compare.
         return [EarlyStopping(patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True)]
 
     def _check_callbacks(self) -> None:
-        """Refuse a callback of skorch that waits for a validation loss which nothing computes."""
+        """Raise ValueError for a skorch callback that monitors a validation loss without a validation set."""
         for entry in self.callbacks or []:
             callback = entry[1] if isinstance(entry, tuple) else entry
             monitor = getattr(callback, "monitor", None)
@@ -411,7 +414,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
                 )
 
     def _checkpoint(self, X: Any, training: Training, early_stopping: Any = None) -> list[Checkpoint]:
-        """The callback that writes checkpoints, once it is sure that what is there is of the same training."""
+        """The callback that writes checkpoints. Raise ValueError if the file belongs to a different fit."""
         if self.checkpoint is None:
             return []
         irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
@@ -443,7 +446,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         likelihood = self._build_likelihood(standardizer)
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise >= 1:
-            raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
+            raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
         encoder, decoder = build_backbone(
             self.backbone,
             input_shape,
@@ -469,19 +472,19 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
 
     @abstractmethod
     def _code_parts(self) -> dict[str, int]:
-        """What lies side by side in the encoder's output, and how many numbers each part has."""
+        """Names and widths of the parts of the encoder's output, in their order."""
 
     @abstractmethod
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
-        """The density of the codes that training starts with."""
+        """The initial latent density."""
 
     @abstractmethod
     def _assemble(self, *parts: Any) -> Autoencoder:
-        """The module of encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
+        """Build the module from encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
 
     @abstractmethod
     def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
-        """Fitted attributes that the latent codes of some training samples tell; may set what the module lacks."""
+        """Estimate fitted attributes from latent codes of training samples, and set those of the module."""
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
         if self.image_shape is not None:
@@ -554,13 +557,13 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        if "module_" in state:  # so that a model trained on a GPU loads where there is none
+        if "module_" in state:  # so that a model trained on a GPU loads on a machine without one
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state
 
 
 class _Report(Callback):
-    """Tell scikit-learn's callbacks of each epoch, and stop where one of them asks for it."""
+    """Call scikit-learn's callbacks in each epoch, and stop the training if one of them requests it."""
 
     def __init__(self, estimator: _BaseAutoencoder, context: Any, X: Any):
         self.estimator = estimator
@@ -577,7 +580,7 @@ class _Report(Callback):
             raise EarlyStop
 
     def _attributes(self, net: LatentNet) -> dict[str, Any]:
-        """Those of an estimator whose training ended here; only made for callbacks that ask for one."""
+        """Fitted attributes as if training ended here. They are only computed for callbacks that request them."""
         estimator = self.estimator
         learned = estimator._learned(deepcopy(net.module_), deepcopy(net.history), 0, self.X)
         return dict(vars(estimator)) | estimator._fitted_attributes(learned)
@@ -592,14 +595,14 @@ def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: N
 
 
 def some_rows(X: Any) -> NDArray:
-    """At most `MAX_ROWS_AFTER_TRAINING` rows, evenly spaced."""
+    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples."""
     rows = np.asarray(X[:: -(-X.shape[0] // MAX_ROWS_AFTER_TRAINING)])
     return rows if rows.dtype in FLOAT_DTYPES else rows.astype(np.float64)
 
 
 def _column_moments(X: Any) -> tuple[NDArray, NDArray]:
-    """Mean and variance (divisor n) of each column, float64."""
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as what it is
+    """Mean and variance (divisor n) of each feature, in float64."""
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as an error
         if not is_sliceable(X):
             return mean_and_variance(X)
         scaler = StandardScaler()
@@ -609,14 +612,14 @@ def _column_moments(X: Any) -> tuple[NDArray, NDArray]:
 
 
 def _tail_weight(X: Any, standardizer: Standardizer) -> float:
-    r"""How much larger than the others a few samples are.
+    r"""Tail weight of the norms of the standardized samples h.
 
     .. math:: \kappa = \sqrt{\mathrm{E} \|h\|^4} / \mathrm{E} \|h\|^2
 
-    of the standardized samples h: 1 where all have one norm, sqrt(3) for a normal density along one direction, and 4 to
-    30 where trainings were seen to diverge. A step of Adam moves what a network gives for a sample by up to the
-    learning rate times the size of the sample, however small the gradient is, so a step that suits the others throws
-    the large ones about: an epoch could be worse than the first by many orders of magnitude.
+    It is 1 if all norms are equal, and sqrt(3) for a normal distribution along one direction; values of 4 to 30 were
+    measured on data for which training diverged. A step of Adam changes the output for a sample by up to the learning
+    rate times the norm of the sample, however small the gradient is. So a step that suits typical samples is far too
+    long for very large ones, and their loss can increase by many orders of magnitude.
     """
     blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
     squares = torch.cat([h.double().square().sum(-1) for h in blocks])
@@ -624,38 +627,40 @@ def _tail_weight(X: Any, standardizer: Standardizer) -> float:
 
 
 def _lr_divisor(tail_weight: float) -> float:
-    """Tail weight over that of a normal density, rounded to a power of two: mostly 1, and the same for all folds."""
+    """Tail weight over that of a normal density, rounded to a power of two.
+
+    It is 1 for most data, and rounding makes it the same for all folds of a cross-validation.
+    """
     return 2.0 ** max(round(math.log2(tail_weight / math.sqrt(3))), 0)
 
 
 def _warn_of_scales(X: Any, name: str) -> None:
-    """Warn where columns differ so much in spread that the networks see the largest alone."""
+    """Warn if the spreads of the features differ so much that the network sees only the largest."""
     rows = some_rows(X)
     low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [25, 75], axis=0, method="nearest")
-    spreads = (high - low)[high > low]  # of columns that vary, and not by rare events alone
+    spreads = (high - low)[high > low]  # constant features and features with only rare events are left out
     if len(spreads) and spreads.max() > MAX_SPREAD_RATIO * spreads.min():
         warnings.warn(
-            f"The columns of X differ in spread by a factor of {spreads.max() / spreads.min():.3g}, and {name} sees "
-            "little but the largest. Put a StandardScaler in front, unless the units are meant to count.",
+            f"The features of X differ in spread by a factor of {spreads.max() / spreads.min():.3g}, so {name} mostly "
+            "models those with the largest spread. Consider scaling X, for example with StandardScaler.",
             UserWarning,
-            stacklevel=2,
         )
 
 
 def _adopt(module: Autoencoder, former: Autoencoder) -> None:
-    """Give a new module the weights of a former one, and its idea of the columns."""
+    """Copy the weights of a previous module into a new one, and the centre and scale of the features."""
     state = former.state_dict()
     try:
         module.load_state_dict({name: state[name] for name in module.state_dict()})
     except (KeyError, RuntimeError) as error:
         raise ValueError(
-            "The network cannot go on from the weights of the former fit, since a parameter that shapes it has "
-            f"changed. Use warm_start=False and `fit`. {error}"
+            "Cannot reuse the previous weights: an architecture parameter or the number of features changed. Set "
+            f"warm_start=False and call fit. {error}"
         ) from error
 
 
 def _halve_out_of_memory(hook: Callable[..., NDArray], *arrays: NDArray) -> NDArray:
-    """Call a hook on halves of the samples, and halves of those, where an accelerator's memory does not hold them."""
+    """Call a hook, on halves of the samples (recursively) if the memory of the accelerator is too small for all."""
     n_samples = len(arrays[0])
     try:
         return hook(*arrays)

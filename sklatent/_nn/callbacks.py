@@ -1,4 +1,4 @@
-"""What watches the training: schedules of the learning rate and the KL weight, and its end before the last epoch."""
+"""Callbacks of the training: schedules of the learning rate and the KL weight, and early stopping."""
 
 __all__ = ["AnnealedTraining", "EarlyStop"]
 
@@ -11,15 +11,16 @@ from skorch.callbacks import Callback
 
 
 class AnnealedTraining(Callback):
-    """Learning rate and weight of the KL divergence, as functions of the share of the steps that are done.
+    """Set the learning rate and the weight of the KL divergence in each step.
 
     Parameters
     ----------
     n_steps : int
-        Steps of the whole training.
+        Number of steps of the whole training.
     schedule : {"constant", "cosine"}
+        Learning rate schedule.
     kl_warmup : float
-        Share of the steps over which the weight of the KL divergence rises from 0 to 1.
+        Fraction of the steps over which the weight of the KL divergence increases from 0 to 1.
     """
 
     def __init__(self, n_steps: int, schedule: str = "constant", kl_warmup: float = 0.0):
@@ -28,11 +29,11 @@ class AnnealedTraining(Callback):
         self.kl_warmup = kl_warmup
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Note the learning rates to change."""
+        """Store the peak learning rates."""
         self.lrs_ = [group["lr"] for group in net.optimizer_.param_groups]
 
     def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        """Set the rate and the weight of the step to come."""
+        """Set the learning rate and the weight for the next step."""
         if not training:
             return
         factor = SCHEDULES[self.schedule](net.step_, self.n_steps)
@@ -41,7 +42,7 @@ class AnnealedTraining(Callback):
         net.module_.kl_weight = self.kl_weight(net.step_)
 
     def kl_weight(self, step: int) -> float:
-        """Weight of the KL divergence after so many steps."""
+        """Weight of the KL divergence after the given number of steps."""
         n_warmup = math.ceil(self.kl_warmup * self.n_steps)
         return min(step / n_warmup, 1.0) if n_warmup else 1.0
 
@@ -51,7 +52,7 @@ def _constant(step: int, n_steps: int) -> float:
 
 
 def _cosine(step: int, n_steps: int) -> float:
-    """Rise over the first tenth of the steps, then fall along a half cosine to 0."""
+    """Increase over the first tenth of the steps, then decrease to 0 along a half cosine."""
     warmup = max(n_steps / 10, 1)
     return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * min(step / n_steps, 1.0)))
 
@@ -60,4 +61,4 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {"constant": _constant, "cos
 
 
 class EarlyStop(Exception):
-    """Training ended before its last epoch, since a callback said so."""
+    """Raised when a callback stops the training before its last epoch."""

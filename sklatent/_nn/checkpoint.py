@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training in one file, replaced as a whole and holding no code."""
+"""Checkpoints: the state of a training in one file without code, which is replaced atomically."""
 
 __all__ = ["SEEDS", "Checkpoint", "fingerprint", "load", "read_header", "save"]
 
@@ -20,22 +20,22 @@ from skorch.callbacks import Callback
 from skorch.net import NeuralNet
 from torch import Tensor
 
-# What a fit draws from seeds of its own.
+# The parts of a fit that have a random seed of their own.
 SEEDS = ("weights", "order", "noise", "valid_noise", "split", "draws", "layers")
-# State of skorch's early stopping beside its weights.
+# State of skorch's early stopping, in addition to the best weights.
 EARLY_STOPPING = ("misses_", "dynamic_threshold_", "best_epoch_")
 
 
 class Checkpoint(Callback):
-    """Write the state of a net after each epoch, and put it back when training begins.
+    """Save the state of a net after each epoch, and restore it when training begins.
 
     Parameters
     ----------
     path : str or Path
     header : dict
-        What the file must agree with: numbers and strings.
+        Numbers and strings that identify the fit.
     early_stopping : EarlyStopping or None
-        Whose state is a part of that of the training.
+        Callback whose state is saved as well.
     """
 
     def __init__(self, path: Any, header: dict[str, Any], early_stopping: Any = None):
@@ -44,12 +44,12 @@ class Checkpoint(Callback):
         self.early_stopping = early_stopping
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Go on from the file, where there is one.
+        """Resume from the file if it exists.
 
         Raises
         ------
         ValueError
-            Where the file does not hold the state of a training of this net.
+            If the file does not contain the state of a training of this net.
         """
         if not Path(self.path).exists():
             return
@@ -58,14 +58,14 @@ class Checkpoint(Callback):
             self._check(net, state)
             net.load_state(state)
             _ = net.history[:, "train_loss"]
-        except Exception as error:  # whatever callees make of numbers that no training has written
+        except Exception as error:  # a file with wrong contents can cause any error
             raise _invalid(self.path, error) from error
         if self.early_stopping is not None:
             vars(self.early_stopping).update(state["early_stopping"])
             self.early_stopping.best_model_weights_ = state["best"]
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Replace the file."""
+        """Replace the file by one with the current state."""
         save(self.path, self._state(net))
 
     def _state(self, net: NeuralNet) -> dict[str, Any]:
@@ -76,29 +76,29 @@ class Checkpoint(Callback):
         return state
 
     def _check(self, net: NeuralNet, state: dict[str, Any]) -> None:
-        """Refuse a state that has not the names, types and shapes of that of this net."""
+        """Raise ValueError unless the state has the names, types and shapes of the state of this net."""
         like = self._state(net)
         parameters = (parameter for group in net.optimizer_.param_groups for parameter in group["params"])
         like["optimizer"] = {
             number: {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
             for number, parameter in enumerate(parameters)
-            if str(number) in state["optimizer"]  # where a parameter gets no gradient it has no moments
+            if str(number) in state["optimizer"]  # a parameter without a gradient has no moments
         }
         if state.get("best"):
             like["best"] = like["module"]
         found = _leaf_types(state)
         misfits = [name for name, kind in _leaf_types(like).items() if found.get(name) != kind]
         if misfits:
-            raise ValueError(f"it does not hold what this network needs as {', '.join(misfits)}")
+            raise ValueError(f"these entries do not fit this network: {', '.join(misfits)}")
 
 
 def save(path: Any, state: dict[str, Any]) -> None:
-    """Write a nested dict of tensors and of what JSON holds; after a crash the file is the old or the new one.
+    """Write a nested dict of tensors and JSON values. After a crash the file is either the old or the new one.
 
     Raises
     ------
     OSError
-        Where the disk is full or the folder cannot be written to; the old file stays as it was.
+        If the disk is full or the folder is not writable. The old file is unchanged.
     """
     path = Path(path)
     leaves = dict(_flatten(state))
@@ -116,7 +116,7 @@ def save(path: Any, state: dict[str, Any]) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on the disk when its folder is
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on disk once the folder is
     try:
         os.fsync(folder)
     finally:
@@ -124,12 +124,12 @@ def save(path: Any, state: dict[str, Any]) -> None:
 
 
 def load(path: Any) -> dict[str, Any]:
-    """What `save` wrote.
+    """Read a nested dict that `save` wrote.
 
     Raises
     ------
     ValueError
-        Where the file is not a checkpoint, or is damaged.
+        If the file is not a checkpoint or is damaged.
     """
     try:
         with Path(path).open("rb") as data, np.load(data, allow_pickle=False) as file:  # np.load may leave it open
@@ -137,17 +137,17 @@ def load(path: Any) -> dict[str, Any]:
                 name: torch.from_numpy(file[name]) for name in file.files if name != "json"
             }
         return _nest(leaves)
-    except Exception as error:  # zip, zlib, NumPy and JSON each have errors of their own for damage
+    except Exception as error:  # zip, zlib, NumPy and JSON raise different errors for damaged files
         raise _invalid(path, error) from error
 
 
 def read_header(path: Any) -> dict[str, Any]:
-    """What the file of a `Checkpoint` says of the fit that it belongs to: strings, and under "seeds" those of `SEEDS`.
+    """Read the header of a checkpoint: strings that identify its fit, and under "seeds" the random seeds of `SEEDS`.
 
     Raises
     ------
     ValueError
-        Where the file is not a checkpoint, or is damaged.
+        If the file is not a checkpoint or is damaged.
     """
     header = load(path).get("header")
     seeds = header.get("seeds") if isinstance(header, dict) else None
@@ -157,7 +157,7 @@ def read_header(path: Any) -> dict[str, Any]:
 
 
 def fingerprint(blocks: Iterable[NDArray], params: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """What tells one fit from another: its rows, its parameters, and the weights that it starts with."""
+    """Strings that identify a fit: digests of its data and its initial weights, and its parameters."""
     named = {name: _describe(value) for name, value in sorted(params.items())}
     start = (weight.cpu().numpy() for weight in weights.values())
     return {"data": _digest(blocks), "parameters": json.dumps(named), "first weights": _digest(start)}
@@ -168,34 +168,34 @@ def _invalid(path: Any, reason: Any) -> ValueError:
 
 
 def _leaf_types(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Precision and shape of each tensor of a nested dict, and the types of what else it holds."""
+    """Precision and shape of each tensor of a nested dict, and the type of each other value."""
     return {
         name: (leaf.dtype, leaf.shape) if isinstance(leaf, Tensor) else type(leaf) for name, leaf in _flatten(state)
     }
 
 
 def _describe(value: Any, within: tuple[int, ...] = ()) -> Any:
-    """The content of a parameter as JSON holds it, the same in every process: `repr` may give an address."""
+    """The content of a parameter as JSON values, the same in every process. (`repr` may contain an address.)"""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, (str, int, float)):
         return value
-    if id(value) in within:  # a function that refers to itself, say
+    if id(value) in within:  # for example, a function that refers to itself
         return within.index(id(value))
     parts = next((parts for kind, parts in PARTS.items() if isinstance(value, kind)), _parts_of_an_object)
     described = [_describe(part, (*within, id(value))) for part in parts(value)]
-    if isinstance(value, (Mapping, Set)):  # processes need not agree on their order
+    if isinstance(value, (Mapping, Set)):  # their order may differ between processes
         described.sort(key=json.dumps)
     return [_name(type(value)), *described]
 
 
 def _parts_of_an_object(value: Any) -> list[Any]:
-    """Its attributes, or what it says of itself where it has none, and what a call of it does."""
+    """Attributes of an object, or its `repr` without addresses if it has none, and its method `__call__`."""
     state = object.__getstate__(value)  # type: ignore[attr-defined]
     return [re.sub("0x[0-9a-fA-F]+", "", repr(value)) if state is None else state, vars(type(value)).get("__call__")]
 
 
 def _parts_of_a_function(function: FunctionType) -> list[Any]:
-    """Its name, what it does, and all that is bound to it."""
+    """Name and code of a function, and everything that is bound to it."""
     bound = [function.__defaults__, function.__kwdefaults__, function.__closure__, vars(function)]
     return [_name(function), function.__code__, *bound]
 
@@ -211,7 +211,7 @@ def _name(value: Any) -> str:
     return f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', value)}"
 
 
-# What tells two objects of a kind apart; the first kind that fits is taken.
+# The parts by which two objects of a type differ. The first type that matches is used.
 PARTS: dict[Any, Callable[[Any], Iterable[Any]]] = {
     Tensor: lambda tensor: [str(tensor.dtype), tensor.detach().cpu().tolist()],
     np.ndarray: lambda array: [array.dtype.str, array.tolist()],

@@ -1,4 +1,4 @@
-"""How rows reach the model: minibatches from memory or from a file larger than it, and the noise beside them."""
+"""Data loading: minibatches from memory or from larger files, and the random numbers for each sample."""
 
 __all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "is_sliceable", "row_blocks"]
 
@@ -14,20 +14,20 @@ from torch.utils.data import Dataset
 
 from sklatent._ppca.centered import is_mapped
 
-# Bytes of a memory map from which on it is read in blocks, and bytes of a block.
+# Memory maps with more bytes are read in blocks, and the bytes of a block.
 MAPPED_SIZE = 2**30
 BLOCK_SIZE = 2**26
-# Random numbers drawn at a time, at most.
+# Maximum number of random numbers to generate at a time.
 N_DRAWS = 2**22
 
 
 class Rows(Dataset):
-    """Rows of an array, on a device and in their own precision.
+    """Samples of an array, on a device and in their own precision.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        Shared, not copied, when it is C-contiguous and the device is the CPU.
+        Not copied if it is C-contiguous and the device is the CPU.
     device : str or torch.device
     """
 
@@ -38,21 +38,22 @@ class Rows(Dataset):
         return len(self.X)
 
     def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
-        """All rows at once."""
+        """All samples as one block."""
         yield self.X
 
 
 class MappedRows(Dataset):
-    """Rows of something that is sliced because memory does not hold it, such as a memory map.
+    """Samples of data that are too large for memory and are read by slices, such as a memory map.
 
-    Blocks of neighbouring rows are read in shuffled order, and the rows of each are shuffled: no row is read by itself.
+    Blocks of neighbouring samples are read in shuffled order, and the samples of each block are shuffled. So samples
+    are never read one by one.
 
     Parameters
     ----------
     X : sliceable of shape (n_samples, n_features)
     device : str or torch.device
     keep : ndarray of shape (n_samples,), bool, or None
-        Which rows take part.
+        Mask of the samples to use.
     """
 
     def __init__(self, X: Any, device: str | torch.device = "cpu", keep: NDArray | None = None):
@@ -65,7 +66,7 @@ class MappedRows(Dataset):
         return self.X.shape[0] if self.keep is None else int(self.keep.sum())
 
     def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
-        """Blocks of rows, in shuffled order where there is a generator."""
+        """Blocks of samples, in shuffled order if there is a generator."""
         starts = torch.arange(0, self.X.shape[0], self.n_rows)
         if generator is not None:
             starts = starts[torch.randperm(len(starts), generator=generator, device=generator.device).cpu()]
@@ -78,23 +79,23 @@ class MappedRows(Dataset):
 
 
 class Batches:
-    """Minibatches of `Rows` or `MappedRows`, each gathered at once.
+    """Minibatches of `Rows` or `MappedRows`. Each batch is gathered by a single operation.
 
     Parameters
     ----------
     rows : Rows or MappedRows
     batch_size : int
     generator : Generator or None, default=None
-        Draws a new order at each pass; None keeps the order of the rows.
+        Shuffles the samples in each epoch. None keeps their order.
 
     Attributes
     ----------
     sizes : list of int
-        Number of samples in each batch of a pass: the one count of its steps.
+        Number of samples in each batch of an epoch. Its length is the number of steps.
 
     Notes
     -----
-    A batch may span two blocks of `MappedRows`, so blocks smaller than a batch make no more steps than memory does.
+    A batch may span two blocks of `MappedRows`, so the number of steps does not depend on the size of the blocks.
     """
 
     def __init__(self, rows: Any, batch_size: int, generator: torch.Generator | None = None):
@@ -119,24 +120,24 @@ class Batches:
                     begun, missing = [], next(sizes, 0)
 
     def _shuffled(self, block: Tensor) -> Callable[[int, int], Tensor]:
-        """What takes samples start to stop of a block, in a new order where there is a generator."""
+        """Function that takes samples start to stop of a block, shuffled if there is a generator."""
         if self.generator is None:
             return lambda start, stop: block[start:stop]
         order = torch.randperm(len(block), generator=self.generator, device=block.device)
-        return lambda start, stop: block.index_select(0, order[start:stop])  # in half the time of block[index]
+        return lambda start, stop: block.index_select(0, order[start:stop])  # takes half the time of block[index]
 
 
 class Draws:
-    """Draws from N(0, 1), many at a time, handed out row by row.
+    """Random numbers from N(0, 1), generated many at a time and handed out in batches.
 
     Parameters
     ----------
     n_values : int
-        Draws for each row.
+        Number of random numbers for each sample.
     generator : Generator
-        Also says on which device.
+        Random generator, which also determines the device.
     n_samples : int
-        Rows that will want draws.
+        Number of samples in an epoch.
     """
 
     def __init__(self, n_values: int, generator: torch.Generator, n_samples: int):
@@ -146,7 +147,7 @@ class Draws:
         self.rest = torch.empty(0, n_values, device=generator.device)
 
     def take(self, n_rows: int) -> Tensor:
-        """Draws (n_rows, n_values) that were not handed out before."""
+        """The next random numbers, of shape (n_rows, n_values)."""
         if n_rows > len(self.rest):
             shape = (max(n_rows, self.n_rows), self.n_values)
             self.rest = torch.randn(shape, generator=self.generator, device=self.generator.device)
@@ -155,9 +156,9 @@ class Draws:
 
 
 def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
-    """Number of samples in each batch of a pass.
+    """Number of samples in each batch of an epoch.
 
-    A last batch of one sample joins its neighbour: batch norm has no variance to take from a single sample.
+    A last batch with a single sample is merged into the batch before, since batch norm needs more than one sample.
     """
     n_full, rest = divmod(n_samples, batch_size)
     sizes = [batch_size] * n_full + [rest] * (rest > 0)
@@ -167,10 +168,10 @@ def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
 
 
 def as_tensor(X: NDArray) -> Tensor:
-    """The memory of a C-contiguous array as a tensor; a copy of any other.
+    """A tensor that shares the memory of a C-contiguous array, and a copy of any other array.
 
-    PyTorch warns of memory that may not be written to, such as a memory map or what joblib hands to its workers, and
-    nothing here writes to rows: so it is told that it may.
+    PyTorch warns of read-only memory, such as a memory map or the arrays of joblib's workers. Since nothing in this
+    package writes to X, the memory is declared writable.
     """
     X = np.ascontiguousarray(X)
     if not X.flags.writeable:
@@ -180,7 +181,7 @@ def as_tensor(X: NDArray) -> Tensor:
 
 
 def is_sliceable(X: Any) -> bool:
-    """Whether to read X slice by slice: a large memory map, or an array that is not one of memory, such as HDF5's."""
+    """Whether to read X by slices: a large memory map, or an array that is not in memory, such as a dataset of HDF5."""
     if isinstance(X, np.ndarray):
         return X.nbytes > MAPPED_SIZE and is_mapped(X)
     in_memory = any(hasattr(X, name) for name in ("__array_interface__", "__dlpack__", "__dataframe__", "toarray"))
@@ -188,13 +189,13 @@ def is_sliceable(X: Any) -> bool:
 
 
 def row_blocks(X: Any) -> Iterator[NDArray]:
-    """Blocks of the rows of an array, or of what is read slice by slice, small enough for a few copies of each."""
+    """Blocks of the samples of an array or of sliceable data, small enough to hold a few copies of each in memory."""
     n_rows = max(2, BLOCK_SIZE // 4 // (X.shape[1] * X.dtype.itemsize))
     for start in range(0, max(X.shape[0], 1), n_rows):
         yield read(X, start, start + n_rows)
 
 
 def read(X: Any, start: int, stop: int) -> NDArray:
-    """Rows of a sliceable, as float32 or float64."""
+    """Samples of sliceable data, as float32 or float64."""
     rows = np.asarray(X[start:stop])
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)

@@ -1,4 +1,4 @@
-"""First and second derivatives of a decoder by its latent codes."""
+"""First and second derivatives of a decoder with respect to its latent codes."""
 
 __all__ = ["TaylorExpansion", "is_plain", "taylor_expansion"]
 
@@ -14,34 +14,34 @@ Kind = TypeVar("Kind", bound=nn.Module)
 
 
 class TaylorExpansion(NamedTuple):
-    """The decoder about codes z, along n_directions directions of the latent space."""
+    """Expansion of the decoder about latent codes z, along n_directions directions of the latent space."""
 
     eta: Tensor
-    """What the decoder gives, shape (n, d)."""
+    """Output of the decoder, shape (n, d)."""
     gradient: Tensor
     """Derivative of r'eta along each direction, shape (n, n_directions)."""
     tangents: Tensor
     """Derivative of eta along each direction, shape (n, n_directions, d)."""
     bend: Tensor
-    """Second derivatives of r'eta along each two of them, shape (n, n_directions, n_directions)."""
+    """Second derivatives of r'eta along each pair of directions, shape (n, n_directions, n_directions)."""
 
 
 @torch.no_grad()
 def taylor_expansion(model: Any, z: Tensor, directions: Tensor, slope: Callable[[Tensor], Tensor]) -> TaylorExpansion:
-    """Expand a decoder to the first order, and its products with a vector r for each sample to the second.
+    """Expand a decoder to first order, and its products with a vector r for each sample to second order.
 
-    A multilayer perceptron is expanded a layer at a time: the tangents go forward with the values, r goes backward, and
-    each activation adds its own second derivative times the two, in n_directions + 2 forward passes altogether. Other
-    decoders are differentiated by PyTorch, in some three times as many.
+    A multilayer perceptron is expanded layer by layer: the tangents are propagated forward with the values, r is
+    propagated backward, and each activation adds the product of its second derivative with both. The total cost is that
+    of n_directions + 2 forward passes. Other decoders are differentiated by PyTorch, at about three times the cost.
 
     Parameters
     ----------
     model : module with `decode` and `decoder`
     z : Tensor of shape (n, nz)
     directions : Tensor of shape (n_directions, nz)
-        In the precision of z.
+        Directions in latent space, in the precision of z.
     slope : callable
-        From eta (n, d) to r (n, d), the derivative of what the decoder is a part of.
+        Maps eta (n, d) to r (n, d), the derivative of the objective with respect to eta.
     """
     layers = list(model.decoder) if is_plain(model.decoder, nn.Sequential) else [model.decoder]
     if all(is_plain(layer, nn.Linear) or _is_activation(layer) for layer in layers):
@@ -50,7 +50,7 @@ def taylor_expansion(model: Any, z: Tensor, directions: Tensor, slope: Callable[
 
 
 def is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
-    """Whether a module does what its class does: a subclass, a hook or a `forward` of its own may do anything."""
+    """Whether a module is of this very class, without hooks or a `forward` of its own, so that its output is known."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return type(module) is kind and "forward" not in vars(module) and not any(hooks)
 
@@ -58,7 +58,7 @@ def is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
 def _expand_layers(
     layers: list[nn.Module], z: Tensor, directions: Tensor, slope: Callable[[Tensor], Tensor]
 ) -> TaylorExpansion:
-    value, tangents, bends = z, directions[None], []  # the same tangents for all samples up to the first activation
+    value, tangents, bends = z, directions[None], []  # all samples have the same tangents up to the first activation
     for layer in layers:
         if isinstance(layer, nn.Linear):
             value, tangents = layer(value), F.linear(tangents, layer.weight)
@@ -81,11 +81,12 @@ def _expand_layers(
 def _differentiate(
     decode: Callable[[Tensor], Tensor], z: Tensor, directions: Tensor, slope: Callable[[Tensor], Tensor]
 ) -> TaylorExpansion:
-    """The expansion of any function.
+    """The expansion of an arbitrary decoder.
 
-    The gradient is linear in r, so the derivative of each of its entries by r is a tangent, and that by the way along
-    the directions a row of the bend: one backward pass and n_directions through it, in place of d backward passes.
-    Forward mode would do it too, but warns of PyTorch's own deprecations.
+    The gradient is linear in r, so the derivative of each of its entries with respect to r is a tangent; its derivative
+    with respect to the position along the directions is a row of the matrix `bend`. This takes one backward pass, and
+    n_directions passes through it, instead of d backward passes. Forward mode would be an alternative, but it raises
+    PyTorch's own deprecation warnings.
     """
     with torch.enable_grad():
         way = z.new_zeros(len(z), len(directions), requires_grad=True)
@@ -121,12 +122,12 @@ def _tanh(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gelu(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """With the distribution function and the density of N(0, 1)."""
+    """GELU in terms of the distribution function and the density of N(0, 1)."""
     share, density = torch.special.ndtr(h), torch.exp(-0.5 * h.square()) / math.sqrt(2 * math.pi)
     return h * share, share + h * density, density * (2 - h.square())
 
 
-# Value, first and second derivative of each.
+# Value, first and second derivative of each activation function.
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
     nn.ReLU: _relu,
     nn.SiLU: _silu,

@@ -1,4 +1,4 @@
-"""The modules that training sees: encoder and decoder joined with a likelihood, a prior and a posterior."""
+"""The trained modules: encoder and decoder, joined with a likelihood, a prior and a posterior."""
 
 __all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "VariationalAutoencoder"]
 
@@ -16,28 +16,30 @@ from sklatent._nn.priors import Prior
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder about a code of nz numbers, with the likelihood that reads the decoder's output.
+    """Encoder and decoder with a latent space of dimension nz, and the likelihood of the decoder's output.
 
     Parameters
     ----------
-    encoder, decoder : Module
-        From (n, *input_shape) to (n, n_code), and from (n, nz) to n rows of n_features numbers in any shape.
+    encoder : Module
+        Maps (n, *input_shape) to (n, n_code).
+    decoder : Module
+        Maps (n, nz) to n_features outputs for each sample, in any shape.
     standardizer : Standardizer
-        Applied to the rows before the encoder.
+        Applied to the samples before the encoder.
     likelihood : Likelihood
-        Its `start` at the column means is added to what the decoder gives.
+        Its `start` at the feature means is added to the output of the decoder.
     prior : Prior
-        Density of the codes.
+        Density of the latent codes.
     input_shape : tuple of int
     corrupt : callable (h, noise) -> h or None
-        What training does to the encoder's input.
+        Corruption of the encoder's input in training.
 
     Attributes
     ----------
     n_noise : int
-        Random numbers that `forward` takes for each row.
+        Number of random values that `forward` takes for each sample.
     kl_weight : float
-        What the KL divergence, if there is one, is multiplied by in training, for a warm-up.
+        Factor of the KL divergence (if there is one) in training, for the warm-up.
     """
 
     kl_weight = 1.0
@@ -63,27 +65,27 @@ class Autoencoder(nn.Module):
         self.n_noise = 0 if corrupt is None else len(standardizer.loc)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Codes (n, nz) of rows (n, n_features)."""
+        """Latent codes (n, nz) of samples (n, n_features)."""
         return self.read(self.inputs(x, noise))
 
     def decode(self, z: Tensor) -> Tensor:
-        """What the likelihood reads, (n, n_features), for codes (n, nz)."""
+        """Parameters of the likelihood, (n, n_features), for latent codes (n, nz)."""
         return self.decoder(z).flatten(1).to(z.dtype)
 
     def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Parts of the loss of each row, with the draws eps (n, n_noise)."""
+        """Loss terms of each sample, with random numbers eps (n, n_noise)."""
         return reconstruction_terms(self, x, self._corruption(eps))
 
     def loss(self, terms: Terms) -> Tensor:
-        """Mean loss of the rows, in nats."""
+        """Mean loss of the samples, in nats."""
         return terms.weighted(self.kl_factor(self.training)).mean()
 
     def kl_factor(self, training: bool) -> float:
-        """What the KL divergence is multiplied by in the loss."""
+        """Factor of the KL divergence in the loss."""
         return 0.0
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
-        """Widths of what lies side by side in the encoder's output for codes of nz numbers."""
+        """Widths of the parts of the encoder's output for a latent dimension nz."""
         return (nz,)
 
     def prior_density(self) -> Any:
@@ -91,7 +93,7 @@ class Autoencoder(nn.Module):
         return self.prior
 
     def inputs(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What the encoder sees of rows (n, n_features): standardized, and corrupted where there is noise."""
+        """The encoder's input for samples (n, n_features): standardized, and corrupted if there is noise."""
         h = self.standardizer(x)
         return h if noise is None or self.corrupt is None else self.corrupt(h, noise)
 
@@ -101,17 +103,18 @@ class Autoencoder(nn.Module):
         return self.encoder(h).to(self.standardizer.loc32.dtype)  # autocast may have left another precision
 
     def _corruption(self, eps: Tensor) -> Tensor | None:
-        """The draws for the corruption of the inputs, which come last; none outside training."""
+        """The random numbers for the corruption of the inputs, which are the last ones; None outside training."""
         return eps[:, -len(self.standardizer.loc) :] if self.training and self.corrupt is not None else None
 
 
 class VariationalAutoencoder(Autoencoder):
-    """The encoder gives a posterior q(z | x).
+    """Autoencoder whose encoder gives the parameters of a posterior q(z | x).
 
     Parameters
     ----------
-    *args : as for `Autoencoder`
-    posterior : class of `posteriors`
+    *args
+        The parameters of `Autoencoder`.
+    posterior : a class of `posteriors`
     nz : int
     beta : float
         Weight of the KL divergence in the loss.
@@ -125,7 +128,7 @@ class VariationalAutoencoder(Autoencoder):
         self.beta = beta
 
     def posterior(self, x: Tensor, noise: Tensor | None = None) -> NormalPosterior:
-        """q(z | x) of rows (n, n_features)."""
+        """Posterior q(z | x) of samples (n, n_features)."""
         return self.posterior_class.from_code(self.read(self.inputs(x, noise)))
 
     def prior_density(self) -> Any:
@@ -133,24 +136,24 @@ class VariationalAutoencoder(Autoencoder):
         return self.prior.density(lambda h: self.posterior_class.from_code(self.read(h)))
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Posterior means (n, nz): at inference nothing is drawn (14.7.2)."""
+        """Posterior means (n, nz): inference is deterministic (Chaudhury 2024, section 14.7.2)."""
         return self.posterior(x, noise).mu
 
     def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Parts of minus the ELBO of each row, with the draws eps (n, n_noise)."""
+        """Terms of the negative ELBO of each sample, with random numbers eps (n, n_noise)."""
         return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
 
     def kl_factor(self, training: bool) -> float:
-        """Beta, times the weight of the warm-up in training."""
+        """Beta, multiplied by the weight of the warm-up in training."""
         return self.beta * self.kl_weight if training else self.beta
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
-        """Widths of the parts of a posterior over codes of nz numbers."""
+        """Widths of the parts of the posterior for a latent dimension nz."""
         return self.posterior_class.blocks(nz)
 
 
 class Offset(nn.Module):
-    """Flatten the rows and add a constant one."""
+    """Flatten the outputs and add a constant vector."""
 
     constant: Tensor
 
@@ -159,18 +162,19 @@ class Offset(nn.Module):
         self.register_buffer("constant", constant)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows (n, n_features)."""
+        """Outputs (n, n_features)."""
         return x.flatten(1) + self.constant
 
 
 class Corruption(nn.Module):
-    """What training does to the encoder's input.
+    """Corruption of the encoder's input in training.
 
     Parameters
     ----------
     kind : str
         A key of `CORRUPTIONS`.
     amount : float
+        Amount of noise.
     """
 
     amount: Tensor
@@ -178,11 +182,12 @@ class Corruption(nn.Module):
     def __init__(self, kind: str, amount: float):
         super().__init__()
         self.kind = kind
-        # A tensor, so that networks which differ in it can be stacked; no state, since it is a parameter of the fit.
+        # A tensor, so that networks with different amounts can be stacked. It is not part of the state, since it is a
+        # parameter of the fit.
         self.register_buffer("amount", torch.tensor(amount, dtype=torch.float32), persistent=False)
 
     def forward(self, h: Tensor, eps: Tensor) -> Tensor:
-        """Corrupted rows h by the draws eps from N(0, 1), both (n, n_features)."""
+        """Corrupt inputs h with random numbers eps from N(0, 1), both (n, n_features)."""
         return CORRUPTIONS[self.kind](h, eps, self.amount)
 
 
@@ -191,7 +196,7 @@ def _add_noise(h: Tensor, eps: Tensor, amount: Tensor) -> Tensor:
 
 
 def _mask(h: Tensor, eps: Tensor, amount: Tensor) -> Tensor:
-    """Put the column mean, 0 in standardized units, in place of a share of the entries."""
+    """Replace a fraction of the entries by the feature mean, which is 0 in standardized units."""
     return torch.where(torch.special.ndtr(eps) < amount, 0.0, h)
 
 
@@ -199,7 +204,7 @@ CORRUPTIONS: dict[str, Callable[..., Tensor]] = {"gaussian": _add_noise, "maskin
 
 
 def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Module:
-    """The decoder plus a constant row, which the bias of its last layer takes up where it has one."""
+    """The decoder plus a constant output, which is added to the bias of its last layer if it has one."""
     last: nn.Module = decoder[-1] if is_plain(decoder, nn.Sequential) and len(decoder) else decoder
     if is_plain(last, nn.Linear) and last.bias is not None:
         with torch.no_grad():

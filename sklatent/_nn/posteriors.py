@@ -1,4 +1,4 @@
-"""Posteriors q(z | x): normal, read from the numbers that an encoder gives."""
+"""Normal posteriors q(z | x), whose parameters are the output of an encoder."""
 
 __all__ = ["POSTERIORS", "DiagonalNormal", "FullNormal", "NormalPosterior"]
 
@@ -8,61 +8,61 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-# Where log variances are cut off. An encoder extrapolates linearly, so one extreme sample would have exp of hundreds as
-# its variance: an infinite loss, and an infinite score. Variances that help lie well within, near 1 and below.
+# Limits of the log-variances. An encoder extrapolates linearly, so the log-variance of one extreme sample could be in
+# the hundreds, and its loss and score infinite. Useful variances are well within these limits, near 1 and below.
 LOG_VARIANCES = -20.0, 4.0
 
 
 class NormalPosterior:
-    """What both forms share: a normal density of codes for each row, with mean `mu`."""
+    """Base class: a normal density of the latent code of each sample, with mean `mu`."""
 
     mu: Tensor
     names: ClassVar[tuple[str, ...]]
-    """What the `blocks` hold."""
+    """Names of the parts whose widths are the `blocks`."""
 
     @staticmethod
     def blocks(nz: int) -> tuple[int, ...]:
-        """Widths of the parts that `from_code` finds side by side."""
+        """Widths of the parts of the input of `from_code`."""
         raise NotImplementedError
 
     @classmethod
     def parts(cls, nz: int) -> dict[str, int]:
-        """What an encoder gives for it, and how many numbers of each."""
+        """Names and widths of the parts of the encoder's output."""
         return dict(zip(cls.names, cls.blocks(nz), strict=True))
 
     def sample(self, eps: Tensor) -> Tensor:
-        """Codes as a differentiable function of draws eps (..., nz) from N(0, I)."""
+        """Latent codes as a differentiable function of samples eps (..., nz) of N(0, I)."""
         raise NotImplementedError
 
     @property
     def variances(self) -> Tensor:
-        """Variance of each code, (..., nz)."""
+        """Variance of each latent dimension, (..., nz)."""
         raise NotImplementedError
 
     @property
     def excess_variances(self) -> Tensor:
-        """Variance of each code less that of N(0, I), (..., nz)."""
+        """Variance of each latent dimension minus that of N(0, I), (..., nz)."""
         return self.variances - 1
 
     @property
     def log_pivots(self) -> Tensor:
-        """What the log determinant of the covariance is the sum of, (..., nz)."""
+        """Terms whose sum is the log-determinant of the covariance, (..., nz)."""
         raise NotImplementedError
 
     def whiten(self, z: Tensor) -> Tensor:
-        """The eps that `sample` turns into z."""
+        """The eps that `sample` maps to z."""
         raise NotImplementedError
 
     def log_prob_of(self, eps: Tensor) -> Tensor:
-        """Log density of the codes that `sample` makes of eps (..., nz): nats, shape (...)."""
+        """Log-density of `sample(eps)` for eps (..., nz), in nats, of shape (...)."""
         return -0.5 * (eps.square().sum(-1) + eps.shape[-1] * math.log(2 * math.pi) + self.log_pivots.sum(-1))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of codes z (..., nz): nats, shape (...)."""
+        """Log-density of latent codes z (..., nz), in nats, of shape (...)."""
         return self.log_prob_of(self.whiten(z))
 
     def kl_standard_normal(self) -> Tensor:
-        r"""KL divergence from N(0, I), (...), in nats.
+        r"""KL divergence from N(0, I) in nats, of shape (...).
 
         .. math:: \frac12 [\mathrm{tr} S + \mu'\mu - n_z - \ln \det S]
 
@@ -79,42 +79,42 @@ class _Diagonal(NamedTuple):
 
 
 class DiagonalNormal(_Diagonal, NormalPosterior):
-    """N(mu, diag exp log_var), both (..., nz): the chapter's posterior (14.7)."""
+    """N(mu, diag exp log_var), both (..., nz): the posterior of Chaudhury (2024), section 14.7."""
 
     names = ("means", "log variances")
 
     @staticmethod
     def blocks(nz: int) -> tuple[int, ...]:
-        """Mean and log variances."""
+        """Widths of the means and the log-variances."""
         return nz, nz
 
     @classmethod
     def from_code(cls, code: Tensor) -> "DiagonalNormal":
-        """Mean and log variances side by side, (..., 2 nz); the latter are cut off at `LOG_VARIANCES`."""
+        """From means and log-variances side by side, (..., 2 nz). The latter are limited to `LOG_VARIANCES`."""
         mu, log_var = code.chunk(2, dim=-1)
         return cls(mu, log_var.clamp(*LOG_VARIANCES))
 
     @property
     def variances(self) -> Tensor:
-        """Variance of each code, (..., nz)."""
+        """Variance of each latent dimension, (..., nz)."""
         return self.log_var.exp()
 
     @property
     def excess_variances(self) -> Tensor:
-        """Variance of each code less that of N(0, I), (..., nz), with its digits where that is small."""
+        """Variance of each latent dimension minus that of N(0, I), (..., nz), accurate also if it is small."""
         return self.log_var.expm1()
 
     @property
     def log_pivots(self) -> Tensor:
-        """What the log determinant of the covariance is the sum of, (..., nz)."""
+        """Terms whose sum is the log-determinant of the covariance, (..., nz)."""
         return self.log_var
 
     def sample(self, eps: Tensor) -> Tensor:
-        """Codes as a differentiable function of draws eps from N(0, I): the reparameterization of listing 14.5."""
+        """Latent codes as a differentiable function of samples eps of N(0, I): the reparameterization trick."""
         return torch.addcmul(self.mu, torch.exp(self.log_var / 2), eps)
 
     def whiten(self, z: Tensor) -> Tensor:
-        """The eps that `sample` turns into z."""
+        """The eps that `sample` maps to z."""
         return (z - self.mu) * torch.exp(-self.log_var / 2)
 
 
@@ -130,12 +130,15 @@ class FullNormal(_Full, NormalPosterior):
 
     @staticmethod
     def blocks(nz: int) -> tuple[int, ...]:
-        """Mean, logarithms of the squared diagonal of L, and its entries below, row by row."""
+        """Widths of the means, the logarithms of the squared diagonal of L, and the entries of L below it, by rows."""
         return nz, nz, nz * (nz - 1) // 2
 
     @classmethod
     def from_code(cls, code: Tensor) -> "FullNormal":
-        """Mean, logarithms of the squared diagonal of L, cut off likewise, and the entries below, side by side."""
+        """From means, logarithms of the squared diagonal of L, and the entries below it, side by side.
+
+        The logarithms are limited to `LOG_VARIANCES`.
+        """
         nz = (math.isqrt(9 + 8 * code.shape[-1]) - 3) // 2
         mu, log_diagonal, below = code.split([nz, nz, code.shape[-1] - 2 * nz], dim=-1)
         rows, columns = torch.tril_indices(nz, nz, -1, device=code.device)
@@ -146,20 +149,20 @@ class FullNormal(_Full, NormalPosterior):
 
     @property
     def variances(self) -> Tensor:
-        """Variance of each code, (..., nz)."""
+        """Variance of each latent dimension, (..., nz)."""
         return self.factor.square().sum(-1)
 
     @property
     def log_pivots(self) -> Tensor:
-        """What the log determinant of the covariance is the sum of, (..., nz)."""
+        """Terms whose sum is the log-determinant of the covariance, (..., nz)."""
         return 2 * self.factor.diagonal(dim1=-2, dim2=-1).log()
 
     def sample(self, eps: Tensor) -> Tensor:
-        """Codes as a differentiable function of draws eps from N(0, I)."""
+        """Latent codes as a differentiable function of samples eps of N(0, I)."""
         return self.mu + (self.factor @ eps[..., None])[..., 0]
 
     def whiten(self, z: Tensor) -> Tensor:
-        """The eps that `sample` turns into z."""
+        """The eps that `sample` maps to z."""
         return torch.linalg.solve_triangular(self.factor, (z - self.mu)[..., None], upper=False)[..., 0]
 
 

@@ -1,4 +1,4 @@
-"""Densities p(z) of the codes."""
+"""Priors: densities p(z) of the latent codes."""
 
 __all__ = ["GaussianMixturePrior", "Mixture", "Normal", "Prior", "StandardNormal", "VampPrior"]
 
@@ -14,15 +14,15 @@ from sklatent._nn.posteriors import DiagonalNormal, NormalPosterior
 
 
 class Prior(nn.Module):
-    """What is learned of p(z)."""
+    """Base class: the parameters of p(z)."""
 
     def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> Any:
-        """p(z) itself, which may depend on the posterior of an encoder's inputs."""
+        """The density p(z), which may depend on the posterior that the encoder gives for an input."""
         return self
 
 
 class StandardNormal(Prior):
-    """z ~ N(0, I): compact and smooth, the chapter's prior (14.7.4).
+    """z ~ N(0, I), the prior of Chaudhury (2024), section 14.7.4.
 
     Parameters
     ----------
@@ -34,25 +34,25 @@ class StandardNormal(Prior):
         self.nz = nz
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of codes of shape (..., nz): nats, shape (...)."""
+        """Log-density of latent codes of shape (..., nz), in nats, of shape (...)."""
         return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Codes of shape (n_samples, nz), float64."""
+        """Latent codes of shape (n_samples, nz), in float64."""
         shape = (n_samples, self.nz)
         return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
 
     def kl(self, q: NormalPosterior, eps: Tensor) -> Tensor:
-        """KL divergence of q from it, in closed form: nats, (n,); the draws eps are not needed."""
+        """KL divergence of q from this prior in closed form, in nats, of shape (n,). `eps` is not used."""
         return q.kl_standard_normal()
 
     def kl_per_dimension(self, q: NormalPosterior, eps: Tensor) -> Tensor:
-        """KL divergence of each marginal of q from its own, (n, nz)."""
+        """KL divergence of each marginal of q from that of this prior, (n, nz)."""
         return 0.5 * (q.variances + q.mu.square() - 1 - q.variances.log())
 
 
 class Mixture:
-    """A mixture of normal densities of codes.
+    """A mixture of normal densities of latent codes.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ class Mixture:
         self.components = components
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of codes of shape (..., nz): nats, shape (...)."""
+        """Log-density of latent codes of shape (..., nz), in nats, of shape (...)."""
         return torch.logsumexp(self.log_weights + self.components.log_prob(z[..., None, :]), dim=-1)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Codes of shape (n_samples, nz), float64."""
+        """Latent codes of shape (n_samples, nz), in float64."""
         component = torch.multinomial(self.log_weights.exp(), n_samples, replacement=True, generator=generator)
         nz = self.components.mu.shape[-1]
         eps = StandardNormal(nz).sample(n_samples, generator)
@@ -78,11 +78,11 @@ class Mixture:
         return every[torch.arange(n_samples, device=every.device), component].double()
 
     def kl(self, q: NormalPosterior, eps: Tensor) -> Tensor:
-        """KL divergence of q from it, estimated by the draw that q makes of eps: nats, (n,)."""
+        """KL divergence of q from this mixture, estimated with the sample `q.sample(eps)`, in nats, of shape (n,)."""
         return q.log_prob_of(eps) - self.log_prob(q.sample(eps))
 
     def kl_per_dimension(self, q: NormalPosterior, eps: Tensor) -> Tensor:
-        """KL divergence of each marginal of q from its own, by the same draw, (n, nz)."""
+        """KL divergence of each marginal of q from that of this mixture, with the same sample, (n, nz)."""
         z = q.sample(eps)
         log_q = _normal_log_prob(z, q.mu, q.variances)
         log_p = _normal_log_prob(z[:, None], self.components.mu, self.components.variances)
@@ -90,12 +90,12 @@ class Mixture:
 
 
 class GaussianMixturePrior(Prior):
-    """A mixture of diagonal normal densities, learned with the decoder (14.7.7).
+    """A mixture of diagonal normal densities that is learned with the decoder (Chaudhury 2024, section 14.7.7).
 
     Parameters
     ----------
     means : Tensor of shape (n_components, nz)
-        Where the components start, with unit variances and equal weights.
+        Initial means of the components. The initial variances are 1, and the initial weights are equal.
     """
 
     def __init__(self, means: Tensor):
@@ -105,17 +105,17 @@ class GaussianMixturePrior(Prior):
         self.log_var = nn.Parameter(torch.zeros_like(means))
 
     def density(self, posterior: Callable[[Tensor], NormalPosterior]) -> Mixture:
-        """The mixture; it needs no posterior."""
+        """The mixture. `posterior` is not used."""
         return Mixture(torch.log_softmax(self.logits, dim=0), DiagonalNormal(self.means, self.log_var))
 
 
 class VampPrior(Prior):
-    """The mean of the posteriors of pseudo-inputs that are learned with the network.
+    """VampPrior: the mean of the posteriors of pseudo-inputs that are learned with the network.
 
     Parameters
     ----------
     pseudo_inputs : Tensor of shape (n_components, n_features)
-        Rows to start from, as the encoder sees them.
+        Initial pseudo-inputs, in the standardized units of the encoder's input.
 
     References
     ----------
@@ -134,7 +134,7 @@ class VampPrior(Prior):
 
 
 class Normal(Prior):
-    """z ~ N(mean, covariance), fitted to the codes of a trained autoencoder.
+    """z ~ N(mean, covariance), fitted to the latent codes of a trained autoencoder.
 
     Parameters
     ----------
@@ -151,19 +151,19 @@ class Normal(Prior):
         self.register_buffer("covariance", covariance)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of codes of shape (..., nz): nats, shape (...), float64."""
+        """Log-density of latent codes of shape (..., nz), in nats, of shape (...), in float64."""
         return MultivariateNormal(self.mean, scale_tril=self.factor).log_prob(z.double())
 
     def gradient(self, z: Tensor) -> Tensor:
-        """Derivative of `log_prob` by z, (n, nz), float64."""
+        """Derivative of `log_prob` with respect to z, (n, nz), in float64."""
         return (self.mean - z.double()) @ self.precision
 
     @property
     def precision(self) -> Tensor:
         """Inverse of the covariance, (nz, nz).
 
-        By the Cholesky factor, which makes it symmetric: an inverse by elimination is not, where variances differ by
-        many powers of ten, and half of it is then wrong in every direction.
+        It is computed from the Cholesky factor, which makes it symmetric. An inverse by elimination is not symmetric if
+        the variances differ by many orders of magnitude, and then one half of it is inaccurate in every direction.
         """
         return torch.cholesky_inverse(self.factor)
 
@@ -173,7 +173,7 @@ class Normal(Prior):
         return torch.linalg.cholesky(self.covariance)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Codes of shape (n_samples, nz), float64."""
+        """Latent codes of shape (n_samples, nz), in float64."""
         standard = StandardNormal(len(self.mean)).sample(n_samples, generator)
         return self.mean + standard @ self.factor.mT
 

@@ -1,4 +1,4 @@
-"""PyTorch's global generator: lent to layers that know no other, and put back."""
+"""Temporary replacement of the state of PyTorch's global random generator."""
 
 __all__ = ["global_draws_from"]
 
@@ -8,21 +8,21 @@ from threading import Lock
 
 import torch
 
-# There is one global generator a device, so two threads must not lend it at once.
+# There is one global generator per device, so only one thread at a time may replace its state.
 _lock = Lock()
 
 
 @contextmanager
 def global_draws_from(generator: torch.Generator) -> Iterator[None]:
-    """Within the block, what draws from the global generator of a device draws from `generator`, which moves on.
+    """Within the block, random numbers of the global generator of a device come from `generator`, which advances.
 
-    Layers that draw, such as dropout and the initial weights of `torch.nn`, know the global generator only. After the
-    block it is as it was before, when the block raises too.
+    Layers such as dropout, and the initialization of the weights in `torch.nn`, can only use the global generator. Its
+    state is restored after the block, also if the block raises an exception.
 
     Parameters
     ----------
     generator : torch.Generator
-        Says the device too.
+        Random generator, which also determines the device.
     """
     shared = _global_generator(generator.device)
     with _lock:

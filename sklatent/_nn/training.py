@@ -1,4 +1,4 @@
-"""The training loop: skorch's, with rows gathered on the device and losses read once an epoch."""
+"""The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
 __all__ = ["LatentNet"]
 
@@ -21,45 +21,45 @@ from sklatent._nn.data import Batches, Draws
 from sklatent._nn.objectives import Terms
 from sklatent._nn.randomness import global_draws_from
 
-# What a step runs in: float32, or the layers in bfloat16 where autocast finds them safe.
+# Precision of a step: float32, or bfloat16 for the layers for which autocast considers it safe.
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
-# Steps whose terms are kept before they are added up: many small tensors that stay leave holes in the heap.
+# Number of steps whose loss terms are kept before they are summed. Many small tensors would fragment the heap.
 N_STEPS = 64
 
 
 class LatentNet(NeuralNet):
-    """Train a module whose forward gives the `Terms` of each row.
+    """Train a module whose `forward` returns the loss `Terms` of each sample.
 
-    The order of the rows and the noise come from generators of the net's own, many at a time, so that training
-    neither reads nor moves PyTorch's global one. The history holds, for each epoch, the mean over the rows of the
-    loss, of its reconstruction and of its KL part, as `train_loss`, `train_reconstruction`, `train_kl`, and the same
-    for `valid_`.
+    Shuffling and noise use generators of the net, so that training neither uses nor modifies PyTorch's global one. The
+    history contains, for each epoch, the mean over the samples of the loss, of its reconstruction term and of its KL
+    term, as `train_loss`, `train_reconstruction` and `train_kl`, and the same with prefix `valid_`.
 
     Parameters
     ----------
     module : Module
-        Called with rows (n, n_features) and noise (n, module.n_noise); `module.loss` turns its `Terms` into a scalar.
+        Called with samples (n, n_features) and noise (n, module.n_noise). `module.loss` reduces its `Terms` to a
+        scalar.
     seeds : tuple of int
-        For the order of the rows, the noise in training, and the noise in validation.
+        Seeds of the shuffling, of the noise in training, and of the noise in validation.
     weight_decay : float, default=0.0
-        Share of each weight that a step takes away, times the learning rate; matrices and kernels only.
+        Fraction, times the learning rate, by which a step decreases the weights; only for matrices and kernels.
     max_gradient_norm : float or None, default=None
-        Norm at which the gradient by the weights is clipped, apart from that by the parameters of the likelihood: its
-        variance has to learn what extreme samples cost, and clipped it would only learn what the others do.
+        Norm at which the gradient is clipped, except that with respect to the parameters of the likelihood: with a
+        clipped gradient its variance would not account for the loss of extreme samples.
     precision : {"float32", "bf16"}, default="float32"
     module_seed : int or None, default=None
-        Of what layers draw from PyTorch's global generator, such as dropout; None for a module that draws nothing.
+        Seed for layers that use PyTorch's global generator, such as dropout. None for a module without such layers.
     lr, max_epochs, batch_size, device, verbose, callbacks
-        As for :class:`skorch.NeuralNet`.
+        The parameters of :class:`skorch.NeuralNet`.
 
     Attributes
     ----------
     step_ : int
-        Steps of the optimizer so far.
+        Number of optimizer steps so far.
     """
 
-    n_stack_dims = 0  # of the parameters, before their own
+    n_stack_dims = 0  # leading dimensions of the parameters for stacked networks
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class LatentNet(NeuralNet):
         self.precision = precision
         super().__init__(
             module,
-            criterion=nn.Identity,  # the module has its own loss
+            criterion=nn.Identity,  # the module computes its own loss
             optimizer=torch.optim.AdamW,
             iterator_train=Batches,
             iterator_train__generator=self.order,
@@ -92,27 +92,27 @@ class LatentNet(NeuralNet):
         )
 
     def train(self, rows: Any, valid: Any = None, state: dict[str, Any] | None = None) -> "LatentNet":
-        """Train on `Rows` or `MappedRows`, from a former state if there is one; unlike skorch's `fit`, Ctrl-C raises.
+        """Train on `Rows` or `MappedRows`, from a previous state if given. Unlike skorch's `fit`, Ctrl-C raises.
 
         Raises
         ------
         FloatingPointError
-            When the loss of an epoch is not finite.
+            If the loss of an epoch is not finite.
         """
         self.set_params(train_split=None if valid is None else predefined_split(valid))
         self.initialize()
         self.step_ = 0
         self.is_lone_ = min(self.batch_size, len(rows)) == 1
-        self.module_.eval()  # so that the first step finds a mode to change
+        self.module_.eval()  # so that the first step switches to training mode
         self.load_state(state or {})
-        self.notify("on_train_begin", X=rows, y=None)  # where a checkpoint puts back what it holds
+        self.notify("on_train_begin", X=rows, y=None)  # a checkpoint restores its state here
         with suppress(EarlyStop):
             self.fit_loop(rows, epochs=self.max_epochs - len(self.history))
         self.notify("on_train_end", X=rows, y=None)
         return self
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on: tensors, numbers and the history."""
+        """Everything that the next epoch depends on: tensors, numbers and the history."""
         return {
             "module": self.module_.state_dict(),
             "optimizer": self.optimizer_.state_dict()["state"],
@@ -122,11 +122,11 @@ class LatentNet(NeuralNet):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a copy of what `state` gave, or of those of its entries that are there."""
+        """Restore a copy of the result of `state`, which may lack some of its entries."""
         if "module" in state:
             self.module_.load_state_dict(state["module"])
         if "optimizer" in state:
-            # The optimizer keeps the tensors that it is given, and its steps write to them.
+            # The optimizer keeps references to these tensors and modifies them in its steps.
             moments = {int(number): deepcopy(moment) for number, moment in state["optimizer"].items()}
             groups = self.optimizer_.state_dict()["param_groups"]
             self.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
@@ -141,9 +141,10 @@ class LatentNet(NeuralNet):
         return {name: generator for name, generator in named.items() if generator is not None}
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "LatentNet":
-        """Fused AdamW; only matrices decay, and the variance of the likelihood learns ten times faster.
+        """Create a fused AdamW optimizer.
 
-        That one number has as far to go as a weight has, and no network to help it.
+        Only matrices and kernels of the networks have weight decay. The learning rate of the variance of the likelihood
+        is ten times larger: it may have to change by as much as a weight does, but is a single parameter.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.module_.named_parameters():
@@ -157,18 +158,18 @@ class LatentNet(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
-        # Without PassthroughScoring, which goes through a Python record of every batch; PrintLog lays out its table
-        # for nobody when it is not to be printed.
+        # Without PassthroughScoring, which iterates over a Python record of every batch, and without PrintLog if
+        # nothing is printed, since it would format its table anyway.
         log = [("print_log", PrintLog())] if self.verbose else []
         return [("epoch_timer", EpochTimer()), *log]
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks. skorch's early stopping raises what Ctrl-C does; here `EarlyStop` tells them apart."""
+        """Call the callbacks, and raise `EarlyStop` for skorch's early stopping, which raises KeyboardInterrupt."""
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt:
             stops = [callback for _, callback in self.callbacks_ if isinstance(callback, EarlyStopping)]
-            # Ctrl-C may come before they have begun to count.
+            # Ctrl-C may come before they have set their counters.
             if not any(getattr(callback, "misses_", -1) >= callback.patience for callback in stops):
                 raise
             raise EarlyStop from None
@@ -176,7 +177,7 @@ class LatentNet(NeuralNet):
     def run_single_epoch(
         self, iterator: Batches | None, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
     ) -> None:
-        """One pass over the rows; nothing is read from the device before its end."""
+        """Run one epoch. Nothing is copied from the device before its end."""
         if iterator is None:
             return
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
@@ -192,13 +193,13 @@ class LatentNet(NeuralNet):
                 sums.append(_sums(steps))
                 steps = []
         sums += [_sums(steps)] if steps else []
-        means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the one time that the device is read
+        means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the only copy from the device
         self.record(prefix, means)
 
     def record(self, prefix: str, means: Sequence[float]) -> None:
-        """Note the means of an epoch, and as skorch does whether its loss is the best so far.
+        """Record the means of an epoch and, like skorch, whether its loss is the best so far.
 
-        Of its batches no record is kept but an empty one, since some callbacks of skorch look at the last.
+        The batches have one empty record, since some callbacks of skorch access the last one.
         """
         if not self.history[-1]["batches"]:
             self.history.new_batch()
@@ -209,19 +210,19 @@ class LatentNet(NeuralNet):
         self.history.record(f"{prefix}_loss_best", losses[-1] <= min(losses))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Leave out skorch's record of each batch."""
+        """Do nothing, instead of adding skorch's record of each batch."""
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"The loss became {loss} in epoch {len(self.history)} with lr={self.lr}. "
-                "Try a smaller lr, or rescale columns with extreme values."
+                "Try a smaller lr, or rescale features with extreme values."
             )
 
     def train_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
-        """One step of the optimizer."""
+        """Run one step of the optimizer."""
         self._set_training(True)
-        for group in self.optimizer_.param_groups:  # as zero_grad does, without its record for the profiler
+        for group in self.optimizer_.param_groups:  # like zero_grad, without the overhead of its profiling
             for parameter in group["params"]:
                 parameter.grad = None
         with self._draws_of_layers():
@@ -234,7 +235,7 @@ class LatentNet(NeuralNet):
         return step
 
     def _clip_gradient(self, max_norm: float) -> None:
-        """Scale the gradient of each network down to a norm."""
+        """Scale the gradient of each network down to a maximum norm."""
         named = self.module_.named_parameters()
         gradients = [p.grad for name, p in named if p.grad is not None and not name.startswith("likelihood.")]
         squares = [
@@ -245,14 +246,14 @@ class LatentNet(NeuralNet):
             gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if self.n_stack_dims else scale)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
-        """The loss of a batch, with nothing learned from it."""
+        """Compute the loss of a batch without training."""
         self._set_training(False)
         with torch.no_grad(), self._draws_of_layers():
             return self._evaluate(batch)
 
     def _set_training(self, training: bool = True) -> None:
-        """Train or evaluate; batch norm has no variance to take from one sample, and uses its running statistics."""
-        if self.module_.training == training:  # a walk over all submodules costs a tenth of a small step
+        """Switch to training or evaluation mode. For batches of one sample, batch norm uses its running statistics."""
+        if self.module_.training == training:  # iterating over all submodules takes a tenth of a small step
             return
         self.module_.train(training)
         if self.is_lone_:
@@ -264,7 +265,7 @@ class LatentNet(NeuralNet):
         return self.module_.modules()
 
     def _draws_of_layers(self) -> Any:
-        """Where layers draw, they draw from a generator of this net."""
+        """Context in which layers that use random numbers take them from a generator of this net."""
         return nullcontext() if self.layers is None else global_draws_from(self.layers)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
@@ -274,13 +275,13 @@ class LatentNet(NeuralNet):
         return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
 
     def _precision(self) -> Any:
-        """What the products of a step run in."""
+        """Context that sets the precision of a step."""
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
 
 
 def _sums(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Sums over the rows of the loss, of minus ln p(x | z) and of the KL divergence, from some batches of an epoch."""
+    """Sums over the samples of some batches: of the loss, of minus ln p(x | z) and of the KL divergence."""
     losses, log_prob, kl = zip(*steps, strict=True)
     sizes = torch.tensor([len(batch) for batch in kl], device=kl[0].device)
     log_prob_sum, kl_sum = (torch.cat(terms).sum(dtype=torch.float64) for terms in (log_prob, kl))

@@ -1,4 +1,4 @@
-"""Centred rows as an operator: dense or sparse, weighted or not, a chunk at a time."""
+"""Centred samples as a linear operator that works chunk by chunk: dense or sparse, weighted or not."""
 
 __all__ = [
     "CenteredRows",
@@ -25,16 +25,16 @@ from sklatent._ppca.moments import FactoredMoments, Moments, check_variance, tot
 
 Array = Any
 
-# A chunk of this many values stays in the cache, where centring it costs little beside multiplying it.
+# A chunk of this many values stays in the cache, where centring it costs little compared with multiplying it.
 CHUNK_SIZE = 2**19
-# Sums of squares between these have lost nothing in float32, to overflow or underflow.
+# Sums of squares within these limits have neither overflowed nor underflowed in float32.
 SQUARES_OF_FLOAT32 = 1e-20, 1e30
-# Rows whose mean is close enough to that of all.
+# Number of rows for a rough estimate of the mean.
 N_ROUGH_ROWS = 256
 
 
 def mean_and_variance(X: Array) -> tuple[Array, Array]:
-    """Mean and variance (divisor n) of each column.
+    """Compute mean and variance (divisor n) of each column.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def mean_and_variance(X: Array) -> tuple[Array, Array]:
 
     Returns
     -------
-    mean, variance : array of shape (n_features,), float64
+    mean : array of shape (n_features,), float64
+    variance : array of shape (n_features,), float64
 
     Raises
     ------
@@ -61,20 +62,20 @@ def is_mapped(X: Any) -> bool:
 
 
 class CenteredRows:
-    """Dense rows less their mean, times the roots of their weights: the matrix that PCA decomposes.
+    """The matrix that PCA decomposes: dense rows minus their mean, times the square roots of their weights.
 
-    It is never made whole. Each method reads the rows a chunk at a time, centres the chunk and multiplies it; sums over
-    chunks are in float64. The matrix is taken tall: where there are more columns than rows, its transpose, cut into
-    chunks of columns. "Short" is the smaller of n_samples and n_features, "long" the larger one.
+    The matrix is never formed as a whole. Each method reads the rows chunk by chunk, centres a chunk and multiplies it.
+    Sums over chunks are in float64. The matrix is treated as tall: if there are more columns than rows, its transpose
+    is used, in chunks of columns. "Short" denotes the smaller of n_samples and n_features, "long" the larger.
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
-        float32 or float64, of any Array API namespace; a memory map is read, not copied.
+        Data in float32 or float64, of any Array API namespace. A memory map is read, not copied.
     weights : array of shape (n_samples,) or None, default=None
-        float64, in the namespace of the chunks.
+        Sample weights in float64, in the namespace of the chunks.
     load : callable, default=None
-        What brings a chunk of X to the device; None leaves it where it is.
+        Function that moves a chunk of X to the device. None leaves it where it is.
 
     Attributes
     ----------
@@ -92,23 +93,23 @@ class CenteredRows:
 
     @cached_property
     def xp(self) -> Any:
-        """The namespace of the chunks."""
+        """Array API namespace of the chunks."""
         return array_namespace(self.load(self.X[:1]))
 
     @cached_property
     def dtype(self) -> Any:
-        """The precision of X, in the namespace of the chunks."""
+        """Precision of X, in the namespace of the chunks."""
         return self.load(self.X[:1]).dtype
 
     def columns(self, dtype: Any = None) -> Moments:
-        """Moments of each column on its own, by sums in `dtype`; kept."""
+        """Moments of each column on its own, from sums in `dtype`. The result is cached."""
         dtype = dtype or self.dtype
         if dtype not in self._columns:
             self._columns[dtype] = self.moments(dtype, diagonal=True)
         return self._columns[dtype]
 
     def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
-        """Moments of all rows, read once, by products in `dtype`: those of float64 cost twice the time of float32."""
+        """Moments of all rows, read once, from products in `dtype`. float64 takes twice the time of float32."""
         dtype = dtype or self.dtype
         moments = self._moments(dtype, diagonal)
         if dtype != self.xp.float64 and not _is_safe_in_float32(float(self.xp.max(moments.scatter))):
@@ -118,14 +119,15 @@ class CenteredRows:
         return moments
 
     def _moments(self, dtype: Any, diagonal: bool) -> Moments:
-        """Moments about a rough mean, to subtract which loses nothing: a difference is rounded to its own size.
+        """Moments about a rough mean.
 
-        What is left of the mean is then small enough to be summed in `dtype`, and corrected for.
+        Subtracting it loses no precision, since a difference is rounded relative to its own size. The mean of the
+        differences is then small enough to be summed in `dtype`, and the moments are corrected for it.
         """
         xp, point = self.xp, self._rough_mean(dtype)
         n_rows = max(1, CHUNK_SIZE // self.X.shape[1]) if diagonal else _n_product_rows(self.X.shape[1])
         total = scatter = 0.0
-        with np.errstate(over="ignore", invalid="ignore"):  # looked after by who calls
+        with np.errstate(over="ignore", invalid="ignore"):  # handled by the caller
             for start in range(0, self.X.shape[0], n_rows):
                 cut = slice(start, start + n_rows)
                 rows = xp.astype(self.load(self.X[cut]), dtype, copy=False) - point
@@ -138,7 +140,7 @@ class CenteredRows:
         return Moments.about(xp.astype(point, xp.float64), weight, n_samples, total, scatter, diagonal)
 
     def _rough_mean(self, dtype: Any) -> Array:
-        """Mean of some of the rows that count, evenly spaced."""
+        """Mean of some evenly spaced rows with a weight above zero."""
         xp, step = self.xp, -(-self.X.shape[0] // N_ROUGH_ROWS)
         some = slice(None, None, step)
         chosen = some if self.weights is None else np.flatnonzero(to_device(self.weights, "cpu"))[some]
@@ -150,7 +152,7 @@ class CenteredRows:
         return self._total(part.B.T @ part.B for part in self._parts(dtype, _n_product_rows(self.short)))
 
     def gram_times(self, Q: Array, dtype: Any = None) -> Array:
-        """A'A Q by two thin products, of shape (short, n)."""
+        """A'A Q from two thin products, of shape (short, n)."""
         return self._total(part.transposed_times(part.times(Q)) for part in self._thin_parts(dtype))
 
     def times(self, V: Array, dtype: Any = None) -> Array:
@@ -159,25 +161,25 @@ class CenteredRows:
         return self.xp.astype(products, self.xp.float64, copy=False)
 
     def whole(self) -> Array:
-        """The centred rows in float64, (n_samples, n_features)."""
+        """The centred rows in float64, of shape (n_samples, n_features)."""
         A = self.xp.concat([part.B for part in self._parts(self.xp.float64, _n_product_rows(self.short))])
         return A if self.is_tall else A.T
 
     def factored_moments(self) -> FactoredMoments:
-        """Moments of all the rows, centred in one float64 copy."""
+        """Moments of all rows, from one centred float64 copy."""
         columns = self.columns(self.xp.float64)
         total = float(self.xp.sum(columns.scatter))
         return FactoredMoments(columns.weight, columns.n_samples, columns.mean, self.whole(), total)
 
     def triangle(self) -> Array:
-        """R of the QR decomposition of A in float64, of shape (short or fewer, short): A'A = R'R, to full precision."""
+        """R of the QR decomposition of A in float64, of shape (short or fewer, short): A'A = R'R in full precision."""
         xp = self.xp
         parts = self._parts(xp.float64, _n_product_rows(self.short))
         start = xp.zeros((0, self.short), dtype=xp.float64, device=device_of(self.columns(xp.float64).mean))
         return reduce(lambda R, part: xp.linalg.qr(xp.concat([R, part.B]), mode="reduced").R, parts, start)
 
     def _thin_parts(self, dtype: Any) -> Iterator["_Part"]:
-        """Parts for products with few columns, beside which centring is dear: near the origin it is left implicit."""
+        """Chunks for products with few columns, for which centring is expensive: near the origin it is implicit."""
         columns = self.columns(dtype)
         spread = float(self.xp.sum(columns.scatter)) / columns.weight
         is_near = self.weights is None and is_near_origin(columns.mean, spread, dtype or self.dtype)
@@ -201,9 +203,9 @@ class CenteredRows:
                 yield _Part(B if self.is_tall else B.T)
 
     def _means(self, dtype: Any) -> list[Array]:
-        """The mean in `dtype`, and what that leaves of it where products would show it.
+        """The mean in `dtype` and, if it matters for products, the remainder of its rounding.
 
-        They would where its square exceeds eps of the mean eigenvalue.
+        The remainder matters if its square exceeds eps times the mean eigenvalue.
         """
         columns = self.columns(dtype)
         head, rest = split(columns.mean, dtype)
@@ -211,7 +213,7 @@ class CenteredRows:
         return [head, rest] if float(rest @ rest) > float(self.xp.finfo(dtype).eps) * eigenvalue else [head]
 
     def _safe(self, dtype: Any) -> Any:
-        """`dtype`, or float64 where squares would leave float32."""
+        """`dtype`, or float64 if squares would exceed the range of float32."""
         return dtype if _is_safe_in_float32(float(self.xp.sum(self.columns(dtype).scatter))) else self.xp.float64
 
     def _total(self, products: Iterator[Array]) -> Array:
@@ -221,7 +223,7 @@ class CenteredRows:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of the tall matrix: B - u v', or B where these are None."""
+    """A chunk of the tall matrix: B - u v', or B if u and v are None."""
 
     B: Any
     u: Any = None
@@ -240,13 +242,13 @@ class _Part:
 class SparseRows(CenteredRows):
     """Rows of a SciPy sparse array, which stays sparse: the mean is subtracted from the products.
 
-    Products are in float64. They lose the digits of the square of mean over deviation, which is small where most
-    entries are zero.
+    Products are in float64. Their relative precision decreases with the square of the ratio of mean to standard
+    deviation, which is small if most entries are zero.
     """
 
     def __init__(self, X: Any, weights: np.ndarray | None = None):
         X = X.tocsr().astype(np.float64, copy=False)
-        if not X.has_canonical_format:  # entries of one place count as their sum; X stays as the user has it
+        if not X.has_canonical_format:  # duplicate entries stand for their sum; the user's X is not modified
             X = X.copy()
             X.sum_duplicates()
         super().__init__(X, weights)
@@ -283,12 +285,12 @@ class SparseRows(CenteredRows):
 
 
 def centered_rows(X: Any, weights: Array | None = None, load: Callable[[Any], Array] | None = None) -> CenteredRows:
-    """`SparseRows` of a SciPy sparse array, `CenteredRows` of any other."""
+    """`SparseRows` for a SciPy sparse array, and `CenteredRows` for any other array."""
     return SparseRows(X, weights) if hasattr(X, "tocsr") else CenteredRows(X, weights, load)
 
 
 def split(mean: Array, dtype: Any) -> list[Array]:
-    """A float64 array as the sum of two in `dtype`."""
+    """A float64 array as the sum of two arrays in `dtype`."""
     xp = array_namespace(mean)
     head = xp.astype(mean, dtype)
     return [head, xp.astype(mean - xp.astype(head, xp.float64), dtype)]
@@ -297,17 +299,17 @@ def split(mean: Array, dtype: Any) -> list[Array]:
 def is_near_origin(mean: Array, spread: float, dtype: Any) -> bool:
     """Whether rows may be multiplied first and centred afterwards, which is faster.
 
-    That costs the digits of the mean over the root of `spread`, the sum of the variances: none to speak of up to 2, and
-    two of the sixteen of float64 up to 100.
+    The loss of precision is the ratio of the norm of the mean to the square root of `spread`, the sum of the variances:
+    negligible for a ratio up to 2, and two of the sixteen digits of float64 for a ratio up to 100.
     """
     return float(mean @ mean) <= (1e4 if dtype == array_namespace(mean).float64 else 4) * spread
 
 
 def center(X: Array, means: list[Array]) -> Array:
-    """X less the sum of `means`, in their precision.
+    """X minus the sum of `means`, in their precision.
 
-    The difference of two numbers is rounded to its own size, not to theirs: with the mean in two parts, float32 rows
-    far from the origin are centred as precisely as in float64.
+    The difference of two numbers is rounded relative to its own size, not to theirs. So with the mean as the sum of two
+    parts, float32 rows far from the origin are centred as accurately as in float64.
     """
     rows = array_namespace(X).astype(X, means[0].dtype, copy=False) - means[0]
     for mean in means[1:]:
@@ -316,13 +318,13 @@ def center(X: Array, means: list[Array]) -> Array:
 
 
 def _is_safe_in_float32(squares: float) -> bool:
-    """Whether a sum of squares has lost nothing in float32, to overflow or underflow."""
+    """Whether a sum of squares has neither overflowed nor underflowed in float32."""
     low, high = SQUARES_OF_FLOAT32
     return low < squares < high
 
 
 def _weigh(rows: Array, weights: Array | None) -> Array:
-    """Rows times the roots of their weights, in place."""
+    """Rows times the square roots of their weights, in place."""
     if weights is not None:
         xp = array_namespace(rows)
         rows *= xp.astype(xp.sqrt(weights), rows.dtype)[:, None]
@@ -330,6 +332,6 @@ def _weigh(rows: Array, weights: Array | None) -> Array:
 
 
 def _n_product_rows(n_columns: int) -> int:
-    """Rows of a chunk whose products of columns cost more than adding them to the others', yet that is no copy of X."""
+    """Number of rows in a chunk: enough that its products cost more than summing them, few enough to save memory."""
     most = max(8 * CHUNK_SIZE // n_columns, n_columns)
     return max(1, CHUNK_SIZE // n_columns, min(8 * n_columns, most))

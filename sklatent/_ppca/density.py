@@ -1,4 +1,4 @@
-"""The density of probabilistic PCA, of one model and of those of every dimension at once."""
+"""Log-density of probabilistic PCA, for one model and for every number of components at once."""
 
 __all__ = ["NestedScores", "log_density", "model_variances"]
 
@@ -13,15 +13,15 @@ from sklatent._ppca.solvers import Spectrum
 
 Array = Any
 
-# Values of a chunk of rows in float64, 32 MB.
+# Number of values in a chunk of samples: 32 MB in float64.
 CHUNK_SIZE = 2**22
 
 
 class NestedScores:
-    r"""Mean log density of rows under the leading k components, for any k, from one projection.
+    r"""Mean log-density of samples under the models with k components, for every k, from one projection.
 
-    A score needs no more of the rows than :math:`\sum_n y_{ni}^2` along each component, and the squared residual beyond
-    all of them; what the components after the k-th find is the residual of the k first.
+    A score depends on the samples only through :math:`\sum_n y_{ni}^2` along each component i, and the squared residual
+    of all components. The sums along the components after the k-th are part of the residual of the first k.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class NestedScores:
         self.residual = float(sum(residual for _, residual in sums))
 
     def score(self, k: int) -> float:
-        """Mean log p(x), in nats."""
+        """Mean log-likelihood of the model with k components, in nats per sample."""
         spectrum = self.spectrum
         variances, noise = model_variances(spectrum.variances[:k], spectrum.noise_variance(k), spectrum.mean)
         distance = (self.squares[:k] / variances).sum()
@@ -50,16 +50,17 @@ class NestedScores:
         rows = center(X, [self.spectrum.mean])
         codes = rows @ self.spectrum.components.T
         squares = (codes**2).sum(axis=0)
-        if len(self.spectrum.components) < self.n_features:  # as a difference of squares it would lose its digits
+        if len(self.spectrum.components) < self.n_features:  # a difference of squares would lose precision
             rows -= codes @ self.spectrum.components
             return squares, float(np.vdot(rows, rows))
         return squares, 0.0
 
 
 def model_variances(variances: Array, noise: float, mean: Array) -> tuple[Array, float]:
-    """Variances of a model along its axes and orthogonal to them, with a floor that leaves their logarithms finite.
+    """Variances of a model along its axes and orthogonal to them, with a floor that keeps their logarithms finite.
 
-    The floor is eps of the largest one; of the largest squared mean where nothing varies, of 1 where all is zero.
+    The floor is eps times the largest variance. If all variances are zero it is eps times the largest squared mean, and
+    eps if the mean is zero too.
     """
     xp = array_namespace(variances)
     largest = float(variances[0]) or float(xp.max(mean**2)) or 1.0
@@ -68,7 +69,7 @@ def model_variances(variances: Array, noise: float, mean: Array) -> tuple[Array,
 
 
 def log_density(distance: Any, variances: Array, noise: float, n_features: int) -> Any:
-    """Log density, in nats, of rows at a squared Mahalanobis distance from the mean of the model."""
+    """Log-density in nats of samples with the given squared Mahalanobis distance from the mean of the model."""
     xp = array_namespace(variances)
     log_det = float(xp.sum(xp.log(variances))) + (n_features - variances.shape[0]) * float(np.log(noise))
     return -0.5 * (n_features * float(np.log(2 * np.pi)) + log_det + distance)

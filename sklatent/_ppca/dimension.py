@@ -1,4 +1,4 @@
-"""How many components the data ask for."""
+"""Estimation of the number of components."""
 
 __all__ = ["minka_dimension"]
 
@@ -7,7 +7,7 @@ from scipy.special import gammaln
 
 
 def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
-    r"""Dimension of largest Bayesian evidence under Laplace's approximation.
+    r"""Estimate the dimension that maximizes the Bayesian evidence, by Laplace's approximation.
 
     With :math:`v_k` the mean of the d - k smallest variances and :math:`m = dk - k(k + 1)/2`, the log evidence is
 
@@ -15,16 +15,18 @@ def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
         \ln p(X | k) \approx \ln p(U) - \frac{n}{2} \sum_{i \le k} \ln \lambda_i - \frac{n(d - k)}{2} \ln v_k
         + \frac{m + k}{2} \ln 2\pi - \frac{1}{2} \ln |A_Z| - \frac{k}{2} \ln n.
 
-    The cost is O(d^2) for all k together: the double sum in :math:`|A_Z|` splits into parts that accumulate.
+    The cost is O(d^2) for all k together, since the double sum in :math:`|A_Z|` splits into cumulative sums.
 
     Parameters
     ----------
-    variances : ndarray of shape (n_features,), decreasing
+    variances : ndarray of shape (n_features,)
+        Eigenvalues of the sample covariance in decreasing order.
     n_samples : int
 
     Returns
     -------
-    k : int, from 1 to n_features - 1
+    k : int
+        Number of components, from 1 to n_features - 1.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Probabilistic PCA of rows with missing values: EM over what is observed, and what it says of a row."""
+"""Probabilistic PCA with missing values: the EM algorithm, imputation and log-densities."""
 
 __all__ = ["LEAST_NOISE", "FactorModel", "fit_factors", "spectrum_of_incomplete"]
 
@@ -15,26 +15,27 @@ from sklatent._ppca.solvers import Spectrum, decompose, fix_signs, orthonormal
 
 Array = Any
 
-# Values of the posterior covariances that are held at a time.
+# Number of values of the posterior covariances that are in memory at a time.
 CHUNK_SIZE = 2**20
 MAX_ITER = 1000
-# Nats a row by which the last step of EM may still raise the likelihood.
+# EM has converged if a step increases the log-likelihood by less than this, in nats per sample.
 TOLERANCE = 1e-6
-# Least noise variance, over the largest variance of a column: below it the posterior is rounding.
+# Smallest noise variance, as a fraction of the largest variance of a feature. Below it rounding errors dominate the
+# posterior.
 LEAST_NOISE = 1e-12
 
 
 @dataclass(frozen=True)
 class FactorModel:
-    """The normal density of x = mean + W z + noise with z from N(0, I), of rows with NaN for what is missing.
+    """The normal density of x = mean + W z + noise with z from N(0, I), for samples with NaN as missing values.
 
     Attributes
     ----------
     mean : array of shape (n_features,)
     loadings : array of shape (n_features, n_factors)
-        W.
+        The matrix W.
     noise : float
-        Variance of the noise, above zero.
+        Variance of the noise, larger than zero.
     """
 
     mean: Array
@@ -42,11 +43,11 @@ class FactorModel:
     noise: float
 
     def fill(self, X: Array) -> Array:
-        """X with the expectation of what is missing, given what is observed of its row, in float64."""
+        """X in float64, with missing values replaced by their expectation given the observed values of the sample."""
         return self._by_chunks(X, lambda given: given.filled)
 
     def log_density(self, X: Array) -> Array:
-        """Log density of what is observed of each row, in nats; 0.0 where nothing is."""
+        """Log-density of the observed values of each sample, in nats; 0.0 if there are none."""
         return self._by_chunks(X, lambda given: given.log_density)
 
     def _by_chunks(self, X: Array, function: Callable[["_Posterior"], Array]) -> Array:
@@ -55,9 +56,9 @@ class FactorModel:
 
 
 class _Posterior:
-    """z given what is observed of each row: normal with mean `z` and covariance noise times `inverse`.
+    """Posterior of z given the observed values of each sample: normal with mean `z` and covariance noise * `inverse`.
 
-    The precision over the noise is M = noise I + sum of w_j w_j' over the observed columns j.
+    `inverse` is the inverse of M = noise I + sum of w_j w_j' over the observed features j.
     """
 
     def __init__(self, model: FactorModel, X: Array):
@@ -73,16 +74,16 @@ class _Posterior:
 
     @property
     def filled(self) -> Array:
-        """The rows with E[x | what is observed] where they are missing."""
+        """The samples, with missing values replaced by their expectation given the observed values."""
         xp, model = array_namespace(self.z), self.model
         return model.mean + xp.where(self.observed, self.rows, self.z @ model.loadings.T)
 
     @property
     def log_density(self) -> Array:
-        """Log density of what is observed of each row.
+        """Log-density of the observed values of each sample.
 
-        The distance is the least of ||r - W z||^2 / noise + ||z||^2 over z, which cancels no digits as the form with
-        the inverse of M does.
+        The squared Mahalanobis distance is the minimum of ||r - W z||^2 / noise + ||z||^2 over z. Unlike the formula
+        with the inverse of M, it does not suffer from cancellation.
         """
         xp, model = array_namespace(self.z), self.model
         n_observed = xp.sum(self.mask, axis=1)
@@ -93,26 +94,26 @@ class _Posterior:
 
 
 def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | None = None) -> tuple[Spectrum, bool]:
-    """Spectrum of the covariance of largest likelihood, of rows with missing values.
+    """Spectrum of the maximum likelihood covariance of samples with missing values.
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
-        NaN where missing.
+        Samples, with NaN as missing values.
     nz : int or None, default=None
-        Number of components; the variance beyond them is the same in all directions. None for all of them.
+        Number of components. The variance orthogonal to them is the same in all directions. None for all components.
     weights : array of shape (n_samples,) or None, default=None
 
     Returns
     -------
     spectrum : Spectrum
-        Its variances are those of largest likelihood times n / (n - 1), as those of complete rows.
+        Its variances are the maximum likelihood estimates times n / (n - 1), like those of complete samples.
     has_converged : bool
 
     Raises
     ------
     ValueError
-        If nothing is observed of a column.
+        If a feature has no observed value.
     """
     xp = array_namespace(X)
     weight, n_samples = total_weight(weights, X.shape[0])
@@ -130,18 +131,18 @@ def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | Non
 
 
 def fit_factors(X: Array, n_factors: int, weights: Array | None = None) -> tuple[FactorModel, bool]:
-    r"""Maximum likelihood of the factor model by EM over the observed entries.
+    r"""Fit the factor model to the observed values by maximum likelihood, with the EM algorithm.
 
-    The E step takes z given what is observed of a row. The M step regresses each column on z over the rows where it is
-    observed, and then gives the mean and covariance that z has found to the loadings, which speeds EM up without
-    changing what it converges to (parameter expansion).
+    The E step computes the posterior of z given the observed values of each sample. The M step regresses each feature
+    on z over the samples where it is observed. It then transfers the mean and covariance of z to the loadings, which
+    accelerates EM without changing its limit (parameter expansion).
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
-        NaN where missing; each column has an observed entry of weight above zero.
+        Samples, with NaN as missing values. Each feature has an observed value with a weight above zero.
     n_factors : int
-        Less than n_features and n_samples.
+        Number of factors, smaller than n_features and n_samples.
     weights : array of shape (n_samples,) or None, default=None
 
     Returns
@@ -168,20 +169,20 @@ def fit_factors(X: Array, n_factors: int, weights: Array | None = None) -> tuple
 
 
 def _start(X: Array, n_factors: int, weights: Array) -> tuple[FactorModel, float]:
-    """PCA of some rows, filled with the column means; and the least noise variance."""
+    """Initial model, by PCA of some samples with missing values replaced by means, and the smallest noise variance."""
     xp = array_namespace(X)
     mean, variance = _column_moments(X, weights)
     some = X[:: max(1, X.shape[0] // max(2000, 2 * n_factors)), :]
     spectrum = decompose(xp.where(xp.isnan(some), 0.0, xp.astype(some, xp.float64) - mean), nz=n_factors or None)
     largest = float(xp.max(variance)) or float(xp.max(mean**2)) or 1.0
     noise = max(spectrum.noise_variance(n_factors), LEAST_NOISE * largest)
-    # A loading of zero would stay zero.
+    # EM would never change a loading of zero.
     deviations = xp.sqrt(xp.clip(spectrum.variances[:n_factors] - noise, min=1e-3 * noise))
     return FactorModel(mean, spectrum.components[:n_factors, :].T * deviations, noise), LEAST_NOISE * largest
 
 
 def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
-    """Mean and variance of what is observed of each column."""
+    """Mean and variance of the observed values of each feature."""
     xp = array_namespace(X)
     count, mean = 0.0, 0.0
     for cut in _cuts(X, X.shape[1]):
@@ -199,11 +200,11 @@ def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tuple[FactorModel, float]:
-    """The model after one step, and the log density of X before it."""
+    """The model after one step of EM, and the log-likelihood of X before the step."""
     xp, k = array_namespace(X), model.loadings.shape[1]
-    second: Any = 0.0  # of (z, 1) over the rows where a column is observed, (n_features, pairs)
-    everywhere: Any = 0.0  # and over all rows, (pairs,)
-    cross: Any = 0.0  # of a column and (z, 1), (n_features, k + 1)
+    second: Any = 0.0  # second moments of (z, 1) over the samples where a feature is observed, (n_features, pairs)
+    everywhere: Any = 0.0  # the same over all samples, (pairs,)
+    cross: Any = 0.0  # cross moments of a feature and (z, 1), (n_features, k + 1)
     squares, n_observed, log_density = 0.0, 0.0, 0.0
     for cut in _cuts(X, max(k**2, X.shape[1])):
         given = _Posterior(model, X[cut])
@@ -223,7 +224,7 @@ def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tupl
 
 
 def _expand(regression: Array, moments: Array) -> tuple[Array, Array]:
-    """Loadings on z of unit covariance, and the mean, from those on z of the given weight, mean and second moments."""
+    """Loadings on z with unit covariance, and the mean, from a regression on z with the given second moments."""
     xp, k = array_namespace(regression), regression.shape[1] - 1
     moments = moments / moments[k, k]
     mean = moments[:k, k]
@@ -233,20 +234,20 @@ def _expand(regression: Array, moments: Array) -> tuple[Array, Array]:
 
 
 def _cuts(X: Array, n_values: int) -> Iterator[slice]:
-    """Slices of rows that hold so many values each."""
+    """Slices of X, for n_values values in memory per sample."""
     n_rows = max(1, CHUNK_SIZE // n_values)
     return (slice(start, start + n_rows) for start in range(0, X.shape[0], n_rows))
 
 
 def _pack(Z: Array) -> Array:
-    """Products of two columns, each pair once, (n, k (k + 1) / 2)."""
+    """Products of all pairs of columns, each pair once, (n, k (k + 1) / 2)."""
     xp = array_namespace(Z)
     i, j = (xp.asarray(index, device=device_of(Z)) for index in np.triu_indices(Z.shape[1]))
     return xp.take(Z, i, axis=1) * xp.take(Z, j, axis=1)
 
 
 def _pack_square(matrices: Array) -> Array:
-    """The upper triangles of matrices (n, k, k) with a row and column of zeros, in the order of `_pack`."""
+    """Upper triangles of matrices (n, k, k), extended by a row and column of zeros, in the order of `_pack`."""
     xp, k = array_namespace(matrices), matrices.shape[1] + 1
     i, j = np.triu_indices(k)
     n = matrices.shape[0]

@@ -1,4 +1,4 @@
-"""Weight, mean and scatter of a set of samples, which merge: the moments of a union come from those of its parts."""
+"""Weight, mean and scatter of a set of samples. The moments of a union follow from those of its parts."""
 
 __all__ = ["FactoredMoments", "Moments", "NotFiniteError", "check_variance", "total_weight"]
 
@@ -13,19 +13,19 @@ Array = Any
 
 @dataclass(frozen=True)
 class Moments:
-    """Weight, mean and scatter of a set of rows, in float64.
+    """Weight, mean and scatter of a set of samples, in float64.
 
-    `scatter` is the sum of w (x - mean)(x - mean)' over the rows, w being 1 where there are no weights. The moments of
-    a union come from the moments of its parts, so rows may arrive in chunks of any size and need to be read once only.
+    `scatter` is the sum of w (x - mean)(x - mean)' over the samples, where w is 1 without weights. The moments of a
+    union follow from the moments of its parts, so samples may arrive in chunks of any size and are read only once.
 
     Attributes
     ----------
     weight : float
         Sum of the weights.
     n_samples : int
-        Number of rows with a weight above zero.
+        Number of samples with a weight above zero.
     mean : array of shape (n_features,)
-    scatter : array of shape (n_features, n_features), or (n_features,) for its diagonal alone
+    scatter : array of shape (n_features, n_features), or (n_features,) if only its diagonal is kept
 
     References
     ----------
@@ -41,15 +41,15 @@ class Moments:
     def about(
         cls, point: Array, weight: float, n_samples: int, total: Array, scatter: Array, diagonal: bool = False
     ) -> "Moments":
-        """Moments of rows of which sum and scatter about a point are known."""
+        """Moments of samples whose sum and scatter about a point are known."""
         shift = total / (weight or 1.0)
         scatter = scatter - _squares(shift, diagonal) * weight
-        if diagonal:  # rounding leaves the sum of squares of a constant column slightly below zero
+        if diagonal:  # rounding can make the sum of squares of a constant feature slightly negative
             scatter = array_namespace(scatter).clip(scatter, min=0.0)
         return cls(weight, n_samples, point + shift, scatter)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Moments of the rows of both."""
+        """Moments of the union."""
         weight = self.weight + other.weight
         shift = other.mean - self.mean
         share = other.weight / (weight or 1.0)
@@ -60,10 +60,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class FactoredMoments:
-    """Moments of rows with too many columns for a scatter matrix: it is kept as factor' factor.
+    """Moments of samples with too many features for a scatter matrix, which is represented as factor' factor.
 
-    `factor` has a row for each direction kept. The least of them are dropped beyond a number of rows; `total`, the
-    trace of the scatter, keeps count of them.
+    `factor` has one row for each direction that is kept. `truncate` drops the smallest ones; `total` is the trace of
+    the scatter, including the directions that were dropped.
 
     References
     ----------
@@ -77,7 +77,7 @@ class FactoredMoments:
     total: float
 
     def merge(self, other: "FactoredMoments") -> "FactoredMoments":
-        """Moments of the rows of both; the factor has the rows of both and one for the shift of the mean."""
+        """Moments of the union. The factor has the rows of both, and one for the difference of the means."""
         xp = array_namespace(self.mean)
         weight = self.weight + other.weight
         share = other.weight / (weight or 1.0)
@@ -88,7 +88,7 @@ class FactoredMoments:
         return FactoredMoments(weight, self.n_samples + other.n_samples, self.mean + shift * share, factor, total)
 
     def truncate(self, n_directions: int | None) -> "FactoredMoments":
-        """The same with at most so many rows in the factor, orthogonal and by decreasing norm."""
+        """The moments with at most n_directions rows in the factor, orthogonal and sorted by decreasing norm."""
         xp = array_namespace(self.mean)
         _, norms, directions = xp.linalg.svd(self.factor, full_matrices=False)
         n = min(n_directions or len(norms), self.n_samples, len(norms))
@@ -96,17 +96,17 @@ class FactoredMoments:
 
 
 class NotFiniteError(ValueError):
-    """Sums over the data that are not finite: the data are not, or float64 is too small for their squares."""
+    """Raised if sums over the data are not finite: the data are not finite, or their squares overflow float64."""
 
 
 def check_variance(variance: float) -> None:
-    """Refuse data whose variance, or sum of squares about the mean, is not finite."""
+    """Raise `NotFiniteError` if the variance, or the sum of squares about the mean, is not finite."""
     if not np.isfinite(variance):
         raise NotFiniteError("The variance of X overflows float64. Rescale X so that its largest value is below 1e150.")
 
 
 def total_weight(weights: Array | None, n_samples: int) -> tuple[float, int]:
-    """Sum of the weights, and how many are above zero; each of None is 1."""
+    """Sum of the weights, and the number of weights above zero. None stands for weights of 1."""
     if weights is None:
         return float(n_samples), n_samples
     xp = array_namespace(weights)

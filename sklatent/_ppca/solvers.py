@@ -1,4 +1,4 @@
-"""The solvers of PCA: eigenvalues and eigenvectors of the covariance of centred rows."""
+"""The solvers of PCA: eigenvalues and eigenvectors of the sample covariance."""
 
 __all__ = [
     "SOLVERS",
@@ -23,40 +23,42 @@ from sklatent._ppca.moments import FactoredMoments, Moments, total_weight
 
 Array = Any
 
-# Up to this size the eigenvectors of the short side cost less than what a block Krylov method leaves undone is worth.
+# Up to this size of the short side the exact eigenvectors are cheap enough to prefer them to a block Krylov method.
 SMALL_GRAM = 1000
-# Up to this size all eigenvectors cost about as much as a few.
+# Up to this size all eigenvectors take about as long as a few.
 SMALL_EIGH = 1000
-# Beyond this size "auto" does not go on from "randomized" to "full": the cost would be out of all proportion.
+# Above this size "auto" does not continue from "randomized" to "full", which would be too expensive.
 LARGE_TRIANGLE = 5000
-# Where there are fewer values, float64 products cost nothing that could be noticed.
+# For fewer values than this, the additional time of float64 products is negligible.
 SMALL_DATA = 2**14
-# Blocks of the Krylov space.
+# Number of blocks of the Krylov space.
 N_ITER = 7
-# Largest cosine between columns that are orthogonal but for rounding.
+# Largest cosine between columns that are orthogonal up to rounding.
 ORTHOGONAL = 1e-12
-# What sums of eigenvalues in float64 leave where nothing is left, over their total: measured below 5 eps.
+# Largest remainder, as a fraction of the total, that float64 sums of eigenvalues leave if the true remainder is zero.
+# The measured values are below 5 eps.
 NOTHING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues and eigenvectors of the sample covariance of rows, all in float64.
+    """Eigenvalues and eigenvectors of the sample covariance, all in float64.
 
     Attributes
     ----------
     mean : array of shape (n_features,)
+        Mean of the samples.
     components : array of shape (n, n_features)
-        Orthonormal rows by decreasing variance: at least those asked for, at most `rank`. The entry of largest
-        magnitude in each row is positive: scikit-learn's sign convention.
+        Orthonormal rows sorted by decreasing variance: at least as many as requested, and at most `rank`. The entry of
+        largest magnitude of each row is positive, which is scikit-learn's sign convention.
     variances : array of shape (n,) or more
-        Variance along each component, and maybe along further ones; never negative.
+        Variance along each component, and possibly along further ones; never negative.
     total : float
         Sum of all variances.
     divisor : float
-        Of the variances: the weight of the rows less 1, or 1 where that is not positive.
+        Divisor of the variances: the total weight minus 1, or 1 if that is not positive.
     n_samples : int
-        Number of rows, a row of integer weight counting as that many.
+        Number of samples. A sample with an integer weight counts that many times.
     """
 
     mean: Array
@@ -68,11 +70,11 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """How many variances there are: min(n_samples, n_features)."""
+        """Number of variances: min(n_samples, n_features)."""
         return min(self.n_samples, self.mean.shape[0])
 
     def noise_variance(self, k: int) -> float:
-        """Mean of the variances beyond the first k; 0.0 when there is none."""
+        """Mean of the variances after the first k; 0.0 if there are none."""
         if k >= self.rank:
             return 0.0
         xp = array_namespace(self.variances)
@@ -92,28 +94,30 @@ def decompose(
     n_iter: int | Literal["auto"] = "auto",
     seed: Callable[[], int] = lambda: 0,
 ) -> Spectrum:
-    """Spectrum of the sample covariance of X.
+    """Compute the spectrum of the sample covariance of X.
 
     Parameters
     ----------
     X : array or sparse array of shape (n_samples, n_features)
     solver : {"auto", "covariance", "full", "randomized"}
-        "covariance" takes the eigenvectors of the scatter matrix, or of the Gram matrix of the rows where they are
-        fewer than the columns: fast, but squaring the data halves the digits, so components of small variance are lost.
-        "full" takes a QR decomposition of the centred rows and the singular vectors of its triangle, in float64, and
-        loses nothing. "randomized" takes Ritz vectors from a block Krylov space [1]_. "auto" starts with what costs
-        least and goes on to float64 products, then to "full", while the `nz` leading components (all of them if None)
-        or the variance that they leave are not well above the rounding.
+        "covariance" computes the eigenvectors of the scatter matrix, or of the Gram matrix if there are fewer samples
+        than features. It is fast, but squaring the data halves the number of accurate digits, so components of small
+        variance are lost. "full" computes a QR decomposition of the centred samples and the singular vectors of its
+        triangular factor in float64, which has full precision. "randomized" computes Ritz vectors from a block Krylov
+        space [1]_. "auto" starts with the cheapest solver and continues with float64 products, and then with "full",
+        as long as the `nz` leading components (all components if None) or the remaining variance are not well above the
+        rounding error.
     nz : int or None
-        Number of components to find; None for all of them, which "randomized" leaves to "covariance".
+        Number of components to find. None finds all components, for which "randomized" is the same as "covariance".
     weights : array of shape (n_samples,) or None
+        Sample weights.
     load : callable or None
-        Brings a chunk of X to the device, see `CenteredRows`.
+        Function that moves a chunk of X to the device, see `CenteredRows`.
     n_oversamples, n_iter : int
-        For the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, one of nz + n_oversamples where n_iter
-        is 1, rounded up to a multiple of 16.
+        Parameters of the Krylov space: n_iter blocks of (nz + n_oversamples) / 2 columns, or one block of
+        nz + n_oversamples columns if n_iter is 1, rounded up to a multiple of 16.
     seed : callable
-        Gives the seed of the first block; called where there is one.
+        Function that returns the random seed of the first block. It is only called if there is one.
 
     References
     ----------
@@ -127,15 +131,15 @@ def decompose(
         pairs = SOLVERS[name](rows, nz, dtype, krylov)
         if _is_resolved(pairs, nz, dtype):
             break
-    # Rows times their right singular vectors are their left ones, times the singular values.
+    # The product of the samples with their right singular vectors is the left ones, times the singular values.
     columns = pairs.vectors if rows.is_tall else rows.times(pairs.vectors[:, :nz], dtype)
     return _spectrum(pairs, columns, nz, *total_weight(weights, X.shape[0]))
 
 
 def spectrum_of_moments(moments: Moments | FactoredMoments, nz: int | None = None) -> Spectrum:
-    """Spectrum of the sample covariance of rows of which only the moments are left."""
+    """Compute the spectrum of the sample covariance from moments."""
     xp = array_namespace(moments.mean)
-    if isinstance(moments, FactoredMoments):  # truncated: its rows are orthogonal
+    if isinstance(moments, FactoredMoments):  # truncated, so its rows are orthogonal
         columns, total = moments.factor.T, moments.total
         pairs = _Pairs(xp.sum(columns**2, axis=0), None, moments.mean, total, _rounding(columns) ** 2)
     else:
@@ -154,9 +158,10 @@ def fix_signs(components: Array) -> Array:
 
 
 def orthonormal(columns: Array, values: Array, n: int, are_orthonormal: bool = False) -> Array:
-    """The n first columns made orthonormal; those of value zero, and missing ones, complete the basis.
+    """Orthonormalize the first n columns. Columns of value zero, and missing ones, are replaced to complete the basis.
 
-    What they are then depends on the others alone, not on rounding, so that rows repeated give what rows weighted give.
+    The replacements depend only on the other columns and not on rounding, so repeated samples and weighted samples give
+    the same result.
     """
     xp = array_namespace(columns)
     m = min(n, values.shape[0], columns.shape[1])
@@ -167,13 +172,13 @@ def orthonormal(columns: Array, values: Array, n: int, are_orthonormal: bool = F
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Eigenpairs of the Gram matrix of the short side by decreasing value: the leading ones, or all of them."""
+    """Eigenpairs of the Gram matrix of the short side, sorted by decreasing value: the leading ones or all."""
 
     values: Array
     vectors: Array
     mean: Array
     total: float
-    rounding: float  # of the values, over the largest of them
+    rounding: float  # error of the values, relative to the largest one
 
 
 @dataclass(frozen=True)
@@ -183,16 +188,16 @@ class _Krylov:
     seed: Callable[[], int]
 
     def width(self, k: int) -> int:
-        """Columns of a block.
+        """Number of columns of a block.
 
-        Half of what is sought, times more blocks, finds more by as many products; a lone block has to hold all of it.
-        Multiples of 16 multiply fastest.
+        Blocks of half the number of components are more accurate for the same number of products, since there are more
+        of them. A single block needs at least as many columns as components. Products are fastest for multiples of 16.
         """
         return -(-(k + self.n_oversamples) // (16 * min(self.n_iter, 2))) * 16
 
 
 def _covariance(rows: CenteredRows, k: int | None, dtype: Any, krylov: _Krylov) -> _Pairs:
-    if rows.is_tall:  # their moments tell the mean as well, so they are read once
+    if rows.is_tall:  # the moments include the mean, so the data are read once
         moments = rows.moments(dtype)
         gram, mean = moments.scatter, moments.mean
     else:
@@ -235,7 +240,7 @@ SOLVERS: dict[str, Callable[[CenteredRows, int | None, Any, _Krylov], _Pairs]] =
 
 
 def _plan(rows: CenteredRows, k: int | None, krylov: _Krylov) -> list[tuple[str, Any]]:
-    """Solvers and precisions that "auto" tries in turn."""
+    """Solvers and precisions that "auto" tries, in this order."""
     name = "randomized" if _is_worth_krylov(rows, k, krylov) else "covariance"
     is_double = rows.dtype == rows.xp.float64 or rows.short * rows.long < SMALL_DATA
     steps = [(name, dtype) for dtype in ([] if is_double else [rows.dtype]) + [rows.xp.float64]]
@@ -245,21 +250,21 @@ def _plan(rows: CenteredRows, k: int | None, krylov: _Krylov) -> list[tuple[str,
 
 
 def _is_worth_krylov(rows: CenteredRows, k: int | None, krylov: _Krylov) -> bool:
-    """Whether a Krylov space costs less than half of the Gram matrix and its eigenvectors, counted in operations."""
+    """Whether a Krylov space takes less than half the operations of the Gram matrix and its eigenvectors."""
     if k is None or rows.short <= SMALL_GRAM:
         return False
-    if isinstance(rows, SparseRows):  # whose Gram matrix is dense
+    if isinstance(rows, SparseRows):  # the Gram matrix of sparse data is dense
         return True
-    if is_mapped(rows.X) and rows.short <= LARGE_TRIANGLE:  # each block would read the file anew
+    if is_mapped(rows.X) and rows.short <= LARGE_TRIANGLE:  # each block would read the file again
         return False
     n_columns = krylov.n_iter * krylov.width(k)
     return 2 * 4 * rows.long * n_columns < rows.long * rows.short + 4 * rows.short**2
 
 
 def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:
-    """Whether the values asked for, and what they leave, are right to half of the digits of `dtype` at least.
+    """Whether the k leading values, and the remaining variance, are accurate to at least half the digits of `dtype`.
 
-    An eigenvalue of a Gram matrix carries an error of eps times the largest one.
+    An eigenvalue of a Gram matrix has an error of eps times the largest eigenvalue.
     """
     xp = array_namespace(pairs.values)
     limit = float(xp.finfo(dtype).eps) ** 0.5 * float(pairs.values[0])
@@ -268,41 +273,41 @@ def _is_resolved(pairs: _Pairs, k: int | None, dtype: Any) -> bool:
     if k is None or k >= pairs.vectors.shape[0]:
         return True
     rest = pairs.total - float(xp.sum(pairs.values[:k]))
-    # What is left may also be nothing, but that takes float64 to tell: what float32 products leave, of either sign, is
-    # rounding that hides all noise below a thousandth of the largest deviation.
+    # The remaining variance may also be zero, but only float64 can tell: with float32 products the remainder is a
+    # rounding error of either sign, which hides all noise below a thousandth of the largest standard deviation.
     is_nothing = dtype == xp.float64 and rest <= NOTHING * pairs.total
     return rest >= limit or is_nothing
 
 
 def _eigh(matrix: Array, k: int | None) -> tuple[Array, Array]:
-    """Eigenvalues and eigenvectors by decreasing value; the k leading ones alone where that saves much."""
+    """Eigenvalues and eigenvectors, sorted by decreasing value; only the k leading ones if that saves much time."""
     xp, n = array_namespace(matrix), matrix.shape[0]
     if k is not None and 4 * k < n and n > SMALL_EIGH and isinstance(matrix, np.ndarray):
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
     else:
         values, vectors = xp.linalg.eigh(matrix)
-    # Rounding leaves eigenvalues of a singular matrix slightly below zero.
+    # Rounding can make eigenvalues of a singular matrix slightly negative.
     return xp.clip(xp.flip(values, axis=0), min=0.0), xp.flip(vectors, axis=1)
 
 
 def _new_directions(block: Array, basis: Array) -> Array:
-    """Orthonormal columns that span what of the block lies outside the basis, and any others where nothing does."""
+    """Orthonormal columns that span the part of the block outside the basis, or arbitrary ones if there is none."""
     xp = array_namespace(block)
-    for _ in range(2):  # once leaves rounding, which a second time removes
+    for _ in range(2):  # the second time removes the rounding errors of the first
         block = xp.linalg.qr(block - basis @ (basis.T @ block)).Q
     if float(xp.max(xp.abs(basis.T @ block))) < ORTHOGONAL:
         return block
-    # The rank of the data is exhausted, so the block was rounding, which is as much inside the basis as outside.
+    # The rank of the data is exhausted: the block consists of rounding errors, which lie partly within the basis.
     return xp.linalg.qr(xp.concat([basis, block], axis=1)).Q[:, basis.shape[1] :]
 
 
 def _rounding(matrix: Array) -> float:
-    """Relative error of the eigenvalues of a Gram matrix, or the singular values of a matrix, in float64."""
+    """Relative error of the eigenvalues of a Gram matrix, or of the singular values of a matrix, in float64."""
     return max(matrix.shape) * float(np.finfo(np.float64).eps)
 
 
 def _spectrum(pairs: _Pairs, columns: Array, k: int | None, weight: float, n_samples: int) -> Spectrum:
-    """The spectrum whose components are orthogonal columns of any length."""
+    """The spectrum of eigenpairs, whose components are the given orthogonal columns of any norm."""
     divisor = weight - 1 if weight > 1 else 1.0
     n_samples = max(n_samples, int(weight))
     rank = min(n_samples, columns.shape[0])
@@ -310,13 +315,13 @@ def _spectrum(pairs: _Pairs, columns: Array, k: int | None, weight: float, n_sam
     values = pairs.values[:rank]
     values = values * (values > pairs.rounding * values[0])
     components = fix_signs(orthonormal(columns, values, n, columns is pairs.vectors).T)
-    if values.shape[0] < n:  # weights may count a row as several, so that there are fewer eigenvalues than the rank
+    if values.shape[0] < n:  # a weight may count a sample several times: there can be fewer eigenvalues
         values = _pad(values, n)
     return Spectrum(pairs.mean, components, values / divisor, pairs.total / divisor, divisor, n_samples)
 
 
 def _pad(array: Array, n: int) -> Array:
-    """The array with zeros up to n along its last axis."""
+    """The array padded with zeros to length n along its last axis."""
     xp = array_namespace(array)
     zeros = xp.zeros((*array.shape[:-1], n - array.shape[-1]), dtype=array.dtype, device=device_of(array))
     return xp.concat([array, zeros], axis=-1)

@@ -150,5 +150,5 @@ def test_degenerate_data_have_a_finite_score(X):
 
 def test_no_convergence_warns(X, monkeypatch):
     monkeypatch.setattr(missing_values, "MAX_ITER", 2)
-    with pytest.warns(ConvergenceWarning, match="EM over the observed entries did not converge"):
+    with pytest.warns(ConvergenceWarning, match="PCAReducer: the EM algorithm for missing values did not converge"):
         PCAReducer(5).fit(X)
