@@ -14,8 +14,9 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import _BaseAutoencoder
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder
-from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, residual_density
+from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, leverages, residual_density
 from sklatent._nn.priors import Normal, Prior, StandardNormal
+from sklatent._ppca.factors import shrink
 from sklatent._sklearn_compat import StrOptions
 
 # Least variance of the codes along any direction, over the largest.
@@ -263,13 +264,10 @@ class AutoencoderTransformer(_BaseAutoencoder):
         nz, likelihood = self.n_components_, self.module_.likelihood
         n_rows = max(1, self._CHUNK_SIZE // (n_features * nz))
         moments = self._by_chunks(self._code_moments, X, n_rows=n_rows)
-        Z, errors, squares = np.split(moments, [nz, nz + nz**2], axis=1)
+        Z, errors, squares, shares = np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
         errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
-            learned = np.mean(likelihood.noise_variance)
-            freedom = max(n_samples - 1, 1) * max(n_features - nz, 1) / n_features
-            likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
-            errors *= np.mean(likelihood.noise_variance) / learned
+            errors *= self._learn_noise_variance(likelihood, squares, shares)
         spread = np.atleast_2d(np.cov(Z, rowvar=False)) if n_samples > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         values = np.maximum(values, MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1] or 1.0)
@@ -279,13 +277,35 @@ class AutoencoderTransformer(_BaseAutoencoder):
             self.module_.standardizer.loc.device
         )
 
+    def _learn_noise_variance(self, likelihood: Gaussian, squares: NDArray, leverages: NDArray) -> float:
+        """Set the variances by moments, and give the factor by which their level rises.
+
+        The codes are fitted to each sample, and take up the share nz / n_features of the noise, so the level is the
+        squared error over what is left. With a variance for each feature they take up more of one than of another, its
+        leverage: this step of psi_j = e_j + leverage_j * psi_j has factor analysis as its fixed point where the
+        network is linear. Elsewhere the errors of a bent decoder are not those of a plane: on digits the step is worth
+        6 nats.
+        """
+        n_samples, n_features = squares.shape
+        freedom = max(n_samples - 1, 1) * max(n_features - self.n_components_, 1) / n_features
+        learned = likelihood.noise_variance
+        if not likelihood.is_diagonal:
+            likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
+            return likelihood.noise_variance / learned
+        level = (squares.sum(axis=0) / learned).mean() / freedom
+        variances = squares.mean(axis=0) + level * learned * leverages.mean(axis=0)
+        likelihood.set_noise_variance(torch.from_numpy(shrink(variances, n_samples)))
+        return level
+
     def _code_moments(self, X: NDArray) -> NDArray:
-        """Code of largest likelihood, its covariance and the squared errors of the row, side by side."""
+        """Code of largest likelihood, its covariance, the squared errors, and of a variance each the leverages."""
 
         def moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
             z, covariance = gauss_newton_codes(module, x)
-            squares = (module.likelihood.mean(module.decode(z)) - x).square()
-            return torch.cat([z, covariance.flatten(1), squares], dim=1)
+            parts = [z, covariance.flatten(1), (module.likelihood.mean(module.decode(z)) - x).square()]
+            if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
+                parts.append(leverages(module, x, covariance))
+            return torch.cat(parts, dim=1)
 
         return self._infer(moments, X)
 

@@ -16,11 +16,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import _BaseAutoencoder, some_rows
-from sklatent._nn.likelihoods import Standardizer
+from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import importance_bound
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
+from sklatent._ppca.factors import shrink
 from sklatent._sklearn_compat import Interval, StrOptions
 
 # Variance of a posterior mean over the rows above which its dimension counts as used (Burda et al. 2016, section 5.1).
@@ -289,6 +290,10 @@ class VAETransformer(_BaseAutoencoder):
     def _learn_of_codes(self, X: NDArray) -> None:
         """Divergence and activity of each dimension, and a warning where none is used."""
         eps = np.random.default_rng(self._draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
+        likelihood = self.module_.likelihood
+        if isinstance(likelihood, Gaussian) and likelihood.is_diagonal:
+            squares = self._by_chunks(self._squared_errors, np.hstack([X, eps]).astype(np.float64))
+            likelihood.set_noise_variance(torch.from_numpy(shrink(squares.mean(axis=0), len(X))))
         kl, mu = np.split(self._by_chunks(self._kl_and_mean, np.hstack([X, eps])), [self.nz], axis=1)
         self.kl_per_dimension_ = kl.mean(axis=0, dtype=np.float64)
         self.active_units_ = mu.var(axis=0) > MIN_ACTIVITY
@@ -300,6 +305,14 @@ class VAETransformer(_BaseAutoencoder):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+    def _squared_errors(self, rows: NDArray) -> NDArray:
+        """Squared errors at a draw from each posterior: their means are the variances that raise the bound most."""
+
+        def squares(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+            return (module.likelihood.mean(module.decode(module.posterior(x).sample(eps))) - x).square()
+
+        return self._infer(squares, rows[:, : -self.nz], rows[:, -self.nz :])
 
     def _kl_and_mean(self, rows: NDArray) -> NDArray:
         """KL divergence of each dimension and posterior mean, side by side; the rows carry their draws behind them."""
@@ -322,7 +335,7 @@ class VAETransformer(_BaseAutoencoder):
         So a row scores the same in any order, subset or batch, and the draws of different rows are independent.
         """
         standardizer = self.module_.standardizer
-        loc, scale = standardizer.loc.cpu().numpy(), float(standardizer.scale)
+        loc, scale = standardizer.loc.cpu().numpy(), standardizer.scale.cpu().numpy()
         # Standardized and rounded, so that neither units nor the precision of X change the draws; -0.0 becomes 0.0.
         with np.errstate(over="ignore"):  # values beyond float32 are alike: no draw gives them a finite score
             rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32, order="C") + np.float32(0)

@@ -30,11 +30,12 @@ from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
 from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining, EarlyStop
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
-from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
+from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
 from sklatent._nn.training import PRECISIONS, LatentNet
 from sklatent._ppca.centered import mean_and_variance
+from sklatent._ppca.factors import unique_variances
 from sklatent._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
 
 # What is learned of the codes after training is learned from at most so many of the rows.
@@ -48,6 +49,10 @@ WORSE_BY = 0.02
 # Ratio of the spreads of two columns beyond which to warn, and of how many samples they are taken.
 MAX_SPREAD_RATIO = 1000
 N_ROWS_FOR_SCALES = 1000
+# With a variance for each feature a network sees each in units of its own standard deviation: in one unit for all it
+# learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
+# would be large where it varies, and throw training about: so much of the common unit is added in squares.
+MIN_UNIT = 0.1
 
 # Float64 twins of fitted modules, each with the state of the weights that it was made from: made when float64 rows
 # first come, dropped with the module. They are kept here and not on the estimator, which `transform` leaves as it is.
@@ -349,9 +354,13 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _build_module(self, X: Any, seed: int) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
         mean, variances = _column_moments(X)
-        scale = float(np.sqrt(variances.mean())) or 1.0
-        standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
+        standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
+        if isinstance(likelihood, Gaussian) and likelihood.is_diagonal:
+            # The ratios of the variances, and the mean variance of the data as with one for all features: from the
+            # small variances that factor analysis finds, training ended 10 nats lower where there is little noise.
+            noise = unique_variances(some_rows(X).astype(np.float64), self.nz)
+            likelihood.set_noise_variance(torch.from_numpy(noise * (variances.mean() / noise.mean())))
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")
@@ -367,6 +376,11 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+
+    def _scale(self, variances: NDArray) -> float | NDArray:
+        """Units in which the network sees the columns: one for all, or with a variance for each one for each."""
+        scale = float(np.sqrt(variances.mean())) or 1.0
+        return scale if self.likelihood != "gaussian_diagonal" else np.sqrt(variances + (MIN_UNIT * scale) ** 2)
 
     def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
         if self.output_activation is None:

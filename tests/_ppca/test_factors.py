@@ -4,7 +4,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import invgamma, multivariate_normal, norm
 from sklearn.decomposition import FactorAnalysis
 
-from sklatent.factors import shrink, unique_variances
+from sklatent._ppca.factors import shrink, unique_variances
 
 
 @pytest.mark.parametrize("n_samples", [1, 4, 300])
