@@ -291,8 +291,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
         learned = likelihood.noise_variance
         if not likelihood.is_diagonal:
             likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
-            return likelihood.noise_variance / learned
-        level = (squares.sum(axis=0) / learned).mean() / freedom
+            return float(likelihood.noise_variance / learned)
+        level = float((squares.sum(axis=0) / learned).mean() / freedom)
         variances = squares.mean(axis=0) + level * learned * leverages.mean(axis=0)
         likelihood.set_noise_variance(torch.from_numpy(shrink(variances, n_samples)))
         return level

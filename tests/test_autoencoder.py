@@ -304,7 +304,7 @@ def test_samples_are_bits_with_bernoulli(network, digits):
 
 def noisy_factors(is_homoscedastic, n_train=500, n_test=5000, n_features=25, rank=5):
     """The model of scikit-learn's example of probabilistic PCA beside factor analysis, with held-out samples."""
-    rng = np.random.RandomState(42)  # noqa: NPY002
+    rng = np.random.RandomState(42)
     U, _, _ = np.linalg.svd(rng.randn(n_features, n_features))
     n = n_train + n_test
     X = rng.randn(n, rank) @ U[:, :rank].T
@@ -346,11 +346,14 @@ def test_samples_vary_where_some_columns_hardly_do(network, rng, dtype, hidden_s
     rare = np.zeros((200, 2))
     rare[7] = 1
     X = np.hstack([X, 0.01 * X[:, :2], np.ones((200, 2)), rare]).astype(dtype)
-    model = network(2, likelihood="gaussian_diagonal", hidden_sizes=hidden_sizes, random_state=0).fit(X)
-    drawn = model.sample(300, mean=True, random_state=0)
-    assert len(np.unique(drawn.round(4), axis=0)) == 300
-    # Two latent dimensions give back most of the variance of the six columns that vary.
-    assert drawn[:, :6].var(axis=0).sum() > 0.5 * X[:, :6].var(axis=0).sum()
+    drawn = {}
+    for likelihood in ("gaussian", "gaussian_diagonal"):
+        model = network(2, likelihood=likelihood, hidden_sizes=hidden_sizes, random_state=0).fit(X)
+        drawn[likelihood] = model.sample(300, mean=True, random_state=0)
+    one, each = drawn.values()
+    assert len(np.unique(each.round(4), axis=0)) == 300
+    # The columns that vary give way to the others by little.
+    assert each[:, :6].var(axis=0).sum() > 0.8 * one[:, :6].var(axis=0).sum()
 
 
 @pytest.mark.parametrize("table", ["plain", "constant column", "duplicated columns", "wide", "two samples", "offset"])
