@@ -59,9 +59,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
         How to fold a row for "conv" or a callable. None stands for a square image of one channel with "conv", and for
         (n_features,) otherwise.
     likelihood : str, default="gaussian"
-        x given z: "gaussian" with one learned variance, "gaussian_diagonal" with one for each feature; "bernoulli" for
-        X of zeros and ones, which takes grey levels in [0, 1] too but is no density for them, as the
-        "continuous_bernoulli" is; "poisson" for counts.
+        x given z: "gaussian" with one learned variance, "gaussian_diagonal" with one for each feature (see
+        Notes); "bernoulli" for X of zeros and ones, which takes grey levels in [0, 1] too but is no density for them,
+        as the "continuous_bernoulli" is; "poisson" for counts.
     output_activation : {"sigmoid"} or None, default=None
         None leaves the link to the likelihood. "sigmoid" bounds the output of the Gaussian one, for X in [0, 1].
     noise : float, default=0.0
@@ -121,8 +121,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
     latent_covariance_ : ndarray of shape (nz, nz)
         S, their covariance less the error of each.
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of x given z, in squared units of X: the squared error over n_features - nz degrees of freedom. one
-        for each feature with "gaussian_diagonal", NaN with the other likelihoods.
+        Variance of x given z, in squared units of X: the squared error over n_features - nz degrees of freedom; one
+        for each feature with "gaussian_diagonal" (see Notes), NaN with the other likelihoods.
     n_components_ : int
         nz.
     n_iter_ : int
@@ -141,6 +141,16 @@ class AutoencoderTransformer(_BaseAutoencoder):
     -----
     Columns are centred and divided by one scale for all of them, so units and offsets do not matter but the relative
     spread of columns does, as for PCA: scale them first where they should count alike.
+
+    With `likelihood="gaussian_diagonal"` the network sees each column in units of its own standard deviation (its
+    variance plus a hundredth of the mean one). The ratios of the noise variances are those of factor analysis in
+    training, since nearly free codes would copy `nz` of the features and leave them no variance, and are estimated
+    again from the errors of the trained decoder. Both estimates have a prior that counts as one sample and draws them
+    to their mean e: s_j^2 = (n e_j + e) / (n + 1) for mean squared errors e_j of n samples, at most 10,000 of the
+    training samples. It is an inverse-gamma density of s_j^2 with parameters 1/2 and e / 2, without which a nearly
+    constant feature would outweigh all others. Features whose variance is below 1 / n of the mean one count as noise:
+    scale them first where they should not. A linear network is factor analysis if it is trained for long enough: with
+    `max_epochs=100, lr=0.02` it is within 0.02 nats on scikit-learn's example, and up to 0.1 nats below by default.
 
     How the defaults were chosen, by held-out nats of a VAE on digits (nz=8) unless said otherwise. `activation`: "silu"
     gained 1.6 nats on "relu" and 3.6 on "tanh". `hidden_sizes`: (256, 128) gained 6 on (128,) and 1 on (128, 64), and a

@@ -239,6 +239,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         module = self._build_module(X, seeds["weights"])
         if former is None:
             _warn_of_scales(X, type(self).__name__)
+            self._start_noise_variance(X, module)
         else:
             _adopt(module, former)
         tail_weight = _tail_weight(X, module.standardizer)
@@ -248,6 +249,17 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         max_epochs = max_epochs or self._n_epochs(len(train))
         lr = self.lr / _lr_divisor(tail_weight)
         return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
+
+    def _start_noise_variance(self, X: Any, module: Autoencoder) -> None:
+        """With a variance for each feature, start at the ratios of factor analysis, which training keeps.
+
+        The mean stays that of the data, as with one variance for all: from the small variances that factor analysis
+        finds, training ended 13 nats lower where there is little noise.
+        """
+        if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
+            noise = unique_variances(some_rows(X).astype(np.float64), self.nz)
+            level = module.standardizer.variances.mean() / noise.mean()
+            module.likelihood.set_noise_variance(level * torch.from_numpy(noise))
 
     def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
         """Rows to train on, and those left out for early stopping."""
@@ -356,11 +368,6 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         mean, variances = _column_moments(X)
         standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
-        if isinstance(likelihood, Gaussian) and likelihood.is_diagonal:
-            # The ratios of the variances, and the mean variance of the data as with one for all features: from the
-            # small variances that factor analysis finds, training ended 10 nats lower where there is little noise.
-            noise = unique_variances(some_rows(X).astype(np.float64), self.nz)
-            likelihood.set_noise_variance(torch.from_numpy(noise * (variances.mean() / noise.mean())))
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a share in [0, 1) with noise_kind='masking'.")

