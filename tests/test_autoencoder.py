@@ -378,6 +378,34 @@ def test_linear_evidence_with_a_variance_for_each_feature_is_that_of_its_normal_
     np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["one sample", "constant", "heavy tails", "wide", "duplicated columns", "low rank"])
+def test_variances_of_the_features_are_bounded_on_any_table(network, name, rng):
+    X = rng.standard_normal((40, 6))
+    X = {
+        "one sample": X[:1],
+        "constant": np.ones((40, 6)),
+        "heavy tails": X**9,
+        "wide": X[:4],
+        "duplicated columns": np.hstack([X, X]),
+        "low rank": X[:, :2] @ X[:2],
+    }[name]
+    model = network(3, likelihood="gaussian_diagonal", max_epochs=5, random_state=0).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    assert np.isfinite(model.sample(5, random_state=0)).all()
+    variances = model.noise_variance_
+    assert variances.min() >= variances.mean() / (len(X) + 1) * (1 - 1e-4)  # kept as a float32 logarithm
+
+
+def test_variances_of_the_features_go_on_from_one_partial_fit_to_the_next(network, digits):
+    X = digits[0]
+    model = network(4, likelihood="gaussian_diagonal", random_state=0)
+    for _ in range(3):
+        for rows in np.array_split(X[:900], 3):
+            model.partial_fit(rows)
+    one = network(4, max_epochs=9, batch_size=32, random_state=0).fit(X[:900])
+    assert model.score(X[900:]) > one.score(X[900:])
+
+
 def test_variances_of_the_features_stay_where_they_are_from_one_warm_start_to_the_next(network):
     """The step that sets them after training has factor analysis as its fixed point."""
     train, test = noisy_factors(is_homoscedastic=False)
