@@ -15,8 +15,9 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import _BaseAutoencoder, infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder
-from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, residual_density
+from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, leverages, residual_density
 from sklatent._nn.priors import Normal, Prior, StandardNormal
+from sklatent._ppca.factors import shrink
 from sklatent._sklearn_compat import StrOptions
 
 # Smallest variance of the latent codes along any direction, as a fraction of the largest.
@@ -61,7 +62,8 @@ class AutoencoderTransformer(_BaseAutoencoder):
         Shape of a sample as an image, for "conv" or a callable `backbone`. None stands for a square image with one
         channel if `backbone="conv"`, and for (n_features,) otherwise.
     likelihood : {"gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"}, default="gaussian"
-        Distribution of x given z. "gaussian" learns one variance, "gaussian_diagonal" one variance for each feature.
+        Distribution of x given z. "gaussian" learns one variance, "gaussian_diagonal" one variance for each feature
+        (see Notes).
         "bernoulli" is for X of zeros and ones; it accepts values in [0, 1], for which it is a loss but not a density.
         "continuous_bernoulli" is a density on [0, 1]. "poisson" is for counts.
     output_activation : {"sigmoid"} or None, default=None
@@ -151,9 +153,20 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
     Notes
     -----
-    The network sees features that are centred and divided by one common scale. So a common unit and offsets do not
-    matter, but the relative spread of the features does, as in PCA: scale the features first if they should have equal
-    weight.
+    The network sees features that are centred and divided by one common scale (with "gaussian_diagonal", by one for
+    each feature). So a common unit and offsets do not matter, but the relative spread of the features does, as in PCA:
+    scale the features first if they should have equal weight.
+
+    With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
+    variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor
+    analysis, since the network could otherwise reconstruct `nz` features exactly and leave them no variance; after
+    training they are estimated again from the reconstruction errors. Both estimates have a prior with the weight of one
+    sample, which shrinks them towards their mean e: s_j^2 = (n e_j + e) / (n + 1) for mean squared errors e_j of n
+    samples, at most 10,000 of the training samples. It is an inverse-gamma density of s_j^2 with parameters 1/2 and
+    e / 2, without which a nearly constant feature would outweigh all others. Features whose variance is below 1 / n of
+    the mean variance count as noise: scale them first if they should not. A linear network is equivalent to factor
+    analysis if it is trained for long enough: with `max_epochs=100, lr=0.02` it is within 0.02 nats on scikit-learn's
+    example, and by default up to 0.1 nats below on held-out samples.
 
     The defaults were chosen by held-out log-likelihood; see :ref:`choice-of-defaults`.
 
@@ -277,13 +290,10 @@ class AutoencoderTransformer(_BaseAutoencoder):
         nz, likelihood = self.nz, module.likelihood
         n_chunk = max(1, self._CHUNK_SIZE // (n_features * nz))
         moments = self._by_chunks(partial(infer, module, _code_moments), X, n_samples=n_chunk)
-        Z, errors, squares = np.split(moments, [nz, nz + nz**2], axis=1)
+        Z, errors, squares, shares = np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
         errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
-            learned = np.mean(likelihood.noise_variance)
-            freedom = max(n_samples - 1, 1) * max(n_features - nz, 1) / n_features
-            likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
-            errors *= np.mean(likelihood.noise_variance) / learned
+            errors *= self._learn_noise_variance(likelihood, squares, shares)
         spread = np.atleast_2d(np.cov(Z, rowvar=False)) if n_samples > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         values = np.maximum(values, MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1] or 1.0)
@@ -292,6 +302,26 @@ class AutoencoderTransformer(_BaseAutoencoder):
         prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
         module.prior = prior.to(module.standardizer.loc.device)
         return {"latent_mean_": mean, "latent_covariance_": covariance}
+
+    def _learn_noise_variance(self, likelihood: Gaussian, squares: NDArray, leverages: NDArray) -> float:
+        """Set the variances by moments, and return the factor by which their level rises.
+
+        The latent codes are fitted to each sample, and take up the fraction nz / n_features of the noise, so the level
+        is the squared error divided by the rest. With a variance for each feature they take up more of one than of
+        another, its leverage: this step of psi_j = e_j + leverage_j * psi_j has factor analysis as its fixed point if
+        the network is linear. Elsewhere the errors of a curved decoder are not those of a plane: on digits the step is
+        worth 6 nats.
+        """
+        n_samples, n_features = squares.shape
+        freedom = max(n_samples - 1, 1) * max(n_features - self.nz, 1) / n_features
+        learned = likelihood.noise_variance
+        if not likelihood.is_diagonal:
+            likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
+            return float(likelihood.noise_variance / learned)
+        level = float((squares.sum(axis=0) / learned).mean() / freedom)
+        variances = squares.mean(axis=0) + level * learned * leverages.mean(axis=0)
+        likelihood.set_noise_variance(torch.from_numpy(shrink(variances, n_samples)))
+        return level
 
     def _log_prob(self, X: NDArray) -> NDArray:
         return self._infer(DENSITIES[self.density], X)
@@ -310,7 +340,9 @@ class AutoencoderTransformer(_BaseAutoencoder):
 
 
 def _code_moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
-    """Latent code of largest likelihood, its covariance and the squared errors of a sample, side by side."""
+    """Latent code of largest likelihood, its covariance, the squared errors, and leverages for several variances."""
     z, covariance = gauss_newton_codes(module, x)
-    squares = (module.likelihood.mean(module.decode(z)) - x).square()
-    return torch.cat([z, covariance.flatten(1), squares], dim=1)
+    parts = [z, covariance.flatten(1), (module.likelihood.mean(module.decode(z)) - x).square()]
+    if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
+        parts.append(leverages(module, x, covariance))
+    return torch.cat(parts, dim=1)

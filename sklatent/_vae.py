@@ -17,11 +17,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import _BaseAutoencoder, infer, some_rows
-from sklatent._nn.likelihoods import Standardizer
+from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import importance_bound
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
+from sklatent._ppca.factors import shrink
 from sklatent._sklearn_compat import Interval, StrOptions
 
 # A latent dimension is active if the variance of its posterior mean over the samples is larger than this (Burda et al.
@@ -78,7 +79,8 @@ class VAETransformer(_BaseAutoencoder):
         Shape of a sample as an image, for "conv" or a callable `backbone`. None stands for a square image with one
         channel if `backbone="conv"`, and for (n_features,) otherwise.
     likelihood : {"gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"}, default="gaussian"
-        Distribution of x given z. "gaussian" learns one variance, "gaussian_diagonal" one variance for each feature.
+        Distribution of x given z. "gaussian" learns one variance, "gaussian_diagonal" one variance for each feature
+        (see Notes).
         "bernoulli" is for X of zeros and ones; it accepts values in [0, 1], for which it is a loss but not a density.
         "continuous_bernoulli" is a density on [0, 1]. "poisson" is for counts.
     output_activation : {"sigmoid"} or None, default=None
@@ -168,9 +170,20 @@ class VAETransformer(_BaseAutoencoder):
 
     Notes
     -----
-    The network sees features that are centred and divided by one common scale. So a common unit and offsets do not
-    matter, but the relative spread of the features does, as in PCA: scale the features first if they should have equal
-    weight.
+    The network sees features that are centred and divided by one common scale (with "gaussian_diagonal", by one for
+    each feature). So a common unit and offsets do not matter, but the relative spread of the features does, as in PCA:
+    scale the features first if they should have equal weight.
+
+    With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
+    variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor
+    analysis, since the network could otherwise reconstruct `nz` features exactly and leave them no variance; after
+    training they are estimated again from the reconstruction errors. Both estimates have a prior with the weight of one
+    sample, which shrinks them towards their mean e: s_j^2 = (n e_j + e) / (n + 1) for mean squared errors e_j of n
+    samples, at most 10,000 of the training samples. It is an inverse-gamma density of s_j^2 with parameters 1/2 and
+    e / 2, without which a nearly constant feature would outweigh all others. Features whose variance is below 1 / n of
+    the mean variance count as noise: scale them first if they should not. A linear network is equivalent to factor
+    analysis if it is trained for long enough: with `max_epochs=100, lr=0.02` it is within 0.02 nats on scikit-learn's
+    example, and by default up to 0.1 nats below on held-out samples.
 
     The defaults were chosen by held-out log-likelihood; see :ref:`choice-of-defaults`.
 
@@ -300,9 +313,14 @@ class VAETransformer(_BaseAutoencoder):
         return super().score_samples(X)
 
     def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
-        """KL divergence and activity of each latent dimension."""
+        """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
         eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
         n_chunk = max(1, self._CHUNK_SIZE // X.shape[1])
+        likelihood = module.likelihood
+        if isinstance(likelihood, Gaussian) and likelihood.is_diagonal:
+            exact = (array.astype(np.float64) for array in (X, eps))
+            squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_samples=n_chunk)
+            likelihood.set_noise_variance(torch.from_numpy(shrink(squares.mean(axis=0), len(X))))
         found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_samples=n_chunk)
         kl, mu = np.split(found, [self.nz], axis=1)
         return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": mu.var(axis=0) > MIN_ACTIVITY}
@@ -329,7 +347,7 @@ class VAETransformer(_BaseAutoencoder):
         So a sample has the same score in any order, subset or batch, and different samples have independent numbers.
         """
         standardizer = self.module_.standardizer
-        loc, scale = standardizer.loc.cpu().numpy(), float(standardizer.scale)
+        loc, scale = standardizer.loc.cpu().numpy(), standardizer.scale.cpu().numpy()
         # Standardized and rounded, so that the numbers depend neither on the units nor on the precision of X. Adding 0
         # turns -0.0 into 0.0.
         with np.errstate(over="ignore"):  # samples that overflow float32 have no finite score with any numbers
@@ -362,6 +380,11 @@ class VAETransformer(_BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+
+
+def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """Squared errors at a sample of each posterior: their means are the variances that raise the bound most."""
+    return (module.likelihood.mean(module.decode(module.posterior(x).sample(eps))) - x).square()
 
 
 def _kl_and_mean(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

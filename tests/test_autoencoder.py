@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
 from sklearn.base import clone
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -316,6 +317,121 @@ def test_samples_are_bits_with_bernoulli(network, digits):
     model = network(2, likelihood="bernoulli", max_epochs=3, random_state=0).fit(X)
     assert set(np.unique(model.sample(50, random_state=0))) == {0.0, 1.0}
     assert 0 < np.median(model.sample(50, mean=True, random_state=0)) < 1
+
+
+def noisy_factors(is_homoscedastic, n_train=500, n_test=5000, n_features=25, rank=5):
+    """The model of scikit-learn's example of probabilistic PCA beside factor analysis, with held-out samples."""
+    rng = np.random.RandomState(42)
+    U, _, _ = np.linalg.svd(rng.randn(n_features, n_features))
+    n = n_train + n_test
+    X = rng.randn(n, rank) @ U[:, :rank].T
+    noise = np.ones(n_features) if is_homoscedastic else rng.rand(n_features) + 0.5
+    X += noise * rng.randn(n, n_features)
+    return X[:n_train], X[n_train:]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("is_homoscedastic", [True, False])
+def test_linear_network_with_a_variance_for_each_feature_is_factor_analysis(network, is_homoscedastic, dtype):
+    train, test = noisy_factors(is_homoscedastic)
+    # Enough steps for the weights to converge; at the default number both networks end up to 0.1 nats below.
+    linear = {"hidden_sizes": (), "max_epochs": 100, "batch_size": 100, "lr": 0.02}
+    model = network(5, likelihood="gaussian_diagonal", random_state=0, **linear).fit(train.astype(dtype))
+    reference = FactorAnalysis(5, tol=1e-8, max_iter=20_000, svd_method="lapack").fit(train)
+    assert model.score(test.astype(dtype)) == pytest.approx(reference.score(test), abs=0.05)
+
+
+def test_a_variance_for_each_feature_wins_on_digits(network, digits):
+    """Some pixels are constant, and some nearly so."""
+    X, _ = digits
+    one, each = (
+        network(8, likelihood=likelihood, max_epochs=10, random_state=0).fit(X[:900])
+        for likelihood in ("gaussian", "gaussian_diagonal")
+    )
+    assert each.score(X[900:]) > one.score(X[900:]) + 10
+    drawn = each.sample(500, random_state=0)
+    assert len(np.unique(drawn, axis=0)) == 500
+    # The aggregate posterior of a VAE is wider or narrower than its prior, hence the factor of two.
+    assert 0.5 < drawn.var(axis=0).sum() / X.var(axis=0).sum() < 2
+    assert len(np.unique(each.sample(500, mean=True, random_state=0).round(3), axis=0)) > 490
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), None])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_samples_vary_where_some_columns_hardly_do(network, rng, dtype, hidden_sizes):
+    X = rng.standard_normal((200, 2)) @ rng.standard_normal((2, 6)) + 0.3 * rng.standard_normal((200, 6))
+    rare = np.zeros((200, 2))
+    rare[7] = 1
+    X = np.hstack([X, 0.01 * X[:, :2], np.ones((200, 2)), rare]).astype(dtype)
+    drawn = {}
+    for likelihood in ("gaussian", "gaussian_diagonal"):
+        model = network(2, likelihood=likelihood, hidden_sizes=hidden_sizes, random_state=0).fit(X)
+        drawn[likelihood] = model.sample(300, mean=True, random_state=0)
+    one, each = drawn.values()
+    assert len(np.unique(each.round(4), axis=0)) == 300
+    # The columns that vary give way to the others by little.
+    assert each[:, :6].var(axis=0).sum() > 0.8 * one[:, :6].var(axis=0).sum()
+
+
+@pytest.mark.parametrize("table", ["plain", "constant column", "duplicated columns", "wide", "two samples", "offset"])
+def test_linear_evidence_with_a_variance_for_each_feature_is_that_of_its_normal_density(table, rng):
+    X = rng.standard_normal((60, 5))
+    X = {
+        "plain": X,
+        "constant column": np.hstack([X, np.ones((60, 1))]),
+        "duplicated columns": np.hstack([X, X[:, :2]]),
+        "wide": rng.standard_normal((6, 15)),
+        "two samples": X[:2],
+        "offset": X + 1e6,
+    }[table]
+    linear = {"hidden_sizes": (), "max_epochs": 4, "likelihood": "gaussian_diagonal"}
+    model = AutoencoderTransformer(3, random_state=0, **linear).fit(X)
+    origin = model.inverse_transform(np.zeros((1, 3)))
+    loadings = (model.inverse_transform(np.eye(3)) - origin).T
+    mean = model.inverse_transform(model.latent_mean_[None])[0]
+    covariance = loadings @ model.latent_covariance_ @ loadings.T + np.diag(model.noise_variance_)
+    expected = multivariate_normal(mean, covariance).logpdf(X)
+    # Differences of reconstructions at 1e6 keep ten digits.
+    np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["one sample", "constant", "heavy tails", "wide", "duplicated columns", "low rank"])
+def test_variances_of_the_features_are_bounded_on_any_table(network, name, rng):
+    X = rng.standard_normal((40, 6))
+    X = {
+        "one sample": X[:1],
+        "constant": np.ones((40, 6)),
+        "heavy tails": X**9,
+        "wide": X[:4],
+        "duplicated columns": np.hstack([X, X]),
+        "low rank": X[:, :2] @ X[:2],
+    }[name]
+    model = network(3, likelihood="gaussian_diagonal", max_epochs=5, random_state=0).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    assert np.isfinite(model.sample(5, random_state=0)).all()
+    variances = model.noise_variance_
+    assert variances.min() >= variances.mean() / (len(X) + 1) * (1 - 1e-4)  # kept as a float32 logarithm
+
+
+def test_variances_of_the_features_go_on_from_one_partial_fit_to_the_next(network, digits):
+    X = digits[0]
+    model = network(4, likelihood="gaussian_diagonal", random_state=0)
+    for _ in range(3):
+        for rows in np.array_split(X[:900], 3):
+            model.partial_fit(rows)
+    one = network(4, max_epochs=9, batch_size=32, random_state=0).fit(X[:900])
+    assert model.score(X[900:]) > one.score(X[900:])
+
+
+def test_variances_of_the_features_stay_where_they_are_from_one_warm_start_to_the_next(network):
+    """The step that sets them after training has factor analysis as its fixed point."""
+    train, test = noisy_factors(is_homoscedastic=False)
+    linear = {"hidden_sizes": (), "max_epochs": 100, "batch_size": 100, "lr": 0.02}
+    model = network(5, likelihood="gaussian_diagonal", random_state=0, warm_start=True, **linear)
+    for _ in range(5):
+        model.fit(train)
+    reference = FactorAnalysis(5, tol=1e-8, max_iter=20_000, svd_method="lapack").fit(train)
+    assert model.score(test) == pytest.approx(reference.score(test), abs=0.05)
 
 
 class TestAutoencoder:

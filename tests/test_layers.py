@@ -19,6 +19,7 @@ ORDER = [
     "_ppca.solvers",
     "_ppca.dimension",
     "_ppca.density",
+    "_ppca.factors",
     "_ppca.missing_values",
     "_base",
     "_nn.randomness",

@@ -577,6 +577,14 @@ def test_folds_on_both_sides_of_a_lone_last_sample(schedule, n_samples, digits):
     assert_equal_searches(network, {"nz": [1, 2]}, digits[0][:n_samples, 18:24], cv=3)
 
 
+@pytest.mark.parametrize("network", [AutoencoderTransformer, VAETransformer])
+def test_networks_with_a_variance_for_each_feature_are_fitted_together(network, digits):
+    """Some features are constant, and each fold has units and variances of its own."""
+    model = network(likelihood="gaussian_diagonal", hidden_sizes=(8,), max_epochs=3, batch_size=32, random_state=0)
+    search = assert_equal_searches(model, {"nz": [2, 5]}, digits[0][:201], cv=3)
+    assert routes(search) == {"fused"}
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 12, 24, 25, 100])
 def test_batches_of_every_size(batch_size, data):
     """A batch of one sample is trained on in another mode, where nothing is corrupted and no KL weight rises."""

@@ -32,11 +32,12 @@ from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining, EarlyStop
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
 from sklatent._nn.grouping import Trainee, train_together
-from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Likelihood, Standardizer
+from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
 from sklatent._nn.training import PRECISIONS, LatentNet
 from sklatent._ppca.centered import mean_and_variance
+from sklatent._ppca.factors import unique_variances
 from sklatent._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
 
 # Maximum number of training samples from which the latent density and diagnostics are estimated after training.
@@ -52,6 +53,10 @@ WORSE_BY = 0.02
 # Ratio between the spreads of two features above which a warning is given, and the number of samples to estimate it.
 MAX_SPREAD_RATIO = 1000
 N_ROWS_FOR_SCALES = 1000
+# With a variance for each feature a network sees each in units of its own standard deviation: in one unit for all it
+# learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
+# would be large where it varies, and throw training about: so much of the common unit is added in squares.
+MIN_UNIT = 0.1
 
 # Float64 copies of fitted modules, each with the state of the weights that it was made from. A copy is made for the
 # first float64 input and dropped with the module. The copies are kept here, since `transform` must not set attributes.
@@ -322,6 +327,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         module = self._build_module(X, seeds["weights"])
         if former is None:
             _warn_of_scales(X, type(self).__name__)
+            self._start_noise_variance(X, module)
         else:
             _adopt(module, former)
         tail_weight = _tail_weight(X, module.standardizer)
@@ -331,6 +337,17 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         max_epochs = max_epochs or self._n_epochs(len(train))
         lr = self.lr / _lr_divisor(tail_weight)
         return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
+
+    def _start_noise_variance(self, X: Any, module: Autoencoder) -> None:
+        """With a variance for each feature, start at the ratios of factor analysis, which training keeps.
+
+        The mean stays that of the data, as with one variance for all: from the small variances that factor analysis
+        finds, training ended 13 nats lower where there is little noise.
+        """
+        if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
+            noise = unique_variances(some_rows(X).astype(np.float64), self.nz)
+            level = module.standardizer.variances.mean() / noise.mean()
+            module.likelihood.set_noise_variance(level * torch.from_numpy(noise))
 
     def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
         """Training set, and validation set for early stopping."""
@@ -441,8 +458,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
     def _build_module(self, X: Any, seed: int) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
         mean, variances = _column_moments(X)
-        scale = float(np.sqrt(variances.mean())) or 1.0
-        standardizer = Standardizer(torch.from_numpy(mean), scale, torch.from_numpy(variances))
+        standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise >= 1:
@@ -459,6 +475,11 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+
+    def _scale(self, variances: NDArray) -> float | NDArray:
+        """Units in which the network sees the columns: one for all, or with a variance for each one for each."""
+        scale = float(np.sqrt(variances.mean())) or 1.0
+        return scale if self.likelihood != "gaussian_diagonal" else np.sqrt(variances + (MIN_UNIT * scale) ** 2)
 
     def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
         if self.output_activation is None:

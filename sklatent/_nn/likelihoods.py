@@ -35,14 +35,16 @@ SUPPORTS: dict[str, tuple[str, Callable[[NDArray], bool]]] = {
 
 
 class Standardizer(nn.Module):
-    """Centre columns and divide by one scale, so that units do not matter and a linear autoencoder is still PCA.
+    """Centre columns and divide by their scale.
+
+    One scale for all of them keeps a linear autoencoder PCA, and units do not matter.
 
     Parameters
     ----------
     loc : Tensor of shape (n_features,), float64
         Column means.
-    scale : float
-        Root of the mean column variance.
+    scale : float or array of shape (n_features,)
+        Root of the mean column variance, or a unit for each column.
     variances : Tensor of shape (n_features,), float64
         Column variances.
     """
@@ -52,10 +54,10 @@ class Standardizer(nn.Module):
     loc32: Tensor
     scale32: Tensor
 
-    def __init__(self, loc: Tensor, scale: float, variances: Tensor):
+    def __init__(self, loc: Tensor, scale: float | NDArray, variances: Tensor):
         super().__init__()
         self.register_buffer("loc", loc)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
         # Cast once, and not in each step of the training.
         self.register_buffer("loc32", self.loc.float())
         self.register_buffer("scale32", self.scale.float())
@@ -114,8 +116,8 @@ class Gaussian(Likelihood):
 
     .. math:: \ln p(x | z) = -\frac12 \sum_j \frac{(x_j - \mu_j(\eta))^2}{s_j^2} + \ln(2 \pi s_j^2).
 
-    With the identity link the mean is `loc + scale * eta`; with the sigmoid it is `sigmoid(eta)`, which is the
-    chapter's listing 14.3, and X has to lie in [0, 1].
+    With the identity link the mean is `loc + scale * eta` in terms of the standardizer; with the sigmoid it is
+    `sigmoid(eta)`, which is the chapter's listing 14.3, and X has to lie in [0, 1].
 
     Parameters
     ----------
@@ -126,22 +128,34 @@ class Gaussian(Likelihood):
 
     Attributes
     ----------
-    log_variance : Parameter, of shape (1,) or (n_features,)
+    log_variance : Parameter, of shape (1,)
         ln s^2, in standardized units under the identity link; starts at the variance of the data.
+    log_ratios : Tensor of shape (n_features,)
+        With `diagonal`, what is added to it for each feature. No parameter: while the codes are free, or nearly so,
+        gradient steps copy nz of the features, leave them no variance, and take the others for noise. The likelihood
+        has no maximum then (Anderson & Rubin 1956).
+
+    References
+    ----------
+    Anderson & Rubin (1956), "Statistical inference in factor analysis", third Berkeley symposium, volume 5.
     """
 
     support = "reals"
     log_unit: Tensor
+    log_ratios: Tensor
 
     def __init__(self, standardizer: Standardizer, link: str = "identity", diagonal: bool = False):
         super().__init__()
         self.link = link
+        self.is_diagonal = diagonal
         if link == "sigmoid":  # the output is in the units of X as it is
             standardizer = Standardizer(torch.zeros_like(standardizer.loc), 1.0, standardizer.variances)
         self.standardizer = standardizer
         variances = standardizer.variances / standardizer.scale**2
-        variances = variances if diagonal else variances.mean(0, keepdim=True)
-        self.log_variance = nn.Parameter(variances.clamp(min=MIN_VARIANCE).log().float())
+        self.log_variance = nn.Parameter(variances.mean(0, keepdim=True).clamp(min=MIN_VARIANCE).log().float())
+        if diagonal:
+            self.register_buffer("log_ratios", torch.zeros_like(variances).float())
+            self.set_noise_variance(standardizer.variances)
         # ln 2 pi and the Jacobian of the standardizer.
         self.register_buffer("log_unit", 2 * standardizer.scale.log() + math.log(2 * math.pi))
 
@@ -149,14 +163,17 @@ class Gaussian(Likelihood):
     def noise_variance(self) -> float | NDArray[np.float64]:  # type: ignore[override]
         """s^2 in squared units of X: a number, or one for each feature."""
         variance = (self._log_variance().detach().double().exp() * self.standardizer.scale**2).cpu().numpy()
-        return float(variance[0]) if len(variance) == 1 else variance
+        return variance if self.is_diagonal else float(variance[0])
 
     def set_noise_variance(self, variances: Tensor) -> None:
         """Put the variances (n_features,), in squared units of X, or their mean, in place of the learned ones."""
-        relative = (variances / self.standardizer.scale**2).clamp(min=MIN_VARIANCE)
-        relative = relative if len(self.log_variance) > 1 else relative.mean(0, keepdim=True)
+        scale = self.standardizer.scale
+        relative = (variances.to(scale.device) / scale**2).clamp(min=MIN_VARIANCE)
+        mean = relative.mean(0, keepdim=True)
         with torch.no_grad():
-            self.log_variance.copy_(relative.log())
+            self.log_variance.copy_(mean.log())
+            if self.is_diagonal:
+                self.log_ratios.copy_((relative / mean).log())
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log density of each row of x, with respect to Lebesgue measure in the units of X."""
@@ -203,7 +220,8 @@ class Gaussian(Likelihood):
         return mean * (1 - mean) if self.link == "sigmoid" else torch.ones_like(mean)
 
     def _log_variance(self) -> Tensor:
-        return self.log_variance.clamp(min=math.log(MIN_VARIANCE))
+        log_variance = self.log_variance + self.log_ratios if self.is_diagonal else self.log_variance
+        return log_variance.clamp(min=math.log(MIN_VARIANCE))
 
 
 def diagonal_gaussian(standardizer: Standardizer, link: str = "identity") -> Gaussian:

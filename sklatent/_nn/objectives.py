@@ -7,6 +7,7 @@ __all__ = [
     "gauss_newton_codes",
     "importance_bound",
     "laplace_evidence",
+    "leverages",
     "reconstruction_terms",
     "residual_density",
 ]
@@ -196,6 +197,26 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return _climb(
         lambda z: finite_or_minus_infinity(model.likelihood.log_prob(x, model.decode(z))), z, step
     ).double(), covariance
+
+
+def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
+    """Fraction of the noise of each feature that the codes of `gauss_newton_codes` take up, (n, n_features), float64.
+
+    With the Jacobian J of the decoder at the encoder's code and the information C, it is the diagonal of
+    J (J' C J)^-1 J' C, which least squares calls the hat matrix: between 0 and 1, and nz in sum.
+
+    Parameters
+    ----------
+    model : module with `encode`, `decode` and `likelihood`
+    x : Tensor of shape (n, n_features)
+    covariance : Tensor of shape (n, nz, nz), float64
+        The error (J' C J)^-1 of the codes.
+    """
+    z = model.encode(x)
+    directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    eta, _, tangents, _ = taylor_expansion(model, z, directions, lambda eta: model.likelihood.gradient(x, eta))
+    tangents = tangents.double()  # (n, nz, n_features)
+    return model.likelihood.information(eta).double() * ((covariance @ tangents) * tangents).sum(1)
 
 
 def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:

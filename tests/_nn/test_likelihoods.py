@@ -53,12 +53,21 @@ def test_standardizer_keeps_the_digits_of_float64_rows_far_from_the_origin():
     torch.testing.assert_close(standardizer(x + loc), x.float(), rtol=0, atol=1e-6)
 
 
+def test_standardizer_has_a_scale_for_each_feature():
+    loc, scales = torch.tensor([[1.0, -2.0, 3.0], [0.1, 1.0, 10.0]], dtype=torch.float64)
+    standardizer, x = Standardizer(loc, scales, scales**2).double(), normal(5, 3)
+    torch.testing.assert_close(standardizer(x), (x - loc) / scales, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(standardizer.inverse(standardizer(x)), x, rtol=1e-14, atol=1e-14)
+
+
 @pytest.mark.parametrize("likelihood", [Gaussian, diagonal_gaussian, sigmoid_gaussian])
 @pytest.mark.parametrize("log_variance", [-1.5, 0.0, 2.0])
 def test_gaussian_is_that_of_torch_distributions(standardizer, likelihood, log_variance):
     model = likelihood(standardizer).double()
     with torch.no_grad():
-        model.log_variance.copy_(log_variance + torch.arange(len(model.log_variance)))
+        model.log_variance.fill_(log_variance)
+        if model.is_diagonal:
+            model.log_ratios.copy_(torch.arange(3))
     x, eta = normal(5, 3), normal(4, 5, 3)
     expected = distributions.Normal(model.mean(eta), torch.as_tensor(model.noise_variance, dtype=torch.float64).sqrt())
     torch.testing.assert_close(model.log_prob(x, eta), expected.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12)
@@ -91,6 +100,38 @@ def test_gaussian_variance_has_a_floor(standardizer):
     assert likelihood.noise_variance == pytest.approx(MIN_VARIANCE * 2.5**2)
     torch.nn.init.constant_(likelihood.log_variance, -1e6)
     assert likelihood.noise_variance == pytest.approx(MIN_VARIANCE * 2.5**2)
+
+
+def scaled(link):
+    """A variance for each feature, and with the identity link a unit for each."""
+    variances = torch.tensor([1e-4, 1.0, 9.0], dtype=torch.float64)
+    model = diagonal_gaussian(Standardizer(torch.ones_like(variances), variances.sqrt(), variances), link).double()
+    model.set_noise_variance(variances.flip(0))
+    return model
+
+
+@pytest.mark.parametrize("link", ["identity", "sigmoid"])
+def test_gaussian_with_a_unit_for_each_feature_is_that_of_torch_distributions(link):
+    model, x, eta = scaled(link), normal(5, 3), normal(4, 5, 3)
+    expected = distributions.Normal(model.mean(eta), torch.tensor([9.0, 1.0, 1e-4], dtype=torch.float64).sqrt())
+    torch.testing.assert_close(model.log_prob(x, eta), expected.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12)
+    eta = eta[0].requires_grad_()
+    (gradient,) = torch.autograd.grad(model.log_prob(x, eta).sum(), eta)
+    torch.testing.assert_close(model.gradient(x, eta.detach()), gradient)
+
+
+def test_one_training_step_moves_the_variances_of_all_features_by_one_factor():
+    model, x = scaled("identity"), normal(20, 3)
+    before = model.noise_variance
+    model.log_prob(x, torch.zeros_like(x)).mean().neg().backward()
+    torch.optim.Adam(model.parameters(), lr=0.1).step()
+    np.testing.assert_allclose(model.noise_variance / before, np.exp(0.1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_features", [1, 3])
+def test_diagonal_has_a_variance_for_each_feature(n_features):
+    ones = torch.ones(n_features, dtype=torch.float64)
+    assert diagonal_gaussian(Standardizer(ones, 1.0, ones)).noise_variance.shape == (n_features,)
 
 
 @pytest.mark.parametrize("levels", [1, 255])
