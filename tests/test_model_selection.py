@@ -291,6 +291,12 @@ def test_verbose_tells_of_each_stack(rows, capsys):
         ([StandardScaler(), LogisticRegression()], {"step1__C": [0.1, 1.0]}, "individual"),
         ([PCAReducer(8), vae()], {"step0__nz": [6, 8], "step1__nz": [2, 3]}, "shared_svd+stacked"),
         ([StandardScaler(), PCAReducer(8), vae(), LogisticRegression()], {"step2__nz": [2, 3]}, "individual+stacked"),
+        ([StandardScaler(), PCAReducer(8), vae(), LogisticRegression()], {}, "individual+stacked"),
+        (
+            [vae().set_params(random_state=np.random.RandomState(0)), vae(), LogisticRegression()],
+            {"step1__nz": [1, 2]},
+            "stacked",
+        ),
         ([vae(), PCAReducer(), LogisticRegression()], {"step0__nz": [4, 5], "step1__nz": [2, 3]}, "shared_svd+stacked"),
         (
             [StandardScaler(), Pipeline([("scale", StandardScaler()), ("vae", vae())]), LogisticRegression()],
@@ -308,9 +314,11 @@ def test_verbose_tells_of_each_stack(rows, capsys):
         "no latent step",
         "two",
         "one of them alone",
+        "one candidate of two",
+        "instance of RandomState",
         "a network before",
         "nested",
-        "one candidate",
+        "one candidate of classes",
         "within a classifier",
     ],
 )

@@ -582,7 +582,7 @@ def test_networks_with_a_variance_for_each_feature_are_fitted_together(network, 
     """Some features are constant, and each fold has units and variances of its own."""
     model = network(likelihood="gaussian_diagonal", hidden_sizes=(8,), max_epochs=3, batch_size=32, random_state=0)
     search = assert_equal_searches(model, {"nz": [2, 5]}, digits[0][:201], cv=3)
-    assert routes(search) == {"fused"}
+    assert routes(search) == {"stacked"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 12, 24, 25, 100])

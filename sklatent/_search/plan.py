@@ -75,9 +75,8 @@ class Plan:
             for params, found in zip(candidates, self._estimators, strict=True)
         ]
         self.seconds = [0.0] * len(candidates)
-        self._entries: list[list[Any]] = [
-            [] for _ in candidates
-        ]  # for the fits of each to find, and how they were made
+        # For each candidate, the entries of the memo that its fits will find, with the way in which each was learned.
+        self._entries: list[list[Any]] = [[] for _ in candidates]
         self._is_complete = [found is not None for found in self._estimators]
 
     def learn(self, X: Any, y: Any, splits: Sequence[tuple[Any, Any]]) -> None:
@@ -93,7 +92,7 @@ class Plan:
         while walks:
             wanted = {task: fits for task, walk in walks.items() if (fits := self._next(task, walk))}
             self._learn(wanted)
-            walks = {task: walks[task] for task in wanted if self._is_complete[task[0]]}
+            walks = {task: walks[task] for task in wanted}
 
     def routes(self) -> Iterator[str]:
         """How each candidate was fitted, by what its fits have found; several ways are joined by a "+"."""
@@ -123,12 +122,12 @@ class Plan:
                 samples = self.memo.samples(X)
                 key = (model_key(model), id(samples), None if is_reproducible(model) else (task, number))
                 tasks[key].append(task)
-                fits.setdefault(key, (model, samples))
+                fits.setdefault(key, (clone(model), samples))  # which moves on an instance of RandomState
         outcomes = learn_many(*zip(*fits.values(), strict=True), **self.limits) if fits else []
         entries: dict[Any, Any] = {}
         for (key, (model, samples)), outcome in zip(fits.items(), outcomes, strict=True):
             way = "individual" if outcome is None else route(model)
-            if outcome is None and len(tasks[key]) > 1:  # by itself, and once for all of them
+            if outcome is None and len(tasks[key]) > 1:  # nothing else is like it, but several candidates want it
                 outcome = _learn_alone(model, samples)
             if outcome is not None:
                 entries[key] = self.memo.add(key[0], samples, Outcome(model, outcome), n_times=len(tasks[key])), way
