@@ -115,10 +115,13 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     Notes
     -----
     A stacked product adds up in another order than a single one where `nz` is padded, so weights and scores agree with
-    those of a single fit to about 1e-6 and not to the last bit. Callbacks of the search are not told of the epochs of
-    networks that are trained together. The training samples of every fold stay in memory, so a search with k folds
-    holds k - 1 times X; with several processes they are also written to a temporary folder. Models that are trained
-    together do not receive parameters of `fit`: with a `sample_weight` for the model itself each fit is individual.
+    those of a single fit to about 1e-6 and not to the last bit. The Monte Carlo samples of a VAE are tied to the bits of
+    its input: if a step before it is a network that is trained in a stack, its scores differ by the Monte Carlo error.
+
+    Callbacks of the search are not told of the epochs of networks that are trained together. The training samples of
+    every fold stay in memory, so a search with k folds holds k - 1 times X; with several processes they are also
+    written to a temporary folder. Models that are trained together do not receive parameters of `fit`: with a
+    `sample_weight` for the model itself each fit is individual.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 
