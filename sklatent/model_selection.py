@@ -115,7 +115,7 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     Notes
     -----
     A stacked product adds up in another order than a single one where `nz` is padded, so weights and scores agree with
-    those of a single fit to about 1e-6 and not to the last bit. The Monte Carlo samples of a VAE are tied to the bits of
+    those of a single fit to about 1e-6 and not to the last bit. The Monte Carlo samples of a VAE depend on every bit of
     its input: if a step before it is a network that is trained in a stack, its scores differ by the Monte Carlo error.
 
     Callbacks of the search are not told of the epochs of networks that are trained together. The training samples of
