@@ -4,12 +4,13 @@ __all__: list[str] = []
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
@@ -265,7 +266,7 @@ def route(model: _BaseLatentModel) -> str:
 
 def training_samples(model: _BaseLatentModel, X: ArrayLike) -> NDArray:
     """X as the `fit` of a model hands it on: checked, and in a precision that the model takes."""
-    return clone(model)._validate_training_rows(X)
+    return copy(model)._validate_training_rows(X)  # which notes the features of X on the copy
 
 
 class SequenceOf(Interval):

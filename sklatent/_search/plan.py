@@ -88,7 +88,7 @@ class Plan:
             for number, estimator in enumerate(self._estimators):
                 if estimator is not None:
                     samples = samples or safe_split(estimator, X, y, train)
-                    walks[number, fold] = _walk(clone(estimator), samples[0], samples[1], memory)
+                    walks[number, fold] = _walk(estimator, samples[0], samples[1], memory)
         while walks:
             wanted = {task: fits for task, walk in walks.items() if (fits := self._next(task, walk))}
             self._learn(wanted)
@@ -122,7 +122,9 @@ class Plan:
                 samples = self.memo.samples(X)
                 key = (model_key(model), id(samples), None if is_reproducible(model) else (task, number))
                 tasks[key].append(task)
-                fits.setdefault(key, (clone(model), samples))  # which moves on an instance of RandomState
+                if key not in fits:  # learning moves on an instance of RandomState, and nothing else
+                    is_instance = isinstance(getattr(model, "random_state", None), np.random.RandomState)
+                    fits[key] = clone(model) if is_instance else model, samples
         outcomes = learn_many(*zip(*fits.values(), strict=True), **self.limits) if fits else []
         entries: dict[Any, Any] = {}
         for (key, (model, samples)), outcome in zip(fits.items(), outcomes, strict=True):
@@ -204,6 +206,7 @@ def _walk(estimator: Any, X: Any, y: Any, memory: _StepMemory) -> Iterator[list[
         if isinstance(samples, np.ndarray):
             yield [(estimator, samples)]
     elif isinstance(estimator, Pipeline):
+        estimator = clone(estimator)  # whose steps will be fitted
         for number, (_, step) in enumerate(estimator.steps):
             if _holds_latent(step):
                 yield from _walk(step, _transformed(estimator, number, X, y, memory), y, memory)
