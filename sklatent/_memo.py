@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Collection, Hashable
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
+from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
@@ -64,14 +66,23 @@ def settings(model: Any, without: Collection[str] = ()) -> tuple[tuple[str, Hash
 
 
 def fingerprint(value: Any) -> Hashable:
-    """Equal for equal values; for functions that cannot be pickled, for the same one; else equal to no other."""
+    """Equal for equal values; for functions and classes, for the same one; of what cannot be hashed equal to no other.
+
+    Functions stand for themselves, since those of a script or a notebook cannot be found by their names in a worker. A
+    task that brings a memo brings them as well, so that there too they are the same.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return type(value), value
+    if isinstance(value, (FunctionType, type)):
+        return value
+    if isinstance(value, partial):
+        parts = value.func, *value.args, *value.keywords.values()
+        return partial, tuple(map(fingerprint, parts)), tuple(value.keywords)
     try:
         # In one layout: a process may be handed the values of a view as an array of their own. SHA-1 takes less than
         # half the time of joblib's default.
         return joblib.hash(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, hash_name="sha1")
-    except Exception:  # a lambda, say, cannot be pickled
+    except Exception:  # one that holds a lambda, say, cannot be pickled
         if isinstance(value, BaseEstimator):
             return type(value), settings(value)
         return value if callable(value) else object()

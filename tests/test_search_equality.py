@@ -1,5 +1,7 @@
 """What the fused search gives is what scikit-learn's search gives, whatever the estimators and the scorers do."""
 
+import subprocess
+import sys
 from collections import Counter
 from contextlib import nullcontext
 from functools import partial
@@ -488,6 +490,53 @@ def test_each_model_is_fitted_once(wrap, prefix, n_models, backend, n_jobs, rand
         search.fit(*data)
     assert len(path.read_text().splitlines()) == 2 * 3 * n_models
     assert all("stacked" in route for route in routes(search))
+
+
+SCRIPT = """
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from torch import nn
+
+from sklatent import VAETransformer
+from sklatent.model_selection import FusedGridSearchCV
+
+
+class OwnScore(VAETransformer):
+    def score_samples(self, X):
+        return 0.5 * super().score_samples(X)
+
+
+def backbone(path, input_shape, nz, n_code):
+    with Path(path).open("a") as file:
+        file.write("fit\\n")
+    return nn.Linear(*input_shape, n_code), nn.Linear(nz, *input_shape)
+
+
+if __name__ == "__main__":
+    path = sys.argv[1]
+    X = np.random.default_rng(0).standard_normal((60, 4))
+    numbers = make_pipeline(FunctionTransformer(lambda X: 2 * X), StandardScaler())
+    scale = ColumnTransformer([("numbers", numbers, [0, 1, 3])])
+    network = OwnScore(backbone=partial(backbone, path), max_epochs=1, random_state=0)
+    steps = make_pipeline(scale, FunctionTransformer(lambda X: X + 1.0), network)
+    search = FusedGridSearchCV(steps, {"ownscore__nz": [1, 2]}, cv=3, n_jobs=2, refit=False, error_score="raise").fit(X)
+    print(*search.cv_results_["route"], len(Path(path).read_text().splitlines()))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_script_defines_is_fitted_once_in_workers(tmp_path):
+    """Workers cannot import functions and classes of a script by their names, nor pickle those without a name."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "fits")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split()
+    assert found == ["stacked", "stacked", "6"]
 
 
 def test_generator_of_splits(data):

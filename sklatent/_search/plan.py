@@ -71,7 +71,7 @@ class Plan:
         configured = [_configured(estimator, params) for params in candidates]
         self._estimators = [found if found is not None and _can_be_planned(found) else None for found in configured]
         self.candidates = [
-            Candidate(params, self.memo, _pipelines(found))
+            Candidate(params, self.memo, [] if found is None else list(_pipelines(found)))
             for params, found in zip(candidates, self._estimators, strict=True)
         ]
         self.seconds = [0.0] * len(candidates)
@@ -255,10 +255,15 @@ def _fits_alike(estimator: Any) -> bool:
     return all(name in INFERENCE or name.startswith("__") or name.endswith("_request") for name in changed)
 
 
-def _pipelines(estimator: Any) -> list[str]:
-    """Prefixes of the parameters of each Pipeline without a memory, within an estimator and it itself."""
-    parts = {} if estimator is None else {"": estimator, **{f"{k}__": v for k, v in estimator.get_params().items()}}
-    return [prefix for prefix, part in parts.items() if isinstance(part, Pipeline) and part.memory is None]
+def _pipelines(estimator: Any, prefix: str = "") -> Iterator[str]:
+    """Prefixes of the parameters of each Pipeline without a memory that a walk through an estimator comes to."""
+    is_pipeline = isinstance(estimator, Pipeline)
+    if is_pipeline and estimator.memory is None:
+        yield prefix
+    parts = dict(estimator.steps) if is_pipeline else estimator.get_params(deep=False)
+    for name, part in parts.items():
+        if _holds_latent(part):
+            yield from _pipelines(part, f"{prefix}{name}__")
 
 
 def _learn_alone(model: Any, X: Any) -> Any:
