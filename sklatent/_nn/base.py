@@ -326,7 +326,10 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
             seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"])
         if former is None:
-            _warn_of_scales(X, type(self).__name__)
+            if (
+                self.output_activation is None and module.likelihood.support == "reals"
+            ):  # others, such as images in [0, 1], cannot be scaled
+                _warn_of_scales(X, type(self).__name__)
             self._start_noise_variance(X, module)
         else:
             _adopt(module, former)

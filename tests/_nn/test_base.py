@@ -510,6 +510,17 @@ def test_columns_that_are_only_different_do_not_warn(network, X, column):
     network(max_epochs=1).fit(X)
 
 
+@pytest.mark.parametrize(
+    "params",
+    [{"likelihood": "bernoulli"}, {"likelihood": "continuous_bernoulli"}, {"output_activation": "sigmoid"}],
+    ids=str,
+)
+def test_what_cannot_be_scaled_does_not_warn(network, rng, params):
+    """Such as images whose borders hold the traces of an interpolation."""
+    X = rng.random((120, 6)) * [1, 1, 1, 1, 1e-5, 1e-5]
+    network(max_epochs=1, **params).fit(X)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e6])
 def test_tail_weight_of_samples_in_closed_form(rng, scale):
     """One direction: sqrt(3) of a normal density, 1 of two points, sqrt(n / 2) of a lone pair."""
