@@ -154,19 +154,6 @@ class Normal(Prior):
         """Log-density of latent codes of shape (..., nz), in nats, of shape (...), in float64."""
         return MultivariateNormal(self.mean, scale_tril=self.factor).log_prob(z.double())
 
-    def gradient(self, z: Tensor) -> Tensor:
-        """Derivative of `log_prob` with respect to z, (n, nz), in float64."""
-        return (self.mean - z.double()) @ self.precision
-
-    @property
-    def precision(self) -> Tensor:
-        """Inverse of the covariance, (nz, nz).
-
-        It is computed from the Cholesky factor, which makes it symmetric. An inverse by elimination is not symmetric if
-        the variances differ by many orders of magnitude, and then one half of it is inaccurate in every direction.
-        """
-        return torch.cholesky_inverse(self.factor)
-
     @property
     def factor(self) -> Tensor:
         """Lower triangular L with L L' the covariance, (nz, nz)."""
