@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import _BaseAutoencoder, infer
+from sklatent._nn.base import BaseAutoencoder, infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder
 from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, leverages, residual_density
@@ -30,7 +30,7 @@ DENSITIES: dict[str, Callable[[Autoencoder, torch.Tensor], torch.Tensor]] = {
 }
 
 
-class AutoencoderTransformer(_BaseAutoencoder):
+class AutoencoderTransformer(BaseAutoencoder):
     r"""Autoencoder that learns a curved manifold through the data, with a density model.
 
     An encoder f and a decoder g are trained to reconstruct each sample from a latent code of dimension `nz`,
@@ -196,7 +196,7 @@ class AutoencoderTransformer(_BaseAutoencoder):
     _N_SCORE_ROWS = 2048
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        **_BaseAutoencoder._parameter_constraints,
+        **BaseAutoencoder._parameter_constraints,
         "density": [StrOptions(set(DENSITIES))],
     }
 

@@ -1,6 +1,19 @@
 """Base class of the latent models: the public methods, with validation, precision and chunking."""
 
-__all__: list[str] = []
+__all__ = [
+    "FLOAT_DTYPES",
+    "BaseLatentModel",
+    "SequenceOf",
+    "all_or_nothing",
+    "forget_fit",
+    "is_reproducible",
+    "learn",
+    "learn_many",
+    "resolve_device",
+    "route",
+    "spawn_seeds",
+    "training_samples",
+]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +33,7 @@ from sklatent._sklearn_compat import Interval, fit_context, get_container_adapte
 FLOAT_DTYPES = [np.float64, np.float32]
 
 
-class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A generative model p(z) p(x | z) with an encoder.
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
@@ -219,7 +232,7 @@ class _BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
-def learn_many(models: Sequence[_BaseLatentModel], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:
+def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:
     """What many models learn, those of each family together.
 
     Parameters
@@ -249,22 +262,22 @@ def learn_many(models: Sequence[_BaseLatentModel], Xs: Sequence[NDArray], **limi
     return learned
 
 
-def learn(model: _BaseLatentModel, X: NDArray) -> Any:
+def learn(model: BaseLatentModel, X: NDArray) -> Any:
     """What a model learns by itself, from what `training_samples` has made of its samples."""
     return model._learn(X)
 
 
-def is_reproducible(model: _BaseLatentModel) -> bool:
+def is_reproducible(model: BaseLatentModel) -> bool:
     """Whether another fit to the same samples learns the same."""
     return getattr(model, "random_state", None) is not None or not model._is_random
 
 
-def route(model: _BaseLatentModel) -> str:
+def route(model: BaseLatentModel) -> str:
     """How `learn_many` learns models of this family, in a word."""
     return model._ROUTE
 
 
-def training_samples(model: _BaseLatentModel, X: ArrayLike) -> NDArray:
+def training_samples(model: BaseLatentModel, X: ArrayLike) -> NDArray:
     """X as the `fit` of a model hands it on: checked, and in a precision that the model takes."""
     return copy(model)._validate_training_rows(X)  # which notes the features of X on the copy
 

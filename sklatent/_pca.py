@@ -22,7 +22,7 @@ from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
-from sklatent._base import FLOAT_DTYPES, _BaseLatentModel, all_or_nothing, forget_fit, resolve_device, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, BaseLatentModel, all_or_nothing, forget_fit, resolve_device, spawn_seeds
 from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
 from sklatent._ppca.density import NestedScores, log_density, model_variances
@@ -103,7 +103,7 @@ class SharedScores:
         return score if math.isfinite(score) else None  # NaN or infinity in X
 
 
-class PCAReducer(_BaseLatentModel):
+class PCAReducer(BaseLatentModel):
     r"""Principal component analysis (PCA) as a density model that can be scored and sampled.
 
     Probabilistic PCA is the model

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import _BaseAutoencoder, infer, some_rows
+from sklatent._nn.base import BaseAutoencoder, infer, some_rows
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import importance_bound
@@ -30,7 +30,7 @@ from sklatent._sklearn_compat import Interval, StrOptions
 MIN_ACTIVITY = 0.01
 
 
-class VAETransformer(_BaseAutoencoder):
+class VAETransformer(BaseAutoencoder):
     r"""Variational autoencoder (VAE), trained by maximizing the evidence lower bound.
 
     The encoder gives a normal posterior q(z | x), by default with mean mu(x) and variances exp(log_var(x)). Training
@@ -212,7 +212,7 @@ class VAETransformer(_BaseAutoencoder):
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        **_BaseAutoencoder._parameter_constraints,
+        **BaseAutoencoder._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
         "prior": [StrOptions({"standard_normal", "mixture", "vamp"})],
         "n_prior_components": [Interval(Integral, 1, None, closed="left")],

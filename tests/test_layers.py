@@ -66,6 +66,14 @@ def imports(module):
             yield from ((node.module, alias.name) for alias in node.names)
 
 
+def offered(module):
+    """The `__all__` of a module, which follows its docstring and comes before its imports."""
+    statements = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text()).body
+    assert isinstance(statements[0], ast.Expr), "the docstring comes first"
+    assert ast.unparse(statements[1]).startswith("__all__ ="), "__all__ comes after the docstring"
+    return ast.literal_eval(statements[1].value)
+
+
 def test_every_module_has_a_place():
     found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
     assert {name for name in found if not name.endswith("__init__")} == set(ORDER)
@@ -84,6 +92,20 @@ def test_imports_point_upwards(module):
         package, _, inner = name.partition(".")
         if package == "sklatent":
             assert inner in above or f"{inner}.{imported}" in above, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_take_what_a_module_offers(module):
+    for name, imported in imports(module):
+        package, _, inner = name.partition(".")
+        if package == "sklatent" and f"{inner}.{imported}".lstrip(".") not in ORDER:
+            assert not imported.startswith("_"), f"{module} imports {imported}, which is private to {name}"
+            assert imported in offered(inner), f"{module} imports {imported}, which is not in __all__ of {name}"
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_what_a_module_offers_comes_first(module):
+    assert isinstance(offered(module), list)
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))

@@ -1,6 +1,6 @@
 """Base class of the two network estimators: parameters, training and inference."""
 
-__all__: list[str] = []
+__all__ = ["BaseAutoencoder", "infer", "some_rows"]
 
 import math
 import warnings
@@ -25,7 +25,7 @@ from sklearn.utils.validation import validate_data
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.history import History
 
-from sklatent._base import FLOAT_DTYPES, SequenceOf, _BaseLatentModel, all_or_nothing, resolve_device, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, BaseLatentModel, SequenceOf, all_or_nothing, resolve_device, spawn_seeds
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
 from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining, EarlyStop
@@ -113,7 +113,7 @@ class Learned:
     training_state: dict[str, Any] | None = None
 
 
-class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
+class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     """Parameters, training and inference of networks with an encoder and a decoder."""
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -204,7 +204,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
         self.verbose = verbose
         self.random_state = random_state
 
-    fit = with_callbacks(_BaseLatentModel.fit)
+    fit = with_callbacks(BaseLatentModel.fit)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Any:
@@ -589,7 +589,7 @@ class _BaseAutoencoder(CallbackSupportMixin, _BaseLatentModel):
 class _Report(Callback):
     """Call scikit-learn's callbacks in each epoch, and stop the training if one of them requests it."""
 
-    def __init__(self, estimator: _BaseAutoencoder, context: Any, X: Any):
+    def __init__(self, estimator: BaseAutoencoder, context: Any, X: Any):
         self.estimator = estimator
         self.context = context
         self.X = X

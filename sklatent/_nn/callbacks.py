@@ -1,6 +1,6 @@
 """Callbacks of the training: schedules of the learning rate and the KL weight, and early stopping."""
 
-__all__ = ["AnnealedTraining", "EarlyStop"]
+__all__ = ["SCHEDULES", "AnnealedTraining", "EarlyStop"]
 
 import math
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Data loading: minibatches from memory or from larger files, and the random numbers for each sample."""
 
-__all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "is_sliceable", "row_blocks"]
+__all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "batch_sizes", "is_sliceable", "row_blocks"]
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace

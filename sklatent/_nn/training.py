@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["LatentNet"]
+__all__ = ["PRECISIONS", "LatentNet"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from sklatent._base import _BaseLatentModel, is_reproducible, learn, learn_many, route, training_samples
+from sklatent._base import BaseLatentModel, is_reproducible, learn, learn_many, route, training_samples
 from sklatent._memo import Memo, Outcome, fingerprint, model_key
 from sklatent._sklearn_compat import has_callbacks, safe_split
 
@@ -201,7 +201,7 @@ def _configured(estimator: Any, params: dict[str, Any]) -> Any:
 
 def _walk(estimator: Any, X: Any, y: Any, memory: _StepMemory) -> Iterator[list[Fit]]:
     """The latent models that an estimator fits: those of each step of the walk once those before are learned."""
-    if isinstance(estimator, _BaseLatentModel):
+    if isinstance(estimator, BaseLatentModel):
         samples = training_samples(estimator, X)
         if isinstance(samples, np.ndarray):
             yield [(estimator, samples)]
@@ -234,7 +234,7 @@ def _holds_latent(estimator: Any) -> bool:
     """Whether a walk through an estimator finds a latent model."""
     if not (hasattr(estimator, "get_params") and _fits_alike(estimator)):
         return False
-    if isinstance(estimator, _BaseLatentModel):
+    if isinstance(estimator, BaseLatentModel):
         return not hasattr(estimator, "n_components_")
     if isinstance(estimator, Pipeline):
         return any(_holds_latent(step) for _, step in estimator.steps)
@@ -243,7 +243,7 @@ def _holds_latent(estimator: Any) -> bool:
 
 def _latent_parts(estimator: Any) -> list[Any]:
     parts = [estimator, *estimator.get_params().values()]
-    return [part for part in parts if isinstance(part, _BaseLatentModel)]
+    return [part for part in parts if isinstance(part, BaseLatentModel)]
 
 
 def _fits_alike(estimator: Any) -> bool:
