@@ -288,8 +288,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         X = X.astype(np.float64)
         n_samples, n_features = X.shape
         nz, likelihood = self.nz, module.likelihood
-        n_chunk = max(1, self._CHUNK_SIZE // (n_features * nz))
-        moments = self._by_chunks(partial(infer, module, _code_moments), X, n_samples=n_chunk)
+        moments = self._by_chunks(partial(infer, module, _code_moments), X, n_values=n_features * nz)
         Z, errors, squares, shares = np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
         errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):

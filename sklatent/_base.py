@@ -28,6 +28,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 from sklatent._memo import recall
+from sklatent._ppca.chunks import CHUNK_SIZE, slices
 from sklatent._sklearn_compat import Interval, fit_context, get_container_adapter
 
 FLOAT_DTYPES = [np.float64, np.float32]
@@ -43,7 +44,7 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {}
-    _CHUNK_SIZE = 2**22
+    _CHUNK_SIZE = CHUNK_SIZE
     _N_SCORE_ROWS = 128
 
     n_components_: int
@@ -121,8 +122,12 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self._validate_rows(X)
         self._check_scorable(X)
         # Chunks that stay in the cache; larger ones are slower.
-        n_samples = int(np.clip(self._CHUNK_SIZE // self._n_score_values(), 1, self._N_SCORE_ROWS))
-        scores = self._by_chunks(lambda samples: self._log_prob(_dense(samples)), X, n_samples=n_samples)
+        scores = self._by_chunks(
+            lambda samples: self._log_prob(_dense(samples)),
+            X,
+            n_values=self._n_score_values(),
+            max_samples=self._N_SCORE_ROWS,
+        )
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)
 
@@ -215,11 +220,20 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Number of values that `_log_prob` holds in memory for each sample."""
         return self.n_features_in_
 
-    def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, n_samples: int | None = None) -> NDArray:
-        """Call a hook on chunks of n_samples of arrays that belong together, and join what it gives."""
-        n_samples = n_samples or max(1, self._CHUNK_SIZE // self.n_features_in_)
-        starts = range(0, arrays[0].shape[0], n_samples)
-        parts = [hook(*(array[start : start + n_samples] for array in arrays)) for start in starts]
+    def _by_chunks(
+        self,
+        hook: Callable[..., NDArray],
+        *arrays: NDArray,
+        n_values: int | None = None,
+        max_samples: int | None = None,
+    ) -> NDArray:
+        """Call a hook on chunks of arrays that belong together, and join what it gives.
+
+        The hook holds n_values values for each sample in memory, which are those of X by default.
+        """
+        n_values = n_values or self.n_features_in_
+        cuts = slices(arrays[0].shape[0], self._CHUNK_SIZE, n_values, max_samples=max_samples)
+        parts = [hook(*(array[cut] for array in arrays)) for cut in cuts]
         return array_namespace(parts[0]).concat(parts)
 
     @property

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from sklatent._ppca.chunks import slices
+
 # Values of two arrays that are compared at a time: one chunk is held in the cache, and the first difference ends it.
 CHUNK_SIZE = 2**17
 # Samples that tell most arrays apart at a glance: the folds of a search differ in all but a few.
@@ -290,6 +292,5 @@ def is_equal(ours: NDArray, X: NDArray) -> bool:
     if ours.shape != X.shape or ours.dtype != X.dtype:
         return False
     bits = f"u{X.dtype.itemsize}"
-    n_samples = max(1, CHUNK_SIZE // max(X[0].size, 1)) if len(X) else 1
-    chunks = (slice(start, start + n_samples) for start in range(0, len(X), n_samples))
-    return all(np.array_equal(ours[chunk].view(bits), X[chunk].view(bits)) for chunk in chunks)
+    cuts = slices(len(X), CHUNK_SIZE, X[:1].size)
+    return all(np.array_equal(ours[cut].view(bits), X[cut].view(bits)) for cut in cuts)

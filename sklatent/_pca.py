@@ -25,6 +25,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, validat
 from sklatent._base import FLOAT_DTYPES, BaseLatentModel, all_or_nothing, forget_fit, resolve_device, spawn_seeds
 from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
+from sklatent._ppca.chunks import slices
 from sklatent._ppca.density import NestedScores, log_density, model_variances
 from sklatent._ppca.dimension import minka_dimension
 from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
@@ -515,8 +516,7 @@ class PCAReducer(BaseLatentModel):
 
     def _factored_moments(self, X: Any, weights: Array | None, former: FactoredMoments | None, load: Any) -> Any:
         limit = int(self.nz) + self.n_oversamples if isinstance(self.nz, Integral) else None
-        for start in range(0, X.shape[0], N_FACTORED_ROWS):
-            part = slice(start, start + N_FACTORED_ROWS)
+        for part in slices(X.shape[0], N_FACTORED_ROWS):
             chunk = X[part].toarray() if issparse(X) else X[part]
             moments = CenteredRows(chunk, None if weights is None else weights[part], load).factored_moments()
             former = (moments if former is None else former.merge(moments)).truncate(limit)

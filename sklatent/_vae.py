@@ -315,13 +315,12 @@ class VAETransformer(BaseAutoencoder):
     def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
         eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
-        n_chunk = max(1, self._CHUNK_SIZE // X.shape[1])
         likelihood = module.likelihood
         if isinstance(likelihood, Gaussian) and likelihood.is_diagonal:
             exact = (array.astype(np.float64) for array in (X, eps))
-            squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_samples=n_chunk)
+            squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1])
             likelihood.set_noise_variance(torch.from_numpy(shrink(squares.mean(axis=0), len(X))))
-        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_samples=n_chunk)
+        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_values=X.shape[1])
         kl, mu = np.split(found, [self.nz], axis=1)
         return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": mu.var(axis=0) > MIN_ACTIVITY}
 

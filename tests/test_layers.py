@@ -13,7 +13,7 @@ PACKAGE = Path(sklatent.__file__).parent
 # Each module imports only from those above it in this list.
 ORDER = [
     "_sklearn_compat",
-    "_memo",
+    "_ppca.chunks",
     "_ppca.moments",
     "_ppca.centered",
     "_ppca.solvers",
@@ -21,6 +21,7 @@ ORDER = [
     "_ppca.density",
     "_ppca.factors",
     "_ppca.missing_values",
+    "_memo",
     "_base",
     "_nn.randomness",
     "_nn.likelihoods",

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklatent._ppca.centered import is_mapped
+from sklatent._ppca.chunks import slices
 
 # Memory maps with more bytes are read in blocks, and the bytes of a block.
 MAPPED_SIZE = 2**30
@@ -60,20 +61,21 @@ class MappedRows(Dataset):
         self.X = X
         self.device = device
         self.keep = keep
-        self.n_rows = max(2, BLOCK_SIZE // (X.shape[1] * X.dtype.itemsize))
+        self.cuts = list(slices(X.shape[0], BLOCK_SIZE, X.shape[1] * X.dtype.itemsize))
 
     def __len__(self) -> int:
         return self.X.shape[0] if self.keep is None else int(self.keep.sum())
 
     def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
         """Blocks of samples, in shuffled order if there is a generator."""
-        starts = torch.arange(0, self.X.shape[0], self.n_rows)
+        order = torch.arange(len(self.cuts))
         if generator is not None:
-            starts = starts[torch.randperm(len(starts), generator=generator, device=generator.device).cpu()]
-        for start in starts.tolist():
-            block = read(self.X, start, start + self.n_rows)
+            order = torch.randperm(len(order), generator=generator, device=generator.device)
+        for number in order.tolist():
+            cut = self.cuts[number]
+            block = read(self.X, cut)
             if self.keep is not None:
-                block = block[self.keep[start : start + self.n_rows]]
+                block = block[self.keep[cut]]
             if len(block):
                 yield as_tensor(block).to(self.device)
 
@@ -190,12 +192,11 @@ def is_sliceable(X: Any) -> bool:
 
 def row_blocks(X: Any) -> Iterator[NDArray]:
     """Blocks of the samples of an array or of sliceable data, small enough to hold a few copies of each in memory."""
-    n_rows = max(2, BLOCK_SIZE // 4 // (X.shape[1] * X.dtype.itemsize))
-    for start in range(0, max(X.shape[0], 1), n_rows):
-        yield read(X, start, start + n_rows)
+    for cut in slices(max(X.shape[0], 1), BLOCK_SIZE // 4, X.shape[1] * X.dtype.itemsize):  # one of no samples is empty
+        yield read(X, cut)
 
 
-def read(X: Any, start: int, stop: int) -> NDArray:
+def read(X: Any, cut: slice) -> NDArray:
     """Samples of sliceable data, as float32 or float64."""
-    rows = np.asarray(X[start:stop])
+    rows = np.asarray(X[cut])
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sklatent._nn.derivatives import taylor_expansion
+from sklatent._ppca.chunks import slices
 
 # The search for the most probable code of a sample ends when the next step promises less than so many nats, after so
 # many evaluations, or when no step of at least so small a size rises. A step that is left out moves ln det H by about
@@ -313,10 +314,8 @@ class _Quadratic(NamedTuple):
 
 
 def _quadratic(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:
-    n_rows = min(max(EXPANSION_SIZE // (x.shape[-1] * len(directions)), 1), EXPANSION_ROWS)
-    parts = [
-        _quadratic_of_some(model, *some, directions) for some in zip(x.split(n_rows), z.split(n_rows), strict=True)
-    ]
+    cuts = slices(len(x), EXPANSION_SIZE, x.shape[-1] * len(directions), max_samples=EXPANSION_ROWS)
+    parts = [_quadratic_of_some(model, x[cut], z[cut], directions) for cut in cuts]
     return _Quadratic(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 

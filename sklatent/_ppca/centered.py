@@ -21,6 +21,7 @@ import numpy as np
 from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 
+from sklatent._ppca.chunks import slices
 from sklatent._ppca.moments import FactoredMoments, Moments, check_variance, total_weight
 
 Array = Any
@@ -125,18 +126,18 @@ class CenteredRows:
         differences is then small enough to be summed in `dtype`, and the moments are corrected for it.
         """
         xp, point = self.xp, self._rough_mean(dtype)
-        n_rows = max(1, CHUNK_SIZE // self.X.shape[1]) if diagonal else _n_product_rows(self.X.shape[1])
+        n_samples, n_features = self.X.shape
+        size = CHUNK_SIZE if diagonal else _product_size(n_features)
         total = scatter = 0.0
         with np.errstate(over="ignore", invalid="ignore"):  # handled by the caller
-            for start in range(0, self.X.shape[0], n_rows):
-                cut = slice(start, start + n_rows)
+            for cut in slices(n_samples, size, n_features):
                 rows = xp.astype(self.load(self.X[cut]), dtype, copy=False) - point
                 weights = None if self.weights is None else self.weights[cut]
                 ones = xp.ones_like(rows[:, 0])
                 total += xp.astype((ones if weights is None else xp.astype(weights, dtype)) @ rows, xp.float64)
                 _weigh(rows, weights)
                 scatter += xp.astype(ones @ (rows * rows) if diagonal else rows.T @ rows, xp.float64)
-        weight, n_samples = total_weight(self.weights, self.X.shape[0])
+        weight, n_samples = total_weight(self.weights, n_samples)
         return Moments.about(xp.astype(point, xp.float64), weight, n_samples, total, scatter, diagonal)
 
     def _rough_mean(self, dtype: Any) -> Array:
@@ -149,7 +150,7 @@ class CenteredRows:
 
     def gram(self, dtype: Any = None) -> Array:
         """A'A of the tall matrix A, of shape (short, short)."""
-        return self._total(part.B.T @ part.B for part in self._parts(dtype, _n_product_rows(self.short)))
+        return self._total(part.B.T @ part.B for part in self._parts(dtype, _product_size(self.short)))
 
     def gram_times(self, Q: Array, dtype: Any = None) -> Array:
         """A'A Q from two thin products, of shape (short, n)."""
@@ -162,7 +163,7 @@ class CenteredRows:
 
     def whole(self) -> Array:
         """The centred rows in float64, of shape (n_samples, n_features)."""
-        A = self.xp.concat([part.B for part in self._parts(self.xp.float64, _n_product_rows(self.short))])
+        A = self.xp.concat([part.B for part in self._parts(self.xp.float64, _product_size(self.short))])
         return A if self.is_tall else A.T
 
     def factored_moments(self) -> FactoredMoments:
@@ -174,7 +175,7 @@ class CenteredRows:
     def triangle(self) -> Array:
         """R of the QR decomposition of A in float64, of shape (short or fewer, short): A'A = R'R in full precision."""
         xp = self.xp
-        parts = self._parts(xp.float64, _n_product_rows(self.short))
+        parts = self._parts(xp.float64, _product_size(self.short))
         start = xp.zeros((0, self.short), dtype=xp.float64, device=device_of(self.columns(xp.float64).mean))
         return reduce(lambda R, part: xp.linalg.qr(xp.concat([R, part.B]), mode="reduced").R, parts, start)
 
@@ -183,14 +184,13 @@ class CenteredRows:
         columns = self.columns(dtype)
         spread = float(self.xp.sum(columns.scatter)) / columns.weight
         is_near = self.weights is None and is_near_origin(columns.mean, spread, dtype or self.dtype)
-        return self._parts(dtype, max(1, CHUNK_SIZE // self.short), implicit=is_near)
+        return self._parts(dtype, CHUNK_SIZE, implicit=is_near)
 
-    def _parts(self, dtype: Any, n_rows: int, implicit: bool = False) -> Iterator["_Part"]:
-        """Chunks (n_rows, short) of A."""
+    def _parts(self, dtype: Any, size: int, implicit: bool = False) -> Iterator["_Part"]:
+        """Chunks of A of so many values, each of shape (n, short)."""
         xp, dtype = self.xp, self._safe(dtype or self.dtype)
         means = self._means(dtype)
-        for start in range(0, self.long, n_rows):
-            cut = slice(start, start + n_rows)
+        for cut in slices(self.long, size, self.short):
             B = xp.astype(self.load(self.X[cut] if self.is_tall else self.X[:, cut]), dtype, copy=False)
             local = means if self.is_tall else [mean[cut] for mean in means]
             if implicit:
@@ -331,7 +331,6 @@ def _weigh(rows: Array, weights: Array | None) -> Array:
     return rows
 
 
-def _n_product_rows(n_columns: int) -> int:
-    """Number of rows in a chunk: enough that its products cost more than summing them, few enough to save memory."""
-    most = max(8 * CHUNK_SIZE // n_columns, n_columns)
-    return max(1, CHUNK_SIZE // n_columns, min(8 * n_columns, most))
+def _product_size(n_columns: int) -> int:
+    """Values in a chunk: enough that its products cost more than summing them, few enough to save memory."""
+    return max(CHUNK_SIZE, min(8 * n_columns**2, max(8 * CHUNK_SIZE, n_columns**2)))

@@ -9,12 +9,10 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from sklatent._ppca.centered import center
+from sklatent._ppca.chunks import CHUNK_SIZE, slices
 from sklatent._ppca.solvers import Spectrum
 
 Array = Any
-
-# Number of values in a chunk of samples: 32 MB in float64.
-CHUNK_SIZE = 2**22
 
 
 class NestedScores:
@@ -32,8 +30,7 @@ class NestedScores:
     def __init__(self, spectrum: Spectrum, X: NDArray):
         self.spectrum = spectrum
         self.n_samples, self.n_features = X.shape
-        n_rows = max(1, CHUNK_SIZE // self.n_features)
-        sums = [self._sums(X[start : start + n_rows]) for start in range(0, len(X), n_rows)]
+        sums = [self._sums(X[cut]) for cut in slices(len(X), CHUNK_SIZE, self.n_features)]
         self.squares = np.sum([squares for squares, _ in sums], axis=0)  # (n_components,)
         self.residual = float(sum(residual for _, residual in sums))
 

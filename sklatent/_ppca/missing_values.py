@@ -2,7 +2,7 @@
 
 __all__ = ["LEAST_NOISE", "FactorModel", "fit_factors", "spectrum_of_incomplete"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
+from sklatent._ppca.chunks import slices
 from sklatent._ppca.moments import check_variance, total_weight
 from sklatent._ppca.solvers import Spectrum, decompose, fix_signs, orthonormal
 
@@ -51,7 +52,7 @@ class FactorModel:
         return self._by_chunks(X, lambda given: given.log_density)
 
     def _by_chunks(self, X: Array, function: Callable[["_Posterior"], Array]) -> Array:
-        cuts = _cuts(X, max(self.loadings.shape[1] ** 2, X.shape[1]))
+        cuts = slices(X.shape[0], CHUNK_SIZE, max(self.loadings.shape[1] ** 2, X.shape[1]))
         return array_namespace(X).concat([function(_Posterior(self, X[cut])) for cut in cuts])
 
 
@@ -185,7 +186,7 @@ def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
     """Mean and variance of the observed values of each feature."""
     xp = array_namespace(X)
     count, mean = 0.0, 0.0
-    for cut in _cuts(X, X.shape[1]):
+    for cut in slices(X.shape[0], CHUNK_SIZE, X.shape[1]):
         mask = xp.astype(~xp.isnan(X[cut]), xp.float64)
         count = count + weights[cut] @ mask
         mean = mean + weights[cut] @ xp.where(mask > 0, xp.astype(X[cut], xp.float64), 0.0)
@@ -193,7 +194,7 @@ def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
         raise ValueError(f"Input X contains no observed value in column {int(xp.argmin(count))}.")
     mean = mean / count
     squares = 0.0
-    for cut in _cuts(X, X.shape[1]):
+    for cut in slices(X.shape[0], CHUNK_SIZE, X.shape[1]):
         squares = squares + weights[cut] @ xp.where(xp.isnan(X[cut]), 0.0, xp.astype(X[cut], xp.float64) - mean) ** 2
     check_variance(float(xp.sum(squares) + xp.sum(mean**2)))
     return mean, squares / count
@@ -206,7 +207,7 @@ def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tupl
     everywhere: Any = 0.0  # the same over all samples, (pairs,)
     cross: Any = 0.0  # cross moments of a feature and (z, 1), (n_features, k + 1)
     squares, n_observed, log_density = 0.0, 0.0, 0.0
-    for cut in _cuts(X, max(k**2, X.shape[1])):
+    for cut in slices(X.shape[0], CHUNK_SIZE, max(k**2, X.shape[1])):
         given = _Posterior(model, X[cut])
         weight = weights[cut][:, None]
         z = xp.concat([given.z, xp.ones_like(weight)], axis=1)
@@ -231,12 +232,6 @@ def _expand(regression: Array, moments: Array) -> tuple[Array, Array]:
     values, vectors = xp.linalg.eigh(moments[:k, :k] - mean[:, None] * mean[None, :])
     root = vectors * xp.sqrt(xp.clip(values, min=0.0))
     return regression[:, :k] @ root, regression[:, k] + regression[:, :k] @ mean
-
-
-def _cuts(X: Array, n_values: int) -> Iterator[slice]:
-    """Slices of X, for n_values values in memory per sample."""
-    n_rows = max(1, CHUNK_SIZE // n_values)
-    return (slice(start, start + n_rows) for start in range(0, X.shape[0], n_rows))
 
 
 def _pack(Z: Array) -> Array:
