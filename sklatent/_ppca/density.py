@@ -1,6 +1,6 @@
 """Log-density of probabilistic PCA, for one model and for every number of components at once."""
 
-__all__ = ["NestedScores", "log_density", "model_variances"]
+__all__ = ["NestedScores", "initial_loadings", "log_density", "model_variances", "normal_log_density", "variance_scale"]
 
 from typing import Any
 
@@ -56,12 +56,10 @@ class NestedScores:
 def model_variances(variances: Array, noise: float, mean: Array) -> tuple[Array, float]:
     """Variances of a model along its axes and orthogonal to them, with a floor that keeps their logarithms finite.
 
-    The floor is eps times the largest variance. If all variances are zero it is eps times the largest squared mean, and
-    eps if the mean is zero too.
+    The floor is eps times `variance_scale`.
     """
     xp = array_namespace(variances)
-    largest = float(variances[0]) or float(xp.max(mean**2)) or 1.0
-    noise = max(noise, float(np.finfo(np.float64).eps) * largest)
+    noise = max(noise, float(np.finfo(np.float64).eps) * variance_scale(variances, mean))
     return xp.clip(variances, min=noise), noise
 
 
@@ -69,4 +67,25 @@ def log_density(distance: Any, variances: Array, noise: float, n_features: int) 
     """Log-density in nats of samples with the given squared Mahalanobis distance from the mean of the model."""
     xp = array_namespace(variances)
     log_det = float(xp.sum(xp.log(variances))) + (n_features - variances.shape[0]) * float(np.log(noise))
-    return -0.5 * (n_features * float(np.log(2 * np.pi)) + log_det + distance)
+    return normal_log_density(distance, log_det, n_features)
+
+
+def normal_log_density(distance: Any, log_det: Any, n_values: Any) -> Any:
+    """Log-density in nats of n_values values, with the log-determinant of their covariance, at a squared distance."""
+    return -0.5 * (n_values * float(np.log(2 * np.pi)) + log_det + distance)
+
+
+def variance_scale(variances: Array, mean: Array) -> float:
+    """The variance that a floor is relative to.
+
+    It is the largest variance. If all variances are zero it is the largest squared mean, and 1 if the mean is zero too.
+    """
+    xp = array_namespace(variances)
+    return float(xp.max(variances)) or float(xp.max(mean**2)) or 1.0
+
+
+def initial_loadings(spectrum: Spectrum, k: int, noise: float) -> Array:
+    """Loadings from which EM starts, (n_features, k): those of probabilistic PCA, none zero, since it would stay so."""
+    xp = array_namespace(spectrum.variances)
+    excess = xp.clip(spectrum.variances[:k] - noise, min=1e-3 * noise)
+    return spectrum.components[:k, :].T * xp.sqrt(excess)

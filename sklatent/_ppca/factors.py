@@ -5,6 +5,7 @@ __all__ = ["shrink", "unique_variances"]
 import numpy as np
 from numpy.typing import NDArray
 
+from sklatent._ppca.density import initial_loadings
 from sklatent._ppca.solvers import decompose
 
 # Samples for which the prior of the variances counts: the weight of a unit information prior (Kass & Wasserman 1995).
@@ -91,9 +92,7 @@ def unique_variances(X: NDArray, n_factors: int) -> NDArray[np.float64]:
         return np.maximum(shrink(variances, n_samples), floor)
     spectrum = decompose(X, nz=n_factors)
     noise = np.full(n_features, max(spectrum.noise_variance(n_factors), floor))
-    # A loading of zero would stay zero.
-    excess = np.maximum(spectrum.variances[:n_factors] - noise[0], 1e-3 * noise[0])
-    loadings = spectrum.components[:n_factors].T * np.sqrt(excess)
+    loadings = initial_loadings(spectrum, n_factors, noise[0])
     for _ in range(N_STEPS):
         weighted = loadings / noise[:, None]
         covariance = np.linalg.inv(np.eye(n_factors) + loadings.T @ weighted)

@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
 from sklatent._ppca.chunks import slices
+from sklatent._ppca.density import initial_loadings, normal_log_density, variance_scale
 from sklatent._ppca.moments import check_variance, total_weight
 from sklatent._ppca.solvers import Spectrum, decompose, fix_signs, orthonormal
 
@@ -91,7 +92,7 @@ class _Posterior:
         residual = self.rows - self.mask * (self.z @ model.loadings.T)
         distance = xp.sum(residual**2, axis=1) / model.noise + xp.sum(self.z**2, axis=1)
         log_det = xp.linalg.slogdet(self.M).logabsdet + (n_observed - self.z.shape[1]) * float(np.log(model.noise))
-        return -0.5 * (n_observed * float(np.log(2 * np.pi)) + log_det + distance)
+        return normal_log_density(distance, log_det, n_observed)
 
 
 def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | None = None) -> tuple[Spectrum, bool]:
@@ -175,11 +176,9 @@ def _start(X: Array, n_factors: int, weights: Array) -> tuple[FactorModel, float
     mean, variance = _column_moments(X, weights)
     some = X[:: max(1, X.shape[0] // max(2000, 2 * n_factors)), :]
     spectrum = decompose(xp.where(xp.isnan(some), 0.0, xp.astype(some, xp.float64) - mean), nz=n_factors or None)
-    largest = float(xp.max(variance)) or float(xp.max(mean**2)) or 1.0
-    noise = max(spectrum.noise_variance(n_factors), LEAST_NOISE * largest)
-    # EM would never change a loading of zero.
-    deviations = xp.sqrt(xp.clip(spectrum.variances[:n_factors] - noise, min=1e-3 * noise))
-    return FactorModel(mean, spectrum.components[:n_factors, :].T * deviations, noise), LEAST_NOISE * largest
+    least = LEAST_NOISE * variance_scale(variance, mean)
+    noise = max(spectrum.noise_variance(n_factors), least)
+    return FactorModel(mean, initial_loadings(spectrum, n_factors, noise), noise), least
 
 
 def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
