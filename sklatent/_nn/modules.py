@@ -1,9 +1,9 @@
 """The trained modules: encoder and decoder, joined with a likelihood, a prior and a posterior."""
 
-__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "VariationalAutoencoder"]
+__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,17 @@ from sklatent._nn.likelihoods import Likelihood, Standardizer
 from sklatent._nn.objectives import Terms, elbo_terms, reconstruction_terms
 from sklatent._nn.posteriors import NormalPosterior
 from sklatent._nn.priors import Prior
+
+
+class ParameterGroup(NamedTuple):
+    """Names of parameters that training treats alike."""
+
+    names: list[str]
+    lr_factor: float = 1.0
+    """Their learning rate, relative to that of the weights."""
+    is_decayed: bool = False
+    is_clipped: bool = True
+    """Whether their gradient counts for its maximum norm, and is scaled down to it."""
 
 
 class Autoencoder(nn.Module):
@@ -83,6 +94,23 @@ class Autoencoder(nn.Module):
     def kl_factor(self, training: bool) -> float:
         """Factor of the KL divergence in the loss."""
         return 0.0
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters, by how they are trained.
+
+        Only matrices and kernels of the networks have weight decay. The learning rate of the variance of the likelihood
+        is ten times larger: it may have to change by as much as a weight does, but is a single parameter. Its gradient
+        is not clipped, since the variance would then not account for the loss of extreme samples.
+        """
+        likelihood, prior = (
+            [f"{part}.{name}" for name, _ in getattr(self, part).named_parameters()] for part in ("likelihood", "prior")
+        )
+        networks = {name: p for name, p in self.named_parameters() if name not in (*likelihood, *prior)}
+        return [
+            ParameterGroup([name for name, p in networks.items() if p.ndim > 1], is_decayed=True),
+            ParameterGroup([name for name, p in networks.items() if p.ndim <= 1] + prior),
+            ParameterGroup(likelihood, lr_factor=10.0, is_clipped=False),
+        ]
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the encoder's output for a latent dimension nz."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from sklatent._nn.modules import ParameterGroup
 from sklatent._nn.objectives import Terms
 from sklatent._nn.priors import StandardNormal
 
@@ -85,6 +86,10 @@ class Stack(nn.Module):
         self._template[0].train(mode)
         self._factors = None
         return super().train(mode)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters, by how they are trained: as those of the same names in each network."""
+        return self._members[0].parameter_groups()
 
     def layers(self) -> Iterator[nn.Module]:
         """Those that all networks share, which hold the tensors of one network at a time."""

@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["LatentNet"]
+__all__ = ["LatentNet", "clip_gradient"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -39,14 +39,13 @@ class LatentNet(NeuralNet):
     ----------
     module : Module
         Called with samples (n, n_features) and noise (n, module.n_noise). `module.loss` reduces its `Terms` to a
-        scalar.
+        scalar, and `module.parameter_groups` lists how its parameters are trained.
     seeds : tuple of int
         Seeds of the shuffling, of the noise in training, and of the noise in validation.
     weight_decay : float, default=0.0
-        Fraction, times the learning rate, by which a step decreases the weights; only for matrices and kernels.
+        Fraction, times the learning rate, by which a step decreases the parameters that are decayed.
     max_gradient_norm : float or None, default=None
-        Norm at which the gradient is clipped, except that with respect to the parameters of the likelihood: with a
-        clipped gradient its variance would not account for the loss of extreme samples.
+        Norm at which the gradient is clipped.
     precision : {"float32", "bf16"}, default="float32"
     module_seed : int or None, default=None
         Seed for layers that use PyTorch's global generator, such as dropout. None for a module without such layers.
@@ -141,16 +140,16 @@ class LatentNet(NeuralNet):
         return {name: generator for name, generator in named.items() if generator is not None}
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "LatentNet":
-        """Create a fused AdamW optimizer.
-
-        Only matrices and kernels of the networks have weight decay. The learning rate of the variance of the likelihood
-        is ten times larger: it may have to change by as much as a weight does, but is a single parameter.
-        """
+        """Create a fused AdamW optimizer, with one group of parameters for each setting."""
+        rules = {name: group for group in self.module_.parameter_groups() for name in group.names}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        self.clipped_ = []
         for name, parameter in self.module_.named_parameters():
-            lr = 10 * self.lr if name == "likelihood.log_variance" else self.lr
-            decay = 0.0 if parameter.ndim - self.n_stack_dims < 2 or name.startswith("prior.") else self.weight_decay
-            groups.setdefault((lr, decay), []).append(parameter)
+            rule = rules[name]
+            setting = (rule.lr_factor * self.lr, self.weight_decay if rule.is_decayed else 0.0)
+            groups.setdefault(setting, []).append(parameter)
+            if rule.is_clipped:
+                self.clipped_.append(parameter)
         self.optimizer_ = torch.optim.AdamW(
             [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()], fused=True
         )
@@ -229,21 +228,10 @@ class LatentNet(NeuralNet):
             step = self._evaluate(batch)
             step["loss"].backward()
         if self.max_gradient_norm is not None:
-            self._clip_gradient(self.max_gradient_norm)
+            clip_gradient(self.clipped_, self.max_gradient_norm, self.n_stack_dims)
         self.optimizer_.step()
         self.step_ += 1
         return step
-
-    def _clip_gradient(self, max_norm: float) -> None:
-        """Scale the gradient of each network down to a maximum norm."""
-        named = self.module_.named_parameters()
-        gradients = [p.grad for name, p in named if p.grad is not None and not name.startswith("likelihood.")]
-        squares = [
-            gradient.flatten(self.n_stack_dims).square().sum(-1) for gradient in gradients
-        ]  # () or (n_networks,)
-        scale = (max_norm / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if self.n_stack_dims else scale)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
         """Compute the loss of a batch without training."""
@@ -278,6 +266,15 @@ class LatentNet(NeuralNet):
         """Context that sets the precision of a step."""
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float, n_stack_dims: int = 0) -> None:
+    """Scale the gradient of each network down to a maximum norm."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = [gradient.flatten(n_stack_dims).square().sum(-1) for gradient in gradients]  # () or (n_networks,)
+    scale = (max_norm / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if n_stack_dims else scale)
 
 
 def _sums(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining
 from sklatent._nn.data import Rows
+from sklatent._nn.modules import ParameterGroup
 from sklatent._nn.objectives import Terms
 from sklatent._nn.training import LatentNet
 
@@ -27,6 +28,9 @@ class Mean(nn.Module):
 
     def loss(self, terms):
         return -terms.log_prob.mean()
+
+    def parameter_groups(self):
+        return [ParameterGroup(["mean"])]
 
 
 class Noisy(Mean):
