@@ -49,11 +49,11 @@ class Autoencoder(nn.Module):
     ----------
     n_noise : int
         Number of random values that `forward` takes for each sample.
-    kl_weight : float
-        Factor of the KL divergence (if there is one) in training, for the warm-up.
+    beta : float
+        Weight of the KL divergence in the loss; 0 without a posterior.
     """
 
-    kl_weight = 1.0
+    beta = 0.0
 
     def __init__(
         self,
@@ -87,13 +87,9 @@ class Autoencoder(nn.Module):
         """Loss terms of each sample, with random numbers eps (n, n_noise)."""
         return reconstruction_terms(self, x, self._corruption(eps))
 
-    def loss(self, terms: Terms) -> Tensor:
-        """Mean loss of the samples, in nats."""
-        return terms.weighted(self.kl_factor(self.training)).mean()
-
-    def kl_factor(self, training: bool) -> float:
-        """Factor of the KL divergence in the loss."""
-        return 0.0
+    def loss(self, terms: Terms, kl_weight: float = 1.0) -> Tensor:
+        """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
+        return terms.weighted(self.beta * kl_weight).mean()
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The parameters, by how they are trained.
@@ -170,10 +166,6 @@ class VariationalAutoencoder(Autoencoder):
     def forward(self, x: Tensor, eps: Tensor) -> Terms:
         """Terms of the negative ELBO of each sample, with random numbers eps (n, n_noise)."""
         return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
-
-    def kl_factor(self, training: bool) -> float:
-        """Beta, multiplied by the weight of the warm-up in training."""
-        return self.beta * self.kl_weight if training else self.beta
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the posterior for a latent dimension nz."""

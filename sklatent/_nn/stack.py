@@ -44,7 +44,8 @@ class Stack(nn.Module):
         self._members, self._template = tuple(modules), (template,)
         self._places = [_code_places(template, width, max(widths)) for width in widths]
         self._slots = _slots(template)
-        self._factors: Tensor | None = None  # of the KL divergences in the loss
+        # Weights of the KL divergences, and as a tensor their products with beta, made anew only where they change.
+        self._kl_factors: tuple[Sequence[float], Tensor] | None = None
         states = [_state(module) for module in modules]
         for name, like in _state(template).items():
             stacked = _stack([state.get(name) for state in states], like, self._places)
@@ -67,24 +68,17 @@ class Stack(nn.Module):
                 buffer[members] = state[name]
         return terms
 
-    def loss(self, terms: Terms, members: Tensor | None = None) -> Tensor:
-        """Mean loss of the rows of each network, (m,)."""
-        if self._factors is None:
-            self._factors = terms.kl.new_tensor([module.kl_factor(self.training) for module in self._members])
-        factors = self._factors
-        return terms.weighted((factors if members is None else factors[members])[:, None]).mean(1)
-
-    def set_kl_weights(self, weights: Sequence[float]) -> None:
-        """Where each network is in its warm-up."""
-        if any(module.kl_weight != weight for module, weight in zip(self._members, weights, strict=True)):
-            self._factors = None
-            for module, weight in zip(self._members, weights, strict=True):
-                module.kl_weight = weight
+    def loss(self, terms: Terms, kl_weights: Sequence[float], members: Tensor | None = None) -> Tensor:
+        """Mean loss of the samples of each network, (m,), with a weight of the KL divergence for each."""
+        if self._kl_factors is None or self._kl_factors[0] != kl_weights:
+            factors = [module.beta * weight for module, weight in zip(self._members, kl_weights, strict=True)]
+            self._kl_factors = kl_weights, terms.kl.new_tensor(factors)
+        factor = self._kl_factors[1]
+        return terms.weighted((factor if members is None else factor[members])[:, None]).mean(1)
 
     def train(self, mode: bool = True) -> "Stack":
         """Train or evaluate the networks."""
         self._template[0].train(mode)
-        self._factors = None
         return super().train(mode)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -147,7 +141,7 @@ def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
     try:
         stack = Stack(pair, [widths[k] for k in extremes]).train()
         together = stack(torch.stack([stack.inputs(k, x) for k in range(2)]), stack.draws(eps))
-        stack.loss(together).sum().backward()
+        stack.loss(together, [1.0, 1.0]).sum().backward()
     except Exception:  # whatever a network of the user's own makes of it
         return False
     apart = [module(x, draws) for module, draws in zip(pair, eps, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklatent._nn.callbacks import AnnealedTraining, EarlyStop
+from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Draws, Rows, batch_sizes
 from sklatent._nn.stack import Stack
 from sklatent._nn.training import LatentNet
@@ -124,8 +124,8 @@ class StackedNet(LatentNet):
     Parameters
     ----------
     nets : sequence of LatentNet
-        Not yet initialized. They differ in their modules' weights and codes, in their seeds, and in the warm-up and the
-        early stopping among their callbacks.
+        Not yet initialized. They differ in their modules' weights and codes, in their seeds, in the warm-up of their
+        schedules, and in the early stopping among their callbacks.
     widths : sequence of int
         Numbers in a code of each.
 
@@ -149,7 +149,7 @@ class StackedNet(LatentNet):
             weight_decay=first.weight_decay,
             max_gradient_norm=first.max_gradient_norm,
             precision=first.precision,
-            callbacks=[StackedAnnealing([_annealing(net) for net in nets])],
+            schedule=StackedSchedule([net.schedule for net in nets]),
             device=first.device,
             verbose=0,
         )
@@ -206,10 +206,12 @@ class StackedNet(LatentNet):
                 self.failures_[k] = error
                 del self.running_[k]
 
-    def _evaluate(self, batch: Any) -> dict[str, Any]:
+    def _evaluate(self, batch: Any, kl_weight: Any) -> dict[str, Any]:
         with self._precision():
             terms = [self.module_(*part) for part in batch]
-            losses = [self.module_.loss(*pair) for pair in zip(terms, (part.members for part in batch), strict=True)]
+            losses = [
+                self.module_.loss(found, kl_weight, part.members) for found, part in zip(terms, batch, strict=True)
+            ]
         sizes = [part.x.shape[1] for part in batch]
         spread = partial(_spread, members=[part.members for part in batch], n_members=len(self.nets))
         return {
@@ -228,24 +230,22 @@ class StackedNet(LatentNet):
         self.running_.pop(k).notify("on_train_end", X=None, y=None)
 
 
-class StackedAnnealing(AnnealedTraining):
+class StackedSchedule(Schedule):
     """The learning rate that all networks have in common, and the weight of the KL divergence of each.
 
     Parameters
     ----------
-    annealings : sequence of AnnealedTraining
+    schedules : sequence of Schedule
         Of the nets, which differ in their warm-up only.
     """
 
-    def __init__(self, annealings: Sequence[AnnealedTraining]):
-        super().__init__(annealings[0].n_steps, annealings[0].schedule)
-        self.annealings = annealings
+    def __init__(self, schedules: Sequence[Schedule]):
+        super().__init__(schedules[0].n_steps, schedules[0].lr_schedule)
+        self.schedules = schedules
 
-    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
-        """Set the rate and the weights of the step to come."""
-        super().on_batch_begin(net, training=training, **kwargs)
-        if training:
-            net.module_.set_kl_weights([annealing.kl_weight(net.step_) for annealing in self.annealings])
+    def kl_weight(self, step: int) -> Any:
+        """Weight of the KL divergence of each network after the given number of steps, a list."""
+        return [schedule.kl_weight(step) for schedule in self.schedules]
 
 
 def _keep_freed_memory() -> None:
@@ -255,10 +255,6 @@ def _keep_freed_memory() -> None:
     step of 80 networks goes into the faults of fresh pages.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
-def _annealing(net: LatentNet) -> AnnealedTraining:
-    return next(callback for callback in net.callbacks if isinstance(callback, AnnealedTraining))
 
 
 def _spread(values: Sequence[Tensor], members: Sequence[Tensor | None], n_members: int) -> Tensor:

@@ -16,7 +16,7 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sklatent._nn.callbacks import EarlyStop
+from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Batches, Draws
 from sklatent._nn.objectives import Terms
 from sklatent._nn.randomness import global_draws_from
@@ -40,6 +40,8 @@ class LatentNet(NeuralNet):
     module : Module
         Called with samples (n, n_features) and noise (n, module.n_noise). `module.loss` reduces its `Terms` to a
         scalar, and `module.parameter_groups` lists how its parameters are trained.
+    schedule : Schedule or None, default=None
+        Learning rate, and weight of the KL divergence that `module.loss` receives. None keeps both constant.
     seeds : tuple of int
         Seeds of the shuffling, of the noise in training, and of the noise in validation.
     weight_decay : float, default=0.0
@@ -64,6 +66,7 @@ class LatentNet(NeuralNet):
         self,
         module: nn.Module,
         *,
+        schedule: Schedule | None = None,
         seeds: tuple[int, int, int],
         weight_decay: float = 0.0,
         max_gradient_norm: float | None = None,
@@ -75,6 +78,7 @@ class LatentNet(NeuralNet):
         self.order, self.noise, _ = (torch.Generator(device).manual_seed(seed) for seed in seeds)
         self.layers = None if module_seed is None else torch.Generator(device).manual_seed(module_seed)
         self.module_seed = module_seed
+        self.schedule = Schedule() if schedule is None else schedule
         self.seeds = seeds
         self.weight_decay = weight_decay
         self.max_gradient_norm = max_gradient_norm
@@ -151,7 +155,11 @@ class LatentNet(NeuralNet):
             if rule.is_clipped:
                 self.clipped_.append(parameter)
         self.optimizer_ = torch.optim.AdamW(
-            [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()], fused=True
+            [
+                {"params": params, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+                for (lr, decay), params in groups.items()
+            ],
+            fused=True,
         )
         return self
 
@@ -209,7 +217,11 @@ class LatentNet(NeuralNet):
         self.history.record(f"{prefix}_loss_best", losses[-1] <= min(losses))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Do nothing, instead of adding skorch's record of each batch."""
+        """Set the learning rate of the next step, instead of adding skorch's record of each batch."""
+        if training:
+            factor = self.schedule.lr_factor(self.step_)
+            for group in self.optimizer_.param_groups:
+                group["lr"] = factor * group["peak_lr"]
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -225,7 +237,7 @@ class LatentNet(NeuralNet):
             for parameter in group["params"]:
                 parameter.grad = None
         with self._draws_of_layers():
-            step = self._evaluate(batch)
+            step = self._evaluate(batch, self.schedule.kl_weight(self.step_))
             step["loss"].backward()
         if self.max_gradient_norm is not None:
             clip_gradient(self.clipped_, self.max_gradient_norm, self.n_stack_dims)
@@ -234,10 +246,10 @@ class LatentNet(NeuralNet):
         return step
 
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
-        """Compute the loss of a batch without training."""
+        """Compute the loss of a batch without training, with the weight of the KL divergence at the end of training."""
         self._set_training(False)
         with torch.no_grad(), self._draws_of_layers():
-            return self._evaluate(batch)
+            return self._evaluate(batch, self.schedule.kl_weight(self.schedule.n_steps))
 
     def _set_training(self, training: bool = True) -> None:
         """Switch to training or evaluation mode. For batches of one sample, batch norm uses its running statistics."""
@@ -256,10 +268,10 @@ class LatentNet(NeuralNet):
         """Context in which layers that use random numbers take them from a generator of this net."""
         return nullcontext() if self.layers is None else global_draws_from(self.layers)
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], kl_weight: Any) -> dict[str, Any]:
         with self._precision():
             terms: Terms = self.module_(*batch)
-            loss = self.module_.loss(terms)
+            loss = self.module_.loss(terms, kl_weight)
         return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
 
     def _precision(self) -> Any:

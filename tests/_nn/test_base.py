@@ -149,10 +149,17 @@ class Steps(Callback):
 
     def on_train_begin(self, net, **kwargs):
         self.seen = []
+        loss = net.module_.loss
+
+        def recorded(terms, kl_weight):
+            self.kl_weight = kl_weight
+            return loss(terms, kl_weight)
+
+        net.module_.loss = recorded
 
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
-            self.seen.append((net.optimizer_.param_groups[0]["lr"], net.module_.kl_weight, net.module_.training))
+            self.seen.append((net.optimizer_.param_groups[0]["lr"], self.kl_weight, net.module_.training))
 
 
 @pytest.mark.parametrize("n_samples", [127, 128, 129, 130, 257])

@@ -28,7 +28,7 @@ def train_stacked(models, rows):
     """The nets of models after training as one, and what trained them."""
     trainings = [model._prepare(X) for model, X in zip(models, rows, strict=True)]
     nets = [
-        model._net(training, [model._annealing(training), *model._early_stopping()])
+        model._net(training, model._early_stopping(), model._schedule(training))
         for model, training in zip(models, trainings, strict=True)
     ]
     valid = [training.valid for training in trainings]

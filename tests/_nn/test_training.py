@@ -6,7 +6,7 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining
+from sklatent._nn.callbacks import SCHEDULES, Schedule
 from sklatent._nn.data import Rows
 from sklatent._nn.modules import ParameterGroup
 from sklatent._nn.objectives import Terms
@@ -26,7 +26,7 @@ class Mean(nn.Module):
         squares = (x - self.mean).square().sum(-1)
         return Terms(-squares, torch.zeros_like(squares))
 
-    def loss(self, terms):
+    def loss(self, terms, kl_weight=1.0):
         return -terms.log_prob.mean()
 
     def parameter_groups(self):
@@ -138,7 +138,7 @@ def test_cosine_schedule_rises_and_falls(n_steps):
 
 def test_schedule_is_used_at_each_step(X):
     """As PyTorch's own LambdaLR would have it."""
-    net = net_of(Mean(), max_epochs=5, callbacks=[AnnealedTraining(15, "cosine")]).train(Rows(X))
+    net = net_of(Mean(), max_epochs=5, schedule=Schedule(15, "cosine")).train(Rows(X))
     module, order = Mean(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES["cosine"](step, 15))
