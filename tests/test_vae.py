@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from sklatent import PCAReducer, VAETransformer
 from sklatent._base import spawn_seeds
+from sklatent._nn.modules import Noise
 from sklatent._nn.objectives import importance_bound
 
 
@@ -195,7 +196,7 @@ def _validation_loss(model, X):
     """With the noise of validation, by the published weights."""
     eps = torch.randn(len(X), 2, generator=torch.Generator().manual_seed(spawn_seeds(model.random_state, 4)[3]))
     with torch.no_grad():
-        return float(model.module_.loss(model.module_(torch.as_tensor(X), eps)))
+        return float(model.module_.loss(model.module_(torch.as_tensor(X), Noise(eps, eps[:, :0]))))
 
 
 def test_early_stopping_without_a_better_epoch_ends_in_the_warmup(X):

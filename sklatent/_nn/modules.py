@@ -1,6 +1,6 @@
 """The trained modules: encoder and decoder, joined with a likelihood, a prior and a posterior."""
 
-__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "ParameterGroup", "VariationalAutoencoder"]
+__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +13,15 @@ from sklatent._nn.likelihoods import Likelihood, Standardizer
 from sklatent._nn.objectives import Terms, elbo_terms, reconstruction_terms
 from sklatent._nn.posteriors import NormalPosterior
 from sklatent._nn.priors import Prior
+
+
+class Noise(NamedTuple):
+    """The random numbers of a training step, from N(0, 1)."""
+
+    latent: Tensor
+    """For the sample of each posterior, (n, nz); (n, 0) without a posterior."""
+    corruption: Tensor
+    """For the corruption of the inputs, (n, n_features); (n, 0) if they are not corrupted."""
 
 
 class ParameterGroup(NamedTuple):
@@ -47,8 +56,8 @@ class Autoencoder(nn.Module):
 
     Attributes
     ----------
-    n_noise : int
-        Number of random values that `forward` takes for each sample.
+    noise_widths : tuple of int
+        Number of random values that `forward` takes for each sample, for each field of `Noise`.
     beta : float
         Weight of the KL divergence in the loss; 0 without a posterior.
     """
@@ -73,7 +82,7 @@ class Autoencoder(nn.Module):
         self.prior = prior
         self.input_shape = input_shape
         self.corrupt = corrupt
-        self.n_noise = 0 if corrupt is None else len(standardizer.loc)
+        self.noise_widths = 0, 0 if corrupt is None else len(standardizer.loc)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latent codes (n, nz) of samples (n, n_features)."""
@@ -83,9 +92,9 @@ class Autoencoder(nn.Module):
         """Parameters of the likelihood, (n, n_features), for latent codes (n, nz)."""
         return self.decoder(z).flatten(1).to(z.dtype)
 
-    def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Loss terms of each sample, with random numbers eps (n, n_noise)."""
-        return reconstruction_terms(self, x, self._corruption(eps))
+    def forward(self, x: Tensor, noise: Noise) -> Terms:
+        """Loss terms of each sample."""
+        return reconstruction_terms(self, x, noise.corruption)
 
     def loss(self, terms: Terms, kl_weight: float = 1.0) -> Tensor:
         """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
@@ -117,18 +126,14 @@ class Autoencoder(nn.Module):
         return self.prior
 
     def inputs(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The encoder's input for samples (n, n_features): standardized, and corrupted if there is noise."""
+        """The encoder's input for samples (n, n_features): standardized, and in training corrupted with the noise."""
         h = self.standardizer(x)
-        return h if noise is None or self.corrupt is None else self.corrupt(h, noise)
+        return h if noise is None or self.corrupt is None or not self.training else self.corrupt(h, noise)
 
     def read(self, h: Tensor) -> Tensor:
         """The encoder's output (n, n_code) for its inputs (n, n_features)."""
         h = h if len(self.input_shape) == 1 else h.unflatten(1, self.input_shape)
         return self.encoder(h).to(self.standardizer.loc32.dtype)  # autocast may have left another precision
-
-    def _corruption(self, eps: Tensor) -> Tensor | None:
-        """The random numbers for the corruption of the inputs, which are the last ones; None outside training."""
-        return eps[:, -len(self.standardizer.loc) :] if self.training and self.corrupt is not None else None
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -148,7 +153,7 @@ class VariationalAutoencoder(Autoencoder):
         super().__init__(*args)
         self.posterior_class = posterior
         self.nz = nz
-        self.n_noise += nz
+        self.noise_widths = nz, self.noise_widths[1]
         self.beta = beta
 
     def posterior(self, x: Tensor, noise: Tensor | None = None) -> NormalPosterior:
@@ -163,9 +168,9 @@ class VariationalAutoencoder(Autoencoder):
         """Posterior means (n, nz): inference is deterministic (Chaudhury 2024, section 14.7.2)."""
         return self.posterior(x, noise).mu
 
-    def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Terms of the negative ELBO of each sample, with random numbers eps (n, n_noise)."""
-        return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
+    def forward(self, x: Tensor, noise: Noise) -> Terms:
+        """Terms of the negative ELBO of each sample."""
+        return elbo_terms(self, x, noise.latent, noise.corruption)
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the posterior for a latent dimension nz."""

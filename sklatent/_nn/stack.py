@@ -1,6 +1,6 @@
 """Networks of one architecture as one module, with their weights stacked and their codes padded."""
 
-__all__ = ["Stack", "can_stack", "n_activations"]
+__all__ = ["Stack", "can_stack", "n_activations", "stack_noise"]
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from sklatent._nn.modules import ParameterGroup
+from sklatent._nn.data import Draws
+from sklatent._nn.modules import Noise, ParameterGroup
 from sklatent._nn.objectives import Terms
 from sklatent._nn.priors import StandardNormal
 
@@ -57,12 +58,12 @@ class Stack(nn.Module):
         if not isinstance(template.prior, StandardNormal):
             self._hold_padding(states)
 
-    def forward(self, x: Tensor, eps: Tensor, members: Tensor | None = None) -> Terms:
+    def forward(self, x: Tensor, noise: Noise, members: Tensor | None = None) -> Terms:
         """Parts of the loss of each row of each network, (m, n)."""
         state = self._stacked_state()
         if members is not None:
             state = {name: tensor[members] for name, tensor in state.items()}
-        terms = vmap(self._call)(tuple(state.values()), x, eps)
+        terms = vmap(self._call)(tuple(state.values()), x, noise)
         if members is not None:
             for name, buffer in self.named_buffers():  # batch norm has moved those of its copies
                 buffer[members] = state[name]
@@ -100,25 +101,12 @@ class Stack(nn.Module):
         """Rows of a network as the stack takes them."""
         return self._members[member].standardizer(x) if self.is_standardized else x
 
-    def draws(self, parts: Sequence[Tensor]) -> Tensor:
-        """The draws (n, n_noise) of each network, as the stack takes them: for codes first, for corruption last."""
-        template = self._template[0]
-        n_corrupt = 0 if template.corrupt is None else len(template.standardizer.loc)
-        n_codes = max(eps.shape[1] - _n_corrupt(module) for module, eps in zip(self._members, parts, strict=True))
-        shape = (len(parts), max(map(len, parts)), n_codes + n_corrupt)
-        stacked = parts[0].new_zeros(shape)
-        for module, eps, out in zip(self._members, parts, stacked, strict=True):
-            own = eps.shape[1] - _n_corrupt(module)
-            out[: len(eps), :own] = eps[:, :own]
-            out[: len(eps), n_codes : n_codes + eps.shape[1] - own] = eps[:, own:]
-        return stacked
-
-    def _call(self, tensors: Sequence[Tensor], x: Tensor, eps: Tensor) -> Terms:
+    def _call(self, tensors: Sequence[Tensor], x: Tensor, noise: Noise) -> Terms:
         # What functional_call does, without its search for names and tied weights, which costs a tenth of a small step.
         for places, tensor in zip(self._slots, tensors, strict=True):
             for tensors_of_layer, leaf in places:
                 tensors_of_layer[leaf] = tensor
-        return self._template[0](x, eps)
+        return self._template[0](x, noise)
 
     def _stacked_state(self) -> dict[str, Tensor]:
         return {name: _flip(tensor) for name, tensor in self.named_parameters()} | dict(self.named_buffers())
@@ -132,19 +120,30 @@ class Stack(nn.Module):
                 parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
 
 
+def stack_noise(parts: Sequence[Noise]) -> Noise:
+    """The noise of each of some networks as a stack takes it, padded with zeros."""
+    stacked = []
+    for tensors in zip(*parts, strict=True):
+        n_rows, width = (max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True))
+        stacked.append(tensors[0].new_zeros(len(tensors), n_rows, width))
+        for tensor, out in zip(tensors, stacked[-1], strict=True):
+            out[: len(tensor), : tensor.shape[1]] = tensor
+    return Noise(*stacked)
+
+
 def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
     """Whether modules do together what they do apart, tried on some rows with the narrowest and the widest."""
     extremes = [int(np.argmin(widths)), len(widths) - 1 - int(np.argmax(widths[::-1]))]
     pair = [deepcopy(modules[k]).to(x.device).train() for k in extremes]
     generator = torch.Generator(x.device).manual_seed(0)
-    eps = [torch.randn(len(x), module.n_noise, generator=generator, device=x.device) for module in pair]
+    noise = [Draws(module.noise_widths, generator, len(x)).take(len(x)) for module in pair]
     try:
         stack = Stack(pair, [widths[k] for k in extremes]).train()
-        together = stack(torch.stack([stack.inputs(k, x) for k in range(2)]), stack.draws(eps))
+        together = stack(torch.stack([stack.inputs(k, x) for k in range(2)]), stack_noise(noise))
         stack.loss(together, [1.0, 1.0]).sum().backward()
     except Exception:  # whatever a network of the user's own makes of it
         return False
-    apart = [module(x, draws) for module, draws in zip(pair, eps, strict=True)]
+    apart = [module(x, own) for module, own in zip(pair, noise, strict=True)]
     return all(
         torch.allclose(ours, torch.stack(theirs), rtol=1e-3, atol=1e-3)
         for ours, theirs in zip(together, zip(*apart, strict=True), strict=True)
@@ -159,7 +158,7 @@ def n_activations(module: Any, x: Tensor) -> int:
         if not list(layer.children()):
             layer.register_forward_hook(lambda layer, inputs, output: counts.append(_size(output)))
     with torch.no_grad():
-        twin(x, x.new_zeros(len(x), module.n_noise, dtype=torch.float32))
+        twin(x, Draws(module.noise_widths, torch.Generator(x.device), len(x)).take(len(x)))
     return sum(counts) // len(x)
 
 
@@ -214,8 +213,3 @@ def _narrow(tensor: Tensor, like: Tensor, places: dict[int, Tensor]) -> Tensor:
         if tensor.shape[dim] != n:
             tensor = tensor.index_select(dim, places[n].to(tensor.device))
     return tensor
-
-
-def _n_corrupt(module: Any) -> int:
-    """Draws for the corruption of a row."""
-    return 0 if module.corrupt is None else len(module.standardizer.loc)

@@ -38,8 +38,8 @@ class LatentNet(NeuralNet):
     Parameters
     ----------
     module : Module
-        Called with samples (n, n_features) and noise (n, module.n_noise). `module.loss` reduces its `Terms` to a
-        scalar, and `module.parameter_groups` lists how its parameters are trained.
+        Called with samples (n, n_features) and `Noise` of the widths `module.noise_widths`. `module.loss` reduces its
+        `Terms` to a scalar, and `module.parameter_groups` lists how its parameters are trained.
     schedule : Schedule or None, default=None
         Learning rate, and weight of the KL divergence that `module.loss` receives. None keeps both constant.
     seeds : tuple of int
@@ -188,7 +188,7 @@ class LatentNet(NeuralNet):
         if iterator is None:
             return
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
-        draws = Draws(self.module_.n_noise, noise, len(iterator.rows))
+        draws = Draws(self.module_.noise_widths, noise, len(iterator.rows))
         steps, sums = [], []
         for x in iterator:
             batch = (x, draws.take(len(x)))

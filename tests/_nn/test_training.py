@@ -16,13 +16,13 @@ from sklatent._nn.training import LatentNet
 class Mean(nn.Module):
     """The mean of the rows, by least squares: small enough to train by hand beside the net."""
 
-    n_noise = 0
+    noise_widths = 0, 0
 
     def __init__(self, n_features=2):
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, x, eps):
+    def forward(self, x, noise):
         squares = (x - self.mean).square().sum(-1)
         return Terms(-squares, torch.zeros_like(squares))
 
@@ -34,11 +34,13 @@ class Mean(nn.Module):
 
 
 class Noisy(Mean):
-    n_noise = 3
+    noise_widths = 1, 2
 
-    def forward(self, x, eps):
+    def forward(self, x, noise):
+        assert [part.shape[1] for part in noise] == [1, 2]
+        eps = torch.cat(noise, dim=1)
         self.seen = [*getattr(self, "seen", []), (self.training, eps)]
-        return super().forward(x, eps)
+        return super().forward(x, noise)
 
 
 @pytest.fixture
