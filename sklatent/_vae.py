@@ -336,7 +336,7 @@ class VAETransformer(_BaseAutoencoder):
             )
 
     def _log_prob(self, X: NDArray) -> NDArray:
-        return self._infer(importance_bound, X, self._draws(X))
+        return infer(self.module_, _log_likelihood_bound, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws
@@ -380,6 +380,10 @@ class VAETransformer(_BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+
+
+def _log_likelihood_bound(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    return importance_bound(module.log_likelihood(x), module.posterior(x), module.prior_density(), eps)
 
 
 def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

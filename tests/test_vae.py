@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklatent import PCAReducer, VAETransformer
 from sklatent._base import spawn_seeds
 from sklatent._nn.modules import Noise
-from sklatent._nn.objectives import importance_bound
+from sklatent._vae import _log_likelihood_bound
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_independent_draws_steady_the_mean_score(digits):
         model._draw_seed = seed
         tied.append(model.score(X))
         eps = np.random.default_rng(seed).standard_normal((8, 1, 2))
-        shared.append(model._infer(importance_bound, X, np.repeat(eps, len(X), axis=1)).mean())
+        shared.append(model._infer(_log_likelihood_bound, X, np.repeat(eps, len(X), axis=1)).mean())
     assert np.std(shared) > 10 * np.std(tied)
 
 
@@ -149,7 +149,7 @@ def test_a_learned_prior_follows_clusters(rng):
 
 def test_pseudo_inputs_start_at_rows_and_move(X):
     model = VAETransformer(2, prior="vamp", n_prior_components=5, max_epochs=1, lr=1e-12, random_state=0).fit(X)
-    seen = model.module_.inputs(torch.as_tensor(X)).detach().numpy()
+    seen = model.module_.standardizer(torch.as_tensor(X)).detach().numpy()
     gaps = np.abs(model.module_.prior.pseudo_inputs.detach().numpy()[:, None] - seen).max(axis=2).min(axis=1)
     np.testing.assert_allclose(gaps, 0, atol=1e-6)
     moved = VAETransformer(2, prior="vamp", n_prior_components=5, random_state=0).fit(X).module_.prior.pseudo_inputs

@@ -3,6 +3,7 @@
 __all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -84,17 +85,32 @@ class Autoencoder(nn.Module):
         self.corrupt = corrupt
         self.noise_widths = 0, 0 if corrupt is None else len(standardizer.loc)
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Latent codes (n, nz) of samples (n, n_features)."""
-        return self.read(self.inputs(x, noise))
+        return self.read(self.standardizer(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Parameters of the likelihood, (n, n_features), for latent codes (n, nz)."""
+        """Parameters of the likelihood, (..., n_features), for latent codes (..., nz)."""
+        if z.ndim > 2:  # a user's decoder may take matrices only
+            return self.decode(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
         return self.decoder(z).flatten(1).to(z.dtype)
 
+    def target(self, x: Tensor) -> Tensor:
+        """Samples as the likelihood takes them."""
+        return self.standardizer(x) if self.likelihood.is_standardized else x
+
+    def log_likelihood(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Ln p(x | z) of samples (n, n_features), as a function of latent codes (..., n, nz)."""
+        return partial(self._log_prob, self.target(x))
+
     def forward(self, x: Tensor, noise: Noise) -> Terms:
-        """Loss terms of each sample."""
-        return reconstruction_terms(self, x, noise.corruption)
+        """Loss terms of each sample, which is standardized once."""
+        h = self.standardizer(x)
+        return self.terms(h, h if self.likelihood.is_standardized else x, noise)
+
+    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms:
+        """Loss terms of each sample, standardized and as the likelihood takes it."""
+        return reconstruction_terms(partial(self._log_prob, target), self.read(self.corrupted(h, noise.corruption)))
 
     def loss(self, terms: Terms, kl_weight: float = 1.0) -> Tensor:
         """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
@@ -125,15 +141,17 @@ class Autoencoder(nn.Module):
         """p(z), with `log_prob` and `sample`."""
         return self.prior
 
-    def inputs(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The encoder's input for samples (n, n_features): standardized, and in training corrupted with the noise."""
-        h = self.standardizer(x)
-        return h if noise is None or self.corrupt is None or not self.training else self.corrupt(h, noise)
+    def corrupted(self, h: Tensor, noise: Tensor) -> Tensor:
+        """Standardized samples h, corrupted in training."""
+        return self.corrupt(h, noise) if self.training and self.corrupt is not None else h
 
     def read(self, h: Tensor) -> Tensor:
         """The encoder's output (n, n_code) for its inputs (n, n_features)."""
         h = h if len(self.input_shape) == 1 else h.unflatten(1, self.input_shape)
         return self.encoder(h).to(self.standardizer.loc32.dtype)  # autocast may have left another precision
+
+    def _log_prob(self, target: Tensor, z: Tensor) -> Tensor:
+        return self.likelihood.log_prob(target, self.decode(z))
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -156,21 +174,26 @@ class VariationalAutoencoder(Autoencoder):
         self.noise_widths = nz, self.noise_widths[1]
         self.beta = beta
 
-    def posterior(self, x: Tensor, noise: Tensor | None = None) -> NormalPosterior:
+    def posterior(self, x: Tensor) -> NormalPosterior:
         """Posterior q(z | x) of samples (n, n_features)."""
-        return self.posterior_class.from_code(self.read(self.inputs(x, noise)))
+        return self.posterior_of(self.standardizer(x))
+
+    def posterior_of(self, h: Tensor) -> NormalPosterior:
+        """Posterior for inputs (n, n_features) of the encoder, such as standardized samples."""
+        return self.posterior_class.from_code(self.read(h))
 
     def prior_density(self) -> Any:
         """p(z), with `log_prob`, `sample`, `kl` and `kl_per_dimension`."""
-        return self.prior.density(lambda h: self.posterior_class.from_code(self.read(h)))
+        return self.prior.density(self.posterior_of)
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Posterior means (n, nz): inference is deterministic (Chaudhury 2024, section 14.7.2)."""
-        return self.posterior(x, noise).mu
+        return self.posterior(x).mu
 
-    def forward(self, x: Tensor, noise: Noise) -> Terms:
-        """Terms of the negative ELBO of each sample."""
-        return elbo_terms(self, x, noise.latent, noise.corruption)
+    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms:
+        """Terms of the negative ELBO of each sample, standardized and as the likelihood takes it."""
+        q = self.posterior_of(self.corrupted(h, noise.corruption))
+        return elbo_terms(partial(self._log_prob, target), q, self.prior_density(), noise.latent)
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the posterior for a latent dimension nz."""

@@ -37,10 +37,6 @@ class Stack(nn.Module):
         super().__init__()
         template = deepcopy(modules[widths.index(max(widths))])
         template.corrupt = deepcopy(next((module.corrupt for module in modules if module.corrupt is not None), None))
-        # A Gaussian likelihood sees standardized rows, as the encoder does: then they are standardized once for all.
-        self.is_standardized = getattr(template.likelihood, "standardizer", None) is template.standardizer
-        if self.is_standardized:
-            template.standardizer.forward = lambda x: x
         # In tuples, which hide their parameters: they are none of the stack's own.
         self._members, self._template = tuple(modules), (template,)
         self._places = [_code_places(template, width, max(widths)) for width in widths]
@@ -98,15 +94,16 @@ class Stack(nn.Module):
             tensor.copy_(_narrow(stacked[name][member], tensor, self._places[member]))
 
     def inputs(self, member: int, x: Tensor) -> Tensor:
-        """Rows of a network as the stack takes them."""
-        return self._members[member].standardizer(x) if self.is_standardized else x
+        """Samples of a network as the stack takes them, which is as its likelihood does: standardized once for all."""
+        return self._members[member].target(x)
 
     def _call(self, tensors: Sequence[Tensor], x: Tensor, noise: Noise) -> Terms:
         # What functional_call does, without its search for names and tied weights, which costs a tenth of a small step.
         for places, tensor in zip(self._slots, tensors, strict=True):
             for tensors_of_layer, leaf in places:
                 tensors_of_layer[leaf] = tensor
-        return self._template[0](x, noise)
+        template = self._template[0]
+        return template.terms(x if template.likelihood.is_standardized else template.standardizer(x), x, noise)
 
     def _stacked_state(self) -> dict[str, Tensor]:
         return {name: _flip(tensor) for name, tensor in self.named_parameters()} | dict(self.named_buffers())
