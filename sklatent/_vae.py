@@ -336,7 +336,10 @@ class VAETransformer(_BaseAutoencoder):
             )
 
     def _log_prob(self, X: NDArray) -> NDArray:
-        return infer(self.module_, _log_likelihood_bound, X, self._draws(X))
+        bound = lambda module, x, eps: importance_bound(  # noqa: E731
+            module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
+        )
+        return infer(self.module_, bound, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws
@@ -380,10 +383,6 @@ class VAETransformer(_BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
-
-
-def _log_likelihood_bound(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    return importance_bound(module.log_likelihood(x), module.posterior(x), module.prior_density(), eps)
 
 
 def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
