@@ -92,11 +92,14 @@ def bce_and_kl(model, X):
     """Minus the ELBO of an image by one draw, as the chapter's validation has it."""
     draws = torch.Generator().manual_seed(0)
     device = model.module_.standardizer.loc.device
+    module = model.module_
+
+    def elbo(x):
+        eps = torch.randn((len(x), model.n_components_), generator=draws).to(device)
+        return elbo_terms(module.log_likelihood(x), module.posterior(x), module.prior_density(), eps)
+
     with torch.no_grad():
-        parts = [
-            elbo_terms(model.module_, x, torch.randn((len(x), model.n_components_), generator=draws).to(device))
-            for x in Batches(Rows(X, device), 1000)
-        ]
+        parts = [elbo(x) for x in Batches(Rows(X, device), 1000)]
     return float(torch.cat([terms.kl - terms.log_prob for terms in parts]).mean())
 
 

@@ -335,7 +335,10 @@ class VAETransformer(BaseAutoencoder):
             )
 
     def _log_prob(self, X: NDArray) -> NDArray:
-        return self._infer(importance_bound, X, self._draws(X))
+        bound = lambda module, x, eps: importance_bound(  # noqa: E731
+            module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
+        )
+        return infer(self.module_, bound, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws

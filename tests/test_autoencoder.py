@@ -574,7 +574,7 @@ class TestAutoencoder:
 
         def minus_log_joint(z):
             z = torch.as_tensor(z).requires_grad_()
-            value = -module.likelihood.log_prob(x[None], module.decode(z[None]))[0] - normal.log_prob(z)
+            value = -module.log_likelihood(x[None])(z[None])[0] - normal.log_prob(z)
             return value.item(), torch.autograd.grad(value, z)[0].numpy()
 
         with torch.no_grad():

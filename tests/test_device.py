@@ -46,4 +46,4 @@ def test_rows_and_draws_lie_on_the_device(X, device):
     generator = torch.Generator(device).manual_seed(0)
     for rows in (Rows(X, device), MappedRows(X, device)):
         assert {block.device.type for block in rows.blocks(generator)} == {torch.device(device).type}
-    assert Draws(2, generator, 5).take(3).device.type == torch.device(device).type
+    assert {part.device.type for part in Draws((2, 3), generator, 5).take(3)} == {torch.device(device).type}

@@ -1,6 +1,9 @@
 """A room imports only from rooms below it, private names of scikit-learn have one home, and imports stay light."""
 
 import ast
+import functools
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +151,14 @@ def test_dir_lists_the_public_names():
     assert set(sklatent.__all__) <= set(dir(sklatent))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = sklatent.nothing
+
+
+def test_the_way_of_the_data_names_functions():
+    """Each numbered step of the documentation is a function of the package."""
+    page = (PACKAGE.parent / "docs" / "architecture.rst").read_text()
+    steps = re.findall(r"^\d+\. ``([\w.]+)``", page.partition("The way of the data")[2], flags=re.MULTILINE)
+    assert len(steps) > 30
+    for step in steps:
+        module = max((name for name in ORDER if step.startswith(f"{name}.")), key=len)
+        names = step[len(module) + 1 :].split(".")
+        assert callable(functools.reduce(getattr, names, importlib.import_module(f"sklatent.{module}"))), step

@@ -28,7 +28,7 @@ from skorch.history import History
 from sklatent._base import FLOAT_DTYPES, BaseLatentModel, SequenceOf, all_or_nothing, resolve_device, spawn_seeds
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
-from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining, EarlyStop
+from sklatent._nn.callbacks import SCHEDULES, EarlyStop, Schedule
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
 from sklatent._nn.grouping import Trainee, train_together
@@ -240,13 +240,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
         callbacks = [
-            self._annealing(training),
             *(self.callbacks or []),
             *([] if context is None else [_Report(self, context, X)]),
             *early_stopping,
             *self._checkpoint(X, training, *early_stopping),
         ]
-        net = self._net(training, callbacks).train(training.train, training.valid)
+        net = self._net(training, callbacks, self._schedule(training)).train(training.train, training.valid)
         learned = self._learned(net.module_, net.history, training.seeds["draws"], X)
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
@@ -308,7 +307,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return training
 
     def _trainee(self, training: Training) -> Trainee:
-        net = self._net(training, [self._annealing(training), *self._early_stopping()])
+        net = self._net(training, self._early_stopping(), self._schedule(training))
         # To a backbone of the user's own nobody knows what nz means.
         nz = self.nz if callable(self.backbone) else None
         return Trainee(net, training.train, training.valid, self.nz, (type(self), settings(self, FREE_PARAMETERS), nz))
@@ -364,9 +363,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         left_out[index] = True
         return MappedRows(X, device, ~left_out), MappedRows(X, device, left_out)
 
-    def _net(self, training: Training, callbacks: Sequence[Callback]) -> LatentNet:
+    def _net(self, training: Training, callbacks: Sequence[Callback], schedule: Schedule | None = None) -> LatentNet:
         return LatentNet(
             training.module,
+            schedule=schedule,
             seeds=(training.seeds["order"], training.seeds["noise"], training.seeds["valid_noise"]),
             max_epochs=training.max_epochs,
             batch_size=training.batch_size,
@@ -401,7 +401,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _warn_where_worse(self) -> None:
         """Warn if the loss, with the full weight of the KL divergence, increased over the training."""
-        beta = self.module_.kl_factor(training=False)
+        beta = self.module_.beta
         ends = self.history_[0], self.history_[-1]
         first, last = (epoch["train_reconstruction"] + beta * epoch["train_kl"] for epoch in ends)
         is_constant = not self.module_.standardizer.variances.any()  # only the mean can be learned
@@ -412,8 +412,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
                 ConvergenceWarning,
             )
 
-    def _annealing(self, training: Training) -> AnnealedTraining:
-        return AnnealedTraining(training.n_steps, self.lr_schedule, self.kl_warmup)
+    def _schedule(self, training: Training) -> Schedule:
+        return Schedule(training.n_steps, self.lr_schedule, self.kl_warmup)
 
     def _early_stopping(self) -> list[EarlyStopping]:
         if not self.early_stopping:

@@ -1,45 +1,32 @@
-"""Callbacks of the training: schedules of the learning rate and the KL weight, and early stopping."""
+"""Schedules of the learning rate and the KL weight, and early stopping."""
 
-__all__ = ["SCHEDULES", "AnnealedTraining", "EarlyStop"]
+__all__ = ["SCHEDULES", "EarlyStop", "Schedule"]
 
 import math
 from collections.abc import Callable
-from typing import Any
-
-from skorch import NeuralNet
-from skorch.callbacks import Callback
 
 
-class AnnealedTraining(Callback):
-    """Set the learning rate and the weight of the KL divergence in each step.
+class Schedule:
+    """Learning rate and weight of the KL divergence in each step. By default both are constant.
 
     Parameters
     ----------
-    n_steps : int
+    n_steps : int, default=1
         Number of steps of the whole training.
-    schedule : {"constant", "cosine"}
+    lr_schedule : {"constant", "cosine"}, default="constant"
         Learning rate schedule.
-    kl_warmup : float
+    kl_warmup : float, default=0.0
         Fraction of the steps over which the weight of the KL divergence increases from 0 to 1.
     """
 
-    def __init__(self, n_steps: int, schedule: str = "constant", kl_warmup: float = 0.0):
+    def __init__(self, n_steps: int = 1, lr_schedule: str = "constant", kl_warmup: float = 0.0):
         self.n_steps = n_steps
-        self.schedule = schedule
+        self.lr_schedule = lr_schedule
         self.kl_warmup = kl_warmup
 
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Store the peak learning rates."""
-        self.lrs_ = [group["lr"] for group in net.optimizer_.param_groups]
-
-    def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        """Set the learning rate and the weight for the next step."""
-        if not training:
-            return
-        factor = SCHEDULES[self.schedule](net.step_, self.n_steps)
-        for group, lr in zip(net.optimizer_.param_groups, self.lrs_, strict=True):
-            group["lr"] = lr * factor
-        net.module_.kl_weight = self.kl_weight(net.step_)
+    def lr_factor(self, step: int) -> float:
+        """Learning rate after the given number of steps, relative to its peak."""
+        return SCHEDULES[self.lr_schedule](step, self.n_steps)
 
     def kl_weight(self, step: int) -> float:
         """Weight of the KL divergence after the given number of steps."""

@@ -2,7 +2,7 @@
 
 __all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "batch_sizes", "is_sliceable", "row_blocks"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sklatent._nn.modules import Noise
 from sklatent._ppca.centered import is_mapped
 from sklatent._ppca.chunks import slices
 
@@ -130,31 +131,32 @@ class Batches:
 
 
 class Draws:
-    """Random numbers from N(0, 1), generated many at a time and handed out in batches.
+    """The noise of training: random numbers from N(0, 1), generated many at a time and handed out in batches.
 
     Parameters
     ----------
-    n_values : int
-        Number of random numbers for each sample.
+    widths : sequence of int
+        Number of random numbers for each sample, for each field of `Noise`.
     generator : Generator
         Random generator, which also determines the device.
     n_samples : int
         Number of samples in an epoch.
     """
 
-    def __init__(self, n_values: int, generator: torch.Generator, n_samples: int):
-        self.n_values = n_values
+    def __init__(self, widths: Sequence[int], generator: torch.Generator, n_samples: int):
+        self.widths = list(widths)
+        self.n_values = n_values = sum(widths)
         self.generator = generator
         self.n_rows = min(n_samples, N_DRAWS // max(n_values, 1))
         self.rest = torch.empty(0, n_values, device=generator.device)
 
-    def take(self, n_rows: int) -> Tensor:
-        """The next random numbers, of shape (n_rows, n_values)."""
+    def take(self, n_rows: int) -> Noise:
+        """The next random numbers, for n_rows samples."""
         if n_rows > len(self.rest):
             shape = (max(n_rows, self.n_rows), self.n_values)
             self.rest = torch.randn(shape, generator=self.generator, device=self.generator.device)
         eps, self.rest = self.rest[:n_rows], self.rest[n_rows:]
-        return eps
+        return Noise(*eps.split(self.widths, dim=1))
 
 
 def batch_sizes(n_samples: int, batch_size: int) -> list[int]:

@@ -120,7 +120,7 @@ def _n_that_fit(trainee: Trainee) -> int:
     net, module = trainee.net, trainee.net.module
     n_weights = sum(parameter.numel() for parameter in module.parameters())
     n_numbers = 4 * n_weights  # with gradients and the two moments of the optimizer
-    n_numbers += len(trainee.train) * (module.n_noise + 2)  # an epoch's draws and order
+    n_numbers += len(trainee.train) * (sum(module.noise_widths) + 2)  # an epoch's draws and order
     n_numbers += 4 * net.batch_size * n_activations(module, trainee.train.X[:2])  # and their gradients
     return max(1, int(MEMORY_FRACTION * _free_memory(net.device) / (4 * n_numbers)))
 

@@ -78,10 +78,17 @@ class Standardizer(nn.Module):
 
 
 class Likelihood(nn.Module):
-    """x given z, through the output eta (..., n, d) that a decoder gives for z; x (n, d) is in the units of X."""
+    """x given z, through the output eta (..., n, d) that a decoder gives for z.
+
+    Samples x (n, d) are standardized if `is_standardized`, and in the units of X otherwise. Densities and means are in
+    the units of X in both cases.
+    """
 
     support: ClassVar[str]
     """Key of `SUPPORTS`: where x may lie."""
+
+    is_standardized = False
+    """Whether `log_prob` and `gradient` take standardized samples."""
 
     noise_variance: float | NDArray[np.float64] = math.nan
     """Variance of x given z, where it is a number or one for each feature."""
@@ -147,6 +154,7 @@ class Gaussian(Likelihood):
     def __init__(self, standardizer: Standardizer, link: str = "identity", diagonal: bool = False):
         super().__init__()
         self.link = link
+        self.is_standardized = link == "identity"
         self.is_diagonal = diagonal
         if link == "sigmoid":  # the output is in the units of X as it is
             standardizer = Standardizer(torch.zeros_like(standardizer.loc), 1.0, standardizer.variances)
@@ -178,7 +186,7 @@ class Gaussian(Likelihood):
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log density of each row of x, with respect to Lebesgue measure in the units of X."""
         log_variance = self._log_variance()
-        squares = (self.standardizer(x) - self._mean(eta)).square()
+        squares = (x.to(eta.dtype) - self._mean(eta)).square()
         precision = (-log_variance).exp()
         one = len(log_variance) == 1  # then the squares are weighted by it when they have been added
         distance = squares.sum(-1) * precision if one else (squares * precision).sum(-1)
@@ -188,7 +196,7 @@ class Gaussian(Likelihood):
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
         """Derivative of `log_prob` by eta, (n, d)."""
         mean = self._mean(eta)
-        return self._slope(mean) * (self.standardizer(x) - mean) / self._log_variance().exp()
+        return self._slope(mean) * (x.to(eta.dtype) - mean) / self._log_variance().exp()
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d)."""

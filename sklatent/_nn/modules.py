@@ -1,9 +1,10 @@
 """The trained modules: encoder and decoder, joined with a likelihood, a prior and a posterior."""
 
-__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "VariationalAutoencoder"]
+__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,26 @@ from sklatent._nn.likelihoods import Likelihood, Standardizer
 from sklatent._nn.objectives import Terms, elbo_terms, reconstruction_terms
 from sklatent._nn.posteriors import NormalPosterior
 from sklatent._nn.priors import Prior
+
+
+class Noise(NamedTuple):
+    """The random numbers of a training step, from N(0, 1)."""
+
+    latent: Tensor
+    """For the sample of each posterior, (n, nz); (n, 0) without a posterior."""
+    corruption: Tensor
+    """For the corruption of the inputs, (n, n_features); (n, 0) if they are not corrupted."""
+
+
+class ParameterGroup(NamedTuple):
+    """Names of parameters that training treats alike."""
+
+    names: list[str]
+    lr_factor: float = 1.0
+    """Their learning rate, relative to that of the weights."""
+    is_decayed: bool = False
+    is_clipped: bool = True
+    """Whether their gradient counts for its maximum norm, and is scaled down to it."""
 
 
 class Autoencoder(nn.Module):
@@ -36,13 +57,13 @@ class Autoencoder(nn.Module):
 
     Attributes
     ----------
-    n_noise : int
-        Number of random values that `forward` takes for each sample.
-    kl_weight : float
-        Factor of the KL divergence (if there is one) in training, for the warm-up.
+    noise_widths : tuple of int
+        Number of random values that `forward` takes for each sample, for each field of `Noise`.
+    beta : float
+        Weight of the KL divergence in the loss; 0 without a posterior.
     """
 
-    kl_weight = 1.0
+    beta = 0.0
 
     def __init__(
         self,
@@ -62,27 +83,55 @@ class Autoencoder(nn.Module):
         self.prior = prior
         self.input_shape = input_shape
         self.corrupt = corrupt
-        self.n_noise = 0 if corrupt is None else len(standardizer.loc)
+        self.noise_widths = 0, 0 if corrupt is None else len(standardizer.loc)
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Latent codes (n, nz) of samples (n, n_features)."""
-        return self.read(self.inputs(x, noise))
+        return self.read(self.standardizer(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Parameters of the likelihood, (n, n_features), for latent codes (n, nz)."""
+        """Parameters of the likelihood, (..., n_features), for latent codes (..., nz)."""
+        if z.ndim > 2:  # a user's decoder may take matrices only
+            return self.decode(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
         return self.decoder(z).flatten(1).to(z.dtype)
 
-    def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Loss terms of each sample, with random numbers eps (n, n_noise)."""
-        return reconstruction_terms(self, x, self._corruption(eps))
+    def target(self, x: Tensor) -> Tensor:
+        """Samples as the likelihood takes them."""
+        return self.standardizer(x) if self.likelihood.is_standardized else x
 
-    def loss(self, terms: Terms) -> Tensor:
-        """Mean loss of the samples, in nats."""
-        return terms.weighted(self.kl_factor(self.training)).mean()
+    def log_likelihood(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Ln p(x | z) of samples (n, n_features), as a function of latent codes (..., n, nz)."""
+        return partial(self._log_prob, self.target(x))
 
-    def kl_factor(self, training: bool) -> float:
-        """Factor of the KL divergence in the loss."""
-        return 0.0
+    def forward(self, x: Tensor, noise: Noise) -> Terms:
+        """Loss terms of each sample, which is standardized once."""
+        h = self.standardizer(x)
+        return self.terms(h, h if self.likelihood.is_standardized else x, noise)
+
+    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms:
+        """Loss terms of each sample, standardized and as the likelihood takes it."""
+        return reconstruction_terms(partial(self._log_prob, target), self.read(self.corrupted(h, noise.corruption)))
+
+    def loss(self, terms: Terms, kl_weight: float = 1.0) -> Tensor:
+        """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
+        return terms.weighted(self.beta * kl_weight).mean()
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters, by how they are trained.
+
+        Only matrices and kernels of the networks have weight decay. The learning rate of the variance of the likelihood
+        is ten times larger: it may have to change by as much as a weight does, but is a single parameter. Its gradient
+        is not clipped, since the variance would then not account for the loss of extreme samples.
+        """
+        likelihood, prior = (
+            [f"{part}.{name}" for name, _ in getattr(self, part).named_parameters()] for part in ("likelihood", "prior")
+        )
+        networks = {name: p for name, p in self.named_parameters() if name not in (*likelihood, *prior)}
+        return [
+            ParameterGroup([name for name, p in networks.items() if p.ndim > 1], is_decayed=True),
+            ParameterGroup([name for name, p in networks.items() if p.ndim <= 1] + prior),
+            ParameterGroup(likelihood, lr_factor=10.0, is_clipped=False),
+        ]
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the encoder's output for a latent dimension nz."""
@@ -92,19 +141,17 @@ class Autoencoder(nn.Module):
         """p(z), with `log_prob` and `sample`."""
         return self.prior
 
-    def inputs(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The encoder's input for samples (n, n_features): standardized, and corrupted if there is noise."""
-        h = self.standardizer(x)
-        return h if noise is None or self.corrupt is None else self.corrupt(h, noise)
+    def corrupted(self, h: Tensor, noise: Tensor) -> Tensor:
+        """Standardized samples h, corrupted in training."""
+        return self.corrupt(h, noise) if self.training and self.corrupt is not None else h
 
     def read(self, h: Tensor) -> Tensor:
         """The encoder's output (n, n_code) for its inputs (n, n_features)."""
         h = h if len(self.input_shape) == 1 else h.unflatten(1, self.input_shape)
         return self.encoder(h).to(self.standardizer.loc32.dtype)  # autocast may have left another precision
 
-    def _corruption(self, eps: Tensor) -> Tensor | None:
-        """The random numbers for the corruption of the inputs, which are the last ones; None outside training."""
-        return eps[:, -len(self.standardizer.loc) :] if self.training and self.corrupt is not None else None
+    def _log_prob(self, target: Tensor, z: Tensor) -> Tensor:
+        return self.likelihood.log_prob(target, self.decode(z))
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -124,28 +171,29 @@ class VariationalAutoencoder(Autoencoder):
         super().__init__(*args)
         self.posterior_class = posterior
         self.nz = nz
-        self.n_noise += nz
+        self.noise_widths = nz, self.noise_widths[1]
         self.beta = beta
 
-    def posterior(self, x: Tensor, noise: Tensor | None = None) -> NormalPosterior:
+    def posterior(self, x: Tensor) -> NormalPosterior:
         """Posterior q(z | x) of samples (n, n_features)."""
-        return self.posterior_class.from_code(self.read(self.inputs(x, noise)))
+        return self.posterior_of(self.standardizer(x))
+
+    def posterior_of(self, h: Tensor) -> NormalPosterior:
+        """Posterior for inputs (n, n_features) of the encoder, such as standardized samples."""
+        return self.posterior_class.from_code(self.read(h))
 
     def prior_density(self) -> Any:
         """p(z), with `log_prob`, `sample`, `kl` and `kl_per_dimension`."""
-        return self.prior.density(lambda h: self.posterior_class.from_code(self.read(h)))
+        return self.prior.density(self.posterior_of)
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Posterior means (n, nz): inference is deterministic (Chaudhury 2024, section 14.7.2)."""
-        return self.posterior(x, noise).mu
+        return self.posterior(x).mu
 
-    def forward(self, x: Tensor, eps: Tensor) -> Terms:
-        """Terms of the negative ELBO of each sample, with random numbers eps (n, n_noise)."""
-        return elbo_terms(self, x, eps[:, : self.nz], self._corruption(eps))
-
-    def kl_factor(self, training: bool) -> float:
-        """Beta, multiplied by the weight of the warm-up in training."""
-        return self.beta * self.kl_weight if training else self.beta
+    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms:
+        """Terms of the negative ELBO of each sample, standardized and as the likelihood takes it."""
+        q = self.posterior_of(self.corrupted(h, noise.corruption))
+        return elbo_terms(partial(self._log_prob, target), q, self.prior_density(), noise.latent)
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the posterior for a latent dimension nz."""

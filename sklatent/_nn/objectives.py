@@ -20,7 +20,11 @@ import torch
 from torch import Tensor
 
 from sklatent._nn.derivatives import taylor_expansion
+from sklatent._nn.posteriors import NormalPosterior
 from sklatent._ppca.chunks import slices
+
+# ln p(x | z) of given samples x in nats, as a function of latent codes z.
+LogLikelihood = Callable[[Tensor], Tensor]
 
 # The search for the most probable code of a sample ends when the next step promises less than so many nats, after so
 # many evaluations, or when no step of at least so small a size rises. A step that is left out moves ln det H by about
@@ -56,44 +60,36 @@ class Terms(NamedTuple):
         return kl_factor * self.kl - self.log_prob
 
 
-def reconstruction_terms(model: Any, x: Tensor, noise: Tensor | None = None) -> Terms:
-    """Density ln p(x | z) at the one code z that the encoder of an autoencoder gives.
-
-    Parameters
-    ----------
-    model : module with `encode`, `decode` and `likelihood`
-    x : Tensor of shape (n, n_features)
-    noise : Tensor of shape (n, n_features) or None
-        Draws from N(0, 1) with which the encoder's input, and not the target, is corrupted.
-    """
-    log_prob = model.likelihood.log_prob(x, model.decode(model.encode(x, noise)))
+def reconstruction_terms(log_likelihood: LogLikelihood, z: Tensor) -> Terms:
+    """The log-density ln p(x | z) at one latent code z (n, nz) of each sample."""
+    log_prob = log_likelihood(z)
     return Terms(log_prob, torch.zeros_like(log_prob))
 
 
-def elbo_terms(model: Any, x: Tensor, eps: Tensor, noise: Tensor | None = None) -> Terms:
+def elbo_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> Terms:
     """The two parts of the evidence lower bound, by one draw of z a row.
 
     ELBO = E_q ln p(x | z) - KL(q(z | x) || p(z)) <= ln p(x), the divergence in closed form where there is one.
 
     Parameters
     ----------
-    model : module with `posterior`, `decode`, `likelihood` and `prior_density`
-    x : Tensor of shape (n, n_features)
+    log_likelihood : callable
+        Maps latent codes (n, nz) to ln p(x | z) of each sample, of shape (n,).
+    q : NormalPosterior
+        The posterior q(z | x) of each sample.
+    prior : density with `kl`
+        The prior p(z).
     eps : Tensor of shape (n, nz)
-        Draws from N(0, I).
-    noise : Tensor of shape (n, n_features) or None
-        As for `reconstruction_terms`.
+        Samples from N(0, I).
 
     References
     ----------
     Chaudhury (2024), 14.7.6; Kingma & Welling (2014), eq. 10.
     """
-    q = model.posterior(x, noise)
-    log_prob = model.likelihood.log_prob(x, model.decode(q.sample(eps)))
-    return Terms(log_prob, model.prior_density().kl(q, eps))
+    return Terms(log_likelihood(q.sample(eps)), prior.kl(q, eps))
 
 
-def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
+def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> Tensor:
     r"""Importance-weighted lower bound on ln p(x): tighter with more draws, exact in their limit.
 
     .. math:: \ln \frac1K \sum_k \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
@@ -102,10 +98,14 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
     Parameters
     ----------
-    model : module with `posterior`, `decode`, `likelihood` and `prior_density`
-    x : Tensor of shape (n, n_features)
+    log_likelihood : callable
+        Maps latent codes (n_draws, n, nz) to ln p(x | z), of shape (n_draws, n).
+    q : NormalPosterior
+        The posterior q(z | x) of each sample.
+    prior : density with `log_prob`
+        The prior p(z).
     eps : Tensor of shape (n_draws, n, nz)
-        Draws from N(0, I).
+        Samples from N(0, I).
 
     Returns
     -------
@@ -116,10 +116,8 @@ def importance_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     ----------
     Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", eq. 8.
     """
-    q = model.posterior(x)
     z = q.sample(eps)  # (n_draws, n, nz)
-    eta = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (n_draws, n, n_features)
-    log_weights = model.likelihood.log_prob(x, eta) + model.prior_density().log_prob(z) - q.log_prob_of(eps)
+    log_weights = log_likelihood(z) + prior.log_prob(z) - q.log_prob_of(eps)
     return torch.logsumexp(finite_or_minus_infinity(log_weights), dim=0) - math.log(len(eps))
 
 
@@ -142,7 +140,7 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    model : module with `encode`, `decode`, `likelihood` and a normal `prior`
+    model : module with `encode`, `decode`, `target`, `likelihood` and a normal `prior`
     x : Tensor of shape (n, n_features)
 
     Returns
@@ -161,7 +159,7 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
 
 def residual_density(model: Any, x: Tensor) -> Tensor:
     """Log density ln p(x | z) at the code that the encoder gives, (n,), in nats; -inf where not finite."""
-    return finite_or_minus_infinity(reconstruction_terms(model, x).log_prob)
+    return finite_or_minus_infinity(model.log_likelihood(x)(model.encode(x)))
 
 
 def finite_or_minus_infinity(log_prob: Tensor) -> Tensor:
@@ -179,7 +177,7 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    model : module with `encode`, `decode` and `likelihood`
+    model : module with `encode`, `decode`, `target` and `likelihood`
     x : Tensor of shape (n, n_features)
 
     Returns
@@ -187,7 +185,7 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     z : Tensor of shape (n, nz), float64
     covariance : Tensor of shape (n, nz, nz), float64
     """
-    z = model.encode(x)
+    z, x = model.encode(x), model.target(x)
     quadratic = _quadratic(model, x, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
     gradient, information = quadratic.gradient, quadratic.information
     sound = (gradient.sum(-1) + _trace(information)).isfinite()
@@ -208,12 +206,12 @@ def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
 
     Parameters
     ----------
-    model : module with `encode`, `decode` and `likelihood`
+    model : module with `encode`, `decode`, `target` and `likelihood`
     x : Tensor of shape (n, n_features)
     covariance : Tensor of shape (n, nz, nz), float64
         The error (J' C J)^-1 of the codes.
     """
-    z = model.encode(x)
+    z, x = model.encode(x), model.target(x)
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     eta, _, tangents, _ = taylor_expansion(model, z, directions, lambda eta: model.likelihood.gradient(x, eta))
     tangents = tangents.double()  # (n, nz, n_features)
@@ -248,7 +246,7 @@ class _Expansion(NamedTuple):
 def _most_probable(model: Any, x: Tensor) -> _Expansion:
     """Expansion at the most probable code of each sample."""
     mean, factor = model.prior.mean, model.prior.factor
-    z = model.encode(x)
+    z, x = model.encode(x), model.target(x)
     # A code that is not finite starts at the mean.
     u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
     best = _expand(model, factor, x, u, z.dtype)

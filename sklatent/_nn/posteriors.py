@@ -70,7 +70,18 @@ class NormalPosterior:
         ----------
         Chaudhury (2024), "Math and Architectures of Deep Learning", eq. 14.1 with a standard normal.
         """
-        return 0.5 * (self.excess_variances + self.mu.square() - self.log_pivots).sum(-1)
+        return self.kl_terms().sum(-1)
+
+    def kl_terms(self) -> Tensor:
+        """Terms whose sum is `kl_standard_normal`, (..., nz).
+
+        If the covariance is diagonal, each of them is the KL divergence of one latent dimension.
+        """
+        return 0.5 * (self.excess_variances + self.mu.square() - self.log_pivots)
+
+    def marginals(self) -> "DiagonalNormal":
+        """The marginal densities of the latent dimensions."""
+        return DiagonalNormal(self.mu, self.variances.log())
 
 
 class _Diagonal(NamedTuple):
@@ -108,6 +119,10 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
     def log_pivots(self) -> Tensor:
         """Terms whose sum is the log-determinant of the covariance, (..., nz)."""
         return self.log_var
+
+    def marginals(self) -> "DiagonalNormal":
+        """The marginal densities of the latent dimensions, which are independent."""
+        return self
 
     def sample(self, eps: Tensor) -> Tensor:
         """Latent codes as a differentiable function of samples eps of N(0, I): the reparameterization trick."""

@@ -48,7 +48,7 @@ class StandardNormal(Prior):
 
     def kl_per_dimension(self, q: NormalPosterior, eps: Tensor) -> Tensor:
         """KL divergence of each marginal of q from that of this prior, (n, nz)."""
-        return 0.5 * (q.variances + q.mu.square() - 1 - q.variances.log())
+        return q.marginals().kl_terms()
 
 
 class Mixture:

@@ -1,6 +1,6 @@
 """Networks of one architecture as one module, with their weights stacked and their codes padded."""
 
-__all__ = ["Stack", "can_stack", "n_activations"]
+__all__ = ["Stack", "can_stack", "n_activations", "stack_noise"]
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from sklatent._nn.data import Draws
+from sklatent._nn.modules import Noise, ParameterGroup
 from sklatent._nn.objectives import Terms
 from sklatent._nn.priors import StandardNormal
 
@@ -35,15 +37,12 @@ class Stack(nn.Module):
         super().__init__()
         template = deepcopy(modules[widths.index(max(widths))])
         template.corrupt = deepcopy(next((module.corrupt for module in modules if module.corrupt is not None), None))
-        # A Gaussian likelihood sees standardized rows, as the encoder does: then they are standardized once for all.
-        self.is_standardized = getattr(template.likelihood, "standardizer", None) is template.standardizer
-        if self.is_standardized:
-            template.standardizer.forward = lambda x: x
         # In tuples, which hide their parameters: they are none of the stack's own.
         self._members, self._template = tuple(modules), (template,)
         self._places = [_code_places(template, width, max(widths)) for width in widths]
         self._slots = _slots(template)
-        self._factors: Tensor | None = None  # of the KL divergences in the loss
+        # Weights of the KL divergences, and as a tensor their products with beta, made anew only where they change.
+        self._kl_factors: tuple[Sequence[float], Tensor] | None = None
         states = [_state(module) for module in modules]
         for name, like in _state(template).items():
             stacked = _stack([state.get(name) for state in states], like, self._places)
@@ -55,36 +54,33 @@ class Stack(nn.Module):
         if not isinstance(template.prior, StandardNormal):
             self._hold_padding(states)
 
-    def forward(self, x: Tensor, eps: Tensor, members: Tensor | None = None) -> Terms:
+    def forward(self, x: Tensor, noise: Noise, members: Tensor | None = None) -> Terms:
         """Parts of the loss of each row of each network, (m, n)."""
         state = self._stacked_state()
         if members is not None:
             state = {name: tensor[members] for name, tensor in state.items()}
-        terms = vmap(self._call)(tuple(state.values()), x, eps)
+        terms = vmap(self._call)(tuple(state.values()), x, noise)
         if members is not None:
             for name, buffer in self.named_buffers():  # batch norm has moved those of its copies
                 buffer[members] = state[name]
         return terms
 
-    def loss(self, terms: Terms, members: Tensor | None = None) -> Tensor:
-        """Mean loss of the rows of each network, (m,)."""
-        if self._factors is None:
-            self._factors = terms.kl.new_tensor([module.kl_factor(self.training) for module in self._members])
-        factors = self._factors
-        return terms.weighted((factors if members is None else factors[members])[:, None]).mean(1)
-
-    def set_kl_weights(self, weights: Sequence[float]) -> None:
-        """Where each network is in its warm-up."""
-        if any(module.kl_weight != weight for module, weight in zip(self._members, weights, strict=True)):
-            self._factors = None
-            for module, weight in zip(self._members, weights, strict=True):
-                module.kl_weight = weight
+    def loss(self, terms: Terms, kl_weights: Sequence[float], members: Tensor | None = None) -> Tensor:
+        """Mean loss of the samples of each network, (m,), with a weight of the KL divergence for each."""
+        if self._kl_factors is None or self._kl_factors[0] != kl_weights:
+            factors = [module.beta * weight for module, weight in zip(self._members, kl_weights, strict=True)]
+            self._kl_factors = kl_weights, terms.kl.new_tensor(factors)
+        factor = self._kl_factors[1]
+        return terms.weighted((factor if members is None else factor[members])[:, None]).mean(1)
 
     def train(self, mode: bool = True) -> "Stack":
         """Train or evaluate the networks."""
         self._template[0].train(mode)
-        self._factors = None
         return super().train(mode)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters, by how they are trained: as those of the same names in each network."""
+        return self._members[0].parameter_groups()
 
     def layers(self) -> Iterator[nn.Module]:
         """Those that all networks share, which hold the tensors of one network at a time."""
@@ -98,28 +94,16 @@ class Stack(nn.Module):
             tensor.copy_(_narrow(stacked[name][member], tensor, self._places[member]))
 
     def inputs(self, member: int, x: Tensor) -> Tensor:
-        """Rows of a network as the stack takes them."""
-        return self._members[member].standardizer(x) if self.is_standardized else x
+        """Samples of a network as the stack takes them, which is as its likelihood does: standardized once for all."""
+        return self._members[member].target(x)
 
-    def draws(self, parts: Sequence[Tensor]) -> Tensor:
-        """The draws (n, n_noise) of each network, as the stack takes them: for codes first, for corruption last."""
-        template = self._template[0]
-        n_corrupt = 0 if template.corrupt is None else len(template.standardizer.loc)
-        n_codes = max(eps.shape[1] - _n_corrupt(module) for module, eps in zip(self._members, parts, strict=True))
-        shape = (len(parts), max(map(len, parts)), n_codes + n_corrupt)
-        stacked = parts[0].new_zeros(shape)
-        for module, eps, out in zip(self._members, parts, stacked, strict=True):
-            own = eps.shape[1] - _n_corrupt(module)
-            out[: len(eps), :own] = eps[:, :own]
-            out[: len(eps), n_codes : n_codes + eps.shape[1] - own] = eps[:, own:]
-        return stacked
-
-    def _call(self, tensors: Sequence[Tensor], x: Tensor, eps: Tensor) -> Terms:
+    def _call(self, tensors: Sequence[Tensor], x: Tensor, noise: Noise) -> Terms:
         # What functional_call does, without its search for names and tied weights, which costs a tenth of a small step.
         for places, tensor in zip(self._slots, tensors, strict=True):
             for tensors_of_layer, leaf in places:
                 tensors_of_layer[leaf] = tensor
-        return self._template[0](x, eps)
+        template = self._template[0]
+        return template.terms(x if template.likelihood.is_standardized else template.standardizer(x), x, noise)
 
     def _stacked_state(self) -> dict[str, Tensor]:
         return {name: _flip(tensor) for name, tensor in self.named_parameters()} | dict(self.named_buffers())
@@ -133,19 +117,30 @@ class Stack(nn.Module):
                 parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
 
 
+def stack_noise(parts: Sequence[Noise]) -> Noise:
+    """The noise of each of some networks as a stack takes it, padded with zeros."""
+    stacked = []
+    for tensors in zip(*parts, strict=True):
+        n_rows, width = (max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True))
+        stacked.append(tensors[0].new_zeros(len(tensors), n_rows, width))
+        for tensor, out in zip(tensors, stacked[-1], strict=True):
+            out[: len(tensor), : tensor.shape[1]] = tensor
+    return Noise(*stacked)
+
+
 def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
     """Whether modules do together what they do apart, tried on some rows with the narrowest and the widest."""
     extremes = [int(np.argmin(widths)), len(widths) - 1 - int(np.argmax(widths[::-1]))]
     pair = [deepcopy(modules[k]).to(x.device).train() for k in extremes]
     generator = torch.Generator(x.device).manual_seed(0)
-    eps = [torch.randn(len(x), module.n_noise, generator=generator, device=x.device) for module in pair]
+    noise = [Draws(module.noise_widths, generator, len(x)).take(len(x)) for module in pair]
     try:
         stack = Stack(pair, [widths[k] for k in extremes]).train()
-        together = stack(torch.stack([stack.inputs(k, x) for k in range(2)]), stack.draws(eps))
-        stack.loss(together).sum().backward()
+        together = stack(torch.stack([stack.inputs(k, x) for k in range(2)]), stack_noise(noise))
+        stack.loss(together, [1.0, 1.0]).sum().backward()
     except Exception:  # whatever a network of the user's own makes of it
         return False
-    apart = [module(x, draws) for module, draws in zip(pair, eps, strict=True)]
+    apart = [module(x, own) for module, own in zip(pair, noise, strict=True)]
     return all(
         torch.allclose(ours, torch.stack(theirs), rtol=1e-3, atol=1e-3)
         for ours, theirs in zip(together, zip(*apart, strict=True), strict=True)
@@ -160,7 +155,7 @@ def n_activations(module: Any, x: Tensor) -> int:
         if not list(layer.children()):
             layer.register_forward_hook(lambda layer, inputs, output: counts.append(_size(output)))
     with torch.no_grad():
-        twin(x, x.new_zeros(len(x), module.n_noise, dtype=torch.float32))
+        twin(x, Draws(module.noise_widths, torch.Generator(x.device), len(x)).take(len(x)))
     return sum(counts) // len(x)
 
 
@@ -215,8 +210,3 @@ def _narrow(tensor: Tensor, like: Tensor, places: dict[int, Tensor]) -> Tensor:
         if tensor.shape[dim] != n:
             tensor = tensor.index_select(dim, places[n].to(tensor.device))
     return tensor
-
-
-def _n_corrupt(module: Any) -> int:
-    """Draws for the corruption of a row."""
-    return 0 if module.corrupt is None else len(module.standardizer.loc)

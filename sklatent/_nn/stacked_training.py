@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklatent._nn.callbacks import AnnealedTraining, EarlyStop
+from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Draws, Rows, batch_sizes
-from sklatent._nn.stack import Stack
+from sklatent._nn.modules import Noise
+from sklatent._nn.stack import Stack, stack_noise
 from sklatent._nn.training import LatentNet
 
 
@@ -43,8 +44,8 @@ class Part(NamedTuple):
 
     x: Tensor
     """Rows (m, n, n_features)."""
-    eps: Tensor
-    """Draws (m, n, n_noise)."""
+    noise: Noise
+    """Its tensors are of shape (m, n, width)."""
     members: Tensor | None
     """Numbers of the networks, (m,); None stands for all of them."""
 
@@ -60,34 +61,33 @@ class StackedBatches:
     rows : StackedRows
     nets : sequence of LatentNet
         With the generators of each.
-    stack : Stack
     training : bool
     """
 
-    def __init__(self, rows: StackedRows, nets: Sequence[LatentNet], stack: Stack, training: bool):
+    def __init__(self, rows: StackedRows, nets: Sequence[LatentNet], training: bool):
         self.rows = rows
         self.nets = nets
-        self.stack = stack
         self.training = training
         self.sizes = [batch_sizes(n_samples, nets[0].batch_size) for n_samples in rows.lengths]
-        sources = [(net.seeds, net.module_.n_noise, n) for net, n in zip(nets, rows.lengths, strict=True)]
+        sources = [(net.seeds, net.module_.noise_widths, n) for net, n in zip(nets, rows.lengths, strict=True)]
         self.twins = [sources.index(source) for source in sources]  # the first that draws the same
 
     def __iter__(self) -> Iterator[list[Part]]:
-        orders, draws = ({k: draw(k) for k in set(self.twins)} for draw in (self._order, self._draws))
+        orders = {k: self._order(k) for k in set(self.twins)}
+        draws = {k: self._draws(k) for k in set(self.twins)}
         order = torch.stack([start + orders[k] for start, k in zip(self.rows.starts, self.twins, strict=True)])
-        eps = self.stack.draws([draws[k] for k in self.twins])
+        noise = stack_noise([draws[k] for k in self.twins])
         start = 0
         for sizes in zip(*self.sizes, strict=True):
-            yield [self._part(order, eps, start, size, members) for size, members in self._parts(sizes)]
+            yield [self._part(order, noise, start, size, members) for size, members in self._parts(sizes)]
             start += sizes[0]
 
-    def _part(self, order: Tensor, eps: Tensor, start: int, size: int, members: Tensor | None) -> Part:
+    def _part(self, order: Tensor, noise: Noise, start: int, size: int, members: Tensor | None) -> Part:
         chosen = slice(None) if members is None else members
         stop = start + size
         numbers = order[chosen, start:stop]
         x = self.rows.X.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
-        return Part(x, eps[chosen, start:stop], members)
+        return Part(x, Noise(*(tensor[chosen, start:stop] for tensor in noise)), members)
 
     def _order(self, k: int) -> Tensor:
         """Numbers of a network's rows among its own, as its generator orders them; padded to the most rows."""
@@ -98,12 +98,13 @@ class StackedBatches:
             order = torch.arange(n_samples, device=device)
         return nn.functional.pad(order, (0, max(self.rows.lengths) - n_samples))
 
-    def _draws(self, k: int) -> Tensor:
-        """A network's draws for one pass, (n_samples, n_noise)."""
+    def _draws(self, k: int) -> Noise:
+        """A network's noise for one epoch."""
         net = self.nets[k]
         generator = net.noise if self.training else torch.Generator(net.device).manual_seed(net.seeds[2])
-        draws = Draws(net.module_.n_noise, generator, self.rows.lengths[k])
-        return torch.cat([draws.take(size) for size in self.sizes[k]])
+        draws = Draws(net.module_.noise_widths, generator, self.rows.lengths[k])
+        parts = [draws.take(size) for size in self.sizes[k]]
+        return Noise(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _parts(self, sizes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
         """Each size and the networks whose batches have it."""
@@ -124,8 +125,8 @@ class StackedNet(LatentNet):
     Parameters
     ----------
     nets : sequence of LatentNet
-        Not yet initialized. They differ in their modules' weights and codes, in their seeds, and in the warm-up and the
-        early stopping among their callbacks.
+        Not yet initialized. They differ in their modules' weights and codes, in their seeds, in the warm-up of their
+        schedules, and in the early stopping among their callbacks.
     widths : sequence of int
         Numbers in a code of each.
 
@@ -149,7 +150,7 @@ class StackedNet(LatentNet):
             weight_decay=first.weight_decay,
             max_gradient_norm=first.max_gradient_norm,
             precision=first.precision,
-            callbacks=[StackedAnnealing([_annealing(net) for net in nets])],
+            schedule=StackedSchedule([net.schedule for net in nets]),
             device=first.device,
             verbose=0,
         )
@@ -169,7 +170,7 @@ class StackedNet(LatentNet):
 
     def get_iterator(self, dataset: StackedRows, training: bool = False) -> StackedBatches:
         """Batches of all nets."""
-        return StackedBatches(dataset, self.nets, self.module_, training)
+        return StackedBatches(dataset, self.nets, training)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call the callbacks; at the begin and the end of an epoch those of each net too."""
@@ -206,10 +207,12 @@ class StackedNet(LatentNet):
                 self.failures_[k] = error
                 del self.running_[k]
 
-    def _evaluate(self, batch: Any) -> dict[str, Any]:
+    def _evaluate(self, batch: Any, kl_weight: Any) -> dict[str, Any]:
         with self._precision():
             terms = [self.module_(*part) for part in batch]
-            losses = [self.module_.loss(*pair) for pair in zip(terms, (part.members for part in batch), strict=True)]
+            losses = [
+                self.module_.loss(found, kl_weight, part.members) for found, part in zip(terms, batch, strict=True)
+            ]
         sizes = [part.x.shape[1] for part in batch]
         spread = partial(_spread, members=[part.members for part in batch], n_members=len(self.nets))
         return {
@@ -228,24 +231,22 @@ class StackedNet(LatentNet):
         self.running_.pop(k).notify("on_train_end", X=None, y=None)
 
 
-class StackedAnnealing(AnnealedTraining):
+class StackedSchedule(Schedule):
     """The learning rate that all networks have in common, and the weight of the KL divergence of each.
 
     Parameters
     ----------
-    annealings : sequence of AnnealedTraining
+    schedules : sequence of Schedule
         Of the nets, which differ in their warm-up only.
     """
 
-    def __init__(self, annealings: Sequence[AnnealedTraining]):
-        super().__init__(annealings[0].n_steps, annealings[0].schedule)
-        self.annealings = annealings
+    def __init__(self, schedules: Sequence[Schedule]):
+        super().__init__(schedules[0].n_steps, schedules[0].lr_schedule)
+        self.schedules = schedules
 
-    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
-        """Set the rate and the weights of the step to come."""
-        super().on_batch_begin(net, training=training, **kwargs)
-        if training:
-            net.module_.set_kl_weights([annealing.kl_weight(net.step_) for annealing in self.annealings])
+    def kl_weight(self, step: int) -> Any:
+        """Weight of the KL divergence of each network after the given number of steps, a list."""
+        return [schedule.kl_weight(step) for schedule in self.schedules]
 
 
 def _keep_freed_memory() -> None:
@@ -255,10 +256,6 @@ def _keep_freed_memory() -> None:
     step of 80 networks goes into the faults of fresh pages.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
-def _annealing(net: LatentNet) -> AnnealedTraining:
-    return next(callback for callback in net.callbacks if isinstance(callback, AnnealedTraining))
 
 
 def _spread(values: Sequence[Tensor], members: Sequence[Tensor | None], n_members: int) -> Tensor:

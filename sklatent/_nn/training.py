@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["PRECISIONS", "LatentNet"]
+__all__ = ["PRECISIONS", "LatentNet", "clip_gradient"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sklatent._nn.callbacks import EarlyStop
+from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Batches, Draws
 from sklatent._nn.objectives import Terms
 from sklatent._nn.randomness import global_draws_from
@@ -38,15 +38,16 @@ class LatentNet(NeuralNet):
     Parameters
     ----------
     module : Module
-        Called with samples (n, n_features) and noise (n, module.n_noise). `module.loss` reduces its `Terms` to a
-        scalar.
+        Called with samples (n, n_features) and `Noise` of the widths `module.noise_widths`. `module.loss` reduces its
+        `Terms` to a scalar, and `module.parameter_groups` lists how its parameters are trained.
+    schedule : Schedule or None, default=None
+        Learning rate, and weight of the KL divergence that `module.loss` receives. None keeps both constant.
     seeds : tuple of int
         Seeds of the shuffling, of the noise in training, and of the noise in validation.
     weight_decay : float, default=0.0
-        Fraction, times the learning rate, by which a step decreases the weights; only for matrices and kernels.
+        Fraction, times the learning rate, by which a step decreases the parameters that are decayed.
     max_gradient_norm : float or None, default=None
-        Norm at which the gradient is clipped, except that with respect to the parameters of the likelihood: with a
-        clipped gradient its variance would not account for the loss of extreme samples.
+        Norm at which the gradient is clipped.
     precision : {"float32", "bf16"}, default="float32"
     module_seed : int or None, default=None
         Seed for layers that use PyTorch's global generator, such as dropout. None for a module without such layers.
@@ -65,6 +66,7 @@ class LatentNet(NeuralNet):
         self,
         module: nn.Module,
         *,
+        schedule: Schedule | None = None,
         seeds: tuple[int, int, int],
         weight_decay: float = 0.0,
         max_gradient_norm: float | None = None,
@@ -76,6 +78,7 @@ class LatentNet(NeuralNet):
         self.order, self.noise, _ = (torch.Generator(device).manual_seed(seed) for seed in seeds)
         self.layers = None if module_seed is None else torch.Generator(device).manual_seed(module_seed)
         self.module_seed = module_seed
+        self.schedule = Schedule() if schedule is None else schedule
         self.seeds = seeds
         self.weight_decay = weight_decay
         self.max_gradient_norm = max_gradient_norm
@@ -141,18 +144,22 @@ class LatentNet(NeuralNet):
         return {name: generator for name, generator in named.items() if generator is not None}
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "LatentNet":
-        """Create a fused AdamW optimizer.
-
-        Only matrices and kernels of the networks have weight decay. The learning rate of the variance of the likelihood
-        is ten times larger: it may have to change by as much as a weight does, but is a single parameter.
-        """
+        """Create a fused AdamW optimizer, with one group of parameters for each setting."""
+        rules = {name: group for group in self.module_.parameter_groups() for name in group.names}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        self.clipped_ = []
         for name, parameter in self.module_.named_parameters():
-            lr = 10 * self.lr if name == "likelihood.log_variance" else self.lr
-            decay = 0.0 if parameter.ndim - self.n_stack_dims < 2 or name.startswith("prior.") else self.weight_decay
-            groups.setdefault((lr, decay), []).append(parameter)
+            rule = rules[name]
+            setting = (rule.lr_factor * self.lr, self.weight_decay if rule.is_decayed else 0.0)
+            groups.setdefault(setting, []).append(parameter)
+            if rule.is_clipped:
+                self.clipped_.append(parameter)
         self.optimizer_ = torch.optim.AdamW(
-            [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()], fused=True
+            [
+                {"params": params, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+                for (lr, decay), params in groups.items()
+            ],
+            fused=True,
         )
         return self
 
@@ -181,7 +188,7 @@ class LatentNet(NeuralNet):
         if iterator is None:
             return
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
-        draws = Draws(self.module_.n_noise, noise, len(iterator.rows))
+        draws = Draws(self.module_.noise_widths, noise, len(iterator.rows))
         steps, sums = [], []
         for x in iterator:
             batch = (x, draws.take(len(x)))
@@ -210,7 +217,11 @@ class LatentNet(NeuralNet):
         self.history.record(f"{prefix}_loss_best", losses[-1] <= min(losses))
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Do nothing, instead of adding skorch's record of each batch."""
+        """Set the learning rate of the next step, instead of adding skorch's record of each batch."""
+        if training:
+            factor = self.schedule.lr_factor(self.step_)
+            for group in self.optimizer_.param_groups:
+                group["lr"] = factor * group["peak_lr"]
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -226,30 +237,19 @@ class LatentNet(NeuralNet):
             for parameter in group["params"]:
                 parameter.grad = None
         with self._draws_of_layers():
-            step = self._evaluate(batch)
+            step = self._evaluate(batch, self.schedule.kl_weight(self.step_))
             step["loss"].backward()
         if self.max_gradient_norm is not None:
-            self._clip_gradient(self.max_gradient_norm)
+            clip_gradient(self.clipped_, self.max_gradient_norm, self.n_stack_dims)
         self.optimizer_.step()
         self.step_ += 1
         return step
 
-    def _clip_gradient(self, max_norm: float) -> None:
-        """Scale the gradient of each network down to a maximum norm."""
-        named = self.module_.named_parameters()
-        gradients = [p.grad for name, p in named if p.grad is not None and not name.startswith("likelihood.")]
-        squares = [
-            gradient.flatten(self.n_stack_dims).square().sum(-1) for gradient in gradients
-        ]  # () or (n_networks,)
-        scale = (max_norm / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if self.n_stack_dims else scale)
-
     def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
-        """Compute the loss of a batch without training."""
+        """Compute the loss of a batch without training, with the weight of the KL divergence at the end of training."""
         self._set_training(False)
         with torch.no_grad(), self._draws_of_layers():
-            return self._evaluate(batch)
+            return self._evaluate(batch, self.schedule.kl_weight(self.schedule.n_steps))
 
     def _set_training(self, training: bool = True) -> None:
         """Switch to training or evaluation mode. For batches of one sample, batch norm uses its running statistics."""
@@ -268,16 +268,25 @@ class LatentNet(NeuralNet):
         """Context in which layers that use random numbers take them from a generator of this net."""
         return nullcontext() if self.layers is None else global_draws_from(self.layers)
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], kl_weight: Any) -> dict[str, Any]:
         with self._precision():
             terms: Terms = self.module_(*batch)
-            loss = self.module_.loss(terms)
+            loss = self.module_.loss(terms, kl_weight)
         return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
 
     def _precision(self) -> Any:
         """Context that sets the precision of a step."""
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float, n_stack_dims: int = 0) -> None:
+    """Scale the gradient of each network down to a maximum norm."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = [gradient.flatten(n_stack_dims).square().sum(-1) for gradient in gradients]  # () or (n_networks,)
+    scale = (max_norm / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if n_stack_dims else scale)
 
 
 def _sums(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

@@ -4,7 +4,6 @@ import copy
 import gc
 import pickle
 import warnings
-from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -21,7 +20,7 @@ from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 from sklatent._nn import base, data
 from sklatent._nn.callbacks import SCHEDULES
 from sklatent._nn.likelihoods import Standardizer
-from sklatent._nn.training import LatentNet
+from sklatent._nn.training import clip_gradient
 
 
 @pytest.fixture
@@ -150,10 +149,17 @@ class Steps(Callback):
 
     def on_train_begin(self, net, **kwargs):
         self.seen = []
+        loss = net.module_.loss
+
+        def recorded(terms, kl_weight):
+            self.kl_weight = kl_weight
+            return loss(terms, kl_weight)
+
+        net.module_.loss = recorded
 
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
-            self.seen.append((net.optimizer_.param_groups[0]["lr"], net.module_.kl_weight, net.module_.training))
+            self.seen.append((net.optimizer_.param_groups[0]["lr"], self.kl_weight, net.module_.training))
 
 
 @pytest.mark.parametrize("n_samples", [127, 128, 129, 130, 257])
@@ -590,4 +596,24 @@ class Named(nn.Module):
 
 
 def clip(module, n_stack_dims):
-    LatentNet._clip_gradient(SimpleNamespace(module_=module, n_stack_dims=n_stack_dims), 0.5)
+    clipped = [parameter for name, parameter in module.named_parameters() if not name.startswith("likelihood.")]
+    clip_gradient(clipped, 0.5, n_stack_dims)
+
+
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
+def test_each_parameter_is_in_one_group(prior, X):
+    """Matrices of the networks decay, and the variance of the likelihood learns ten times faster and is not clipped."""
+    model = VAETransformer(2, prior=prior, weight_decay=0.1, lr=0.01)
+    net = model._net(model._prepare(X), []).initialize()
+    names = [name for group in net.module_.parameter_groups() for name in group.names]
+    assert sorted(names) == sorted(name for name, _ in net.module_.named_parameters())
+    settings = {
+        parameter: (group["lr"], group["weight_decay"])
+        for group in net.optimizer_.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in net.module_.named_parameters():
+        is_variance = name == "likelihood.log_variance"
+        is_matrix = parameter.ndim > 1 and not name.startswith("prior.")
+        assert settings[parameter] == (pytest.approx(0.1 if is_variance else 0.01), 0.1 if is_matrix else 0.0)
+        assert any(parameter is clipped for clipped in net.clipped_) != is_variance

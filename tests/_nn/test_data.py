@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklatent._nn.data import Batches, MappedRows, Rows, batch_sizes
+from sklatent._nn.data import Batches, Draws, MappedRows, Rows, batch_sizes
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,11 @@ def test_batches_of_blocks_are_those_of_memory(n_samples, batch_size):
         assert [len(x) for x in found] == batch_sizes(n_samples, batch_size)
         np.testing.assert_array_equal(np.sort(torch.cat(found), axis=0), X)
     np.testing.assert_array_equal(torch.cat(list(Batches(mapped, batch_size))), X)
+
+
+def test_noise_of_each_kind_has_its_width_and_comes_of_one_sequence():
+    draws = Draws((2, 3), torch.Generator().manual_seed(0), 10)
+    parts = [draws.take(4), draws.take(6)]
+    assert [tuple(part.latent.shape) for part in parts] == [(4, 2), (6, 2)]
+    together = torch.cat([torch.cat(part, dim=1) for part in parts])
+    assert torch.equal(together, torch.randn(10, 5, generator=torch.Generator().manual_seed(0)))

@@ -70,7 +70,9 @@ def test_gaussian_is_that_of_torch_distributions(standardizer, likelihood, log_v
             model.log_ratios.copy_(torch.arange(3))
     x, eta = normal(5, 3), normal(4, 5, 3)
     expected = distributions.Normal(model.mean(eta), torch.as_tensor(model.noise_variance, dtype=torch.float64).sqrt())
-    torch.testing.assert_close(model.log_prob(x, eta), expected.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        model.log_prob(target(model, x), eta), expected.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_gaussian_mean_is_in_the_units_of_the_data(standardizer):
@@ -102,6 +104,11 @@ def test_gaussian_variance_has_a_floor(standardizer):
     assert likelihood.noise_variance == pytest.approx(MIN_VARIANCE * 2.5**2)
 
 
+def target(model, x):
+    """Samples as a likelihood takes them."""
+    return model.standardizer(x) if model.is_standardized else x
+
+
 def scaled(link):
     """A variance for each feature, and with the identity link a unit for each."""
     variances = torch.tensor([1e-4, 1.0, 9.0], dtype=torch.float64)
@@ -114,8 +121,11 @@ def scaled(link):
 def test_gaussian_with_a_unit_for_each_feature_is_that_of_torch_distributions(link):
     model, x, eta = scaled(link), normal(5, 3), normal(4, 5, 3)
     expected = distributions.Normal(model.mean(eta), torch.tensor([9.0, 1.0, 1e-4], dtype=torch.float64).sqrt())
-    torch.testing.assert_close(model.log_prob(x, eta), expected.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        model.log_prob(target(model, x), eta), expected.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12
+    )
     eta = eta[0].requires_grad_()
+    x = target(model, x)
     (gradient,) = torch.autograd.grad(model.log_prob(x, eta).sum(), eta)
     torch.testing.assert_close(model.gradient(x, eta.detach()), gradient)
 
@@ -123,7 +133,7 @@ def test_gaussian_with_a_unit_for_each_feature_is_that_of_torch_distributions(li
 def test_one_training_step_moves_the_variances_of_all_features_by_one_factor():
     model, x = scaled("identity"), normal(20, 3)
     before = model.noise_variance
-    model.log_prob(x, torch.zeros_like(x)).mean().neg().backward()
+    model.log_prob(target(model, x), torch.zeros_like(x)).mean().neg().backward()
     torch.optim.Adam(model.parameters(), lr=0.1).step()
     np.testing.assert_allclose(model.noise_variance / before, np.exp(0.1), rtol=1e-6)
 
@@ -197,7 +207,7 @@ def test_gradient_and_information_are_those_of_log_prob(standardizer, likelihood
     """The derivative by autograd; and its square by many draws of x."""
     model = likelihood(standardizer)
     eta = normal(1, 3).requires_grad_()
-    x = model.sample(eta.detach().expand(100_000, 3), generator)
+    x = target(model, model.sample(eta.detach().expand(100_000, 3), generator))
     (expected,) = torch.autograd.grad(model.log_prob(x[:1], eta).sum(), eta)
     torch.testing.assert_close(model.gradient(x[:1], eta.detach()), expected)
     squares = model.gradient(x, eta.detach()).square()

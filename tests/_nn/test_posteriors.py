@@ -90,3 +90,15 @@ def test_full_reads_its_width_from_the_code(nz):
     assert q.mu.shape == (2, nz)
     assert sum(FullNormal.blocks(nz)) == nz + nz * (nz + 1) // 2
     assert math.isfinite(q.log_pivots.sum(-1).sum())
+
+
+def test_marginals_are_those_of_the_moments(q):
+    marginals = q.marginals()
+    torch.testing.assert_close(marginals.mu, q.mu)
+    torch.testing.assert_close(marginals.variances, reference(q).variance, rtol=1e-12, atol=1e-12)
+
+
+def test_divergence_of_small_deviations_keeps_its_digits():
+    """Close to N(0, 1) it is (mu^2 + log_var^2 / 2) / 2, which the difference of a variance and 1 would lose."""
+    q = DiagonalNormal(torch.tensor([0.0, 1e-4]), torch.tensor([1e-3, 0.0]))
+    torch.testing.assert_close(q.kl_terms(), torch.tensor([0.25e-6, 0.5e-8]), rtol=1e-3, atol=0)

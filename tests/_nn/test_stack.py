@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from sklatent import AutoencoderTransformer, VAETransformer
-from sklatent._nn.stack import Stack, can_stack
+from sklatent._nn.modules import Noise
+from sklatent._nn.stack import Stack, can_stack, stack_noise
 from sklatent._nn.stacked_training import StackedNet
 
 # Adam divides by the root of a running square, so that what rounding leaves of a vanishing gradient may be passed on
@@ -28,7 +29,7 @@ def train_stacked(models, rows):
     """The nets of models after training as one, and what trained them."""
     trainings = [model._prepare(X) for model, X in zip(models, rows, strict=True)]
     nets = [
-        model._net(training, [model._annealing(training), *model._early_stopping()])
+        model._net(training, model._early_stopping(), model._schedule(training))
         for model, training in zip(models, trainings, strict=True)
     ]
     valid = [training.valid for training in trainings]
@@ -200,3 +201,10 @@ def test_stack_is_built_of_the_weights_of_its_members(digits):
         stack.unstack(k)
         for name, parameter in module.named_parameters():
             torch.testing.assert_close(parameter.detach(), state[name] + 1)
+
+
+def test_noise_is_padded_at_the_end_of_each_kind():
+    narrow, wide = (Noise(torch.ones(n, nz), torch.ones(n, n_corrupt)) for n, nz, n_corrupt in [(3, 1, 4), (2, 2, 0)])
+    stacked = stack_noise([narrow, wide])
+    assert stacked.latent.tolist() == [[[1, 0]] * 3, [[1, 1]] * 2 + [[0, 0]]]
+    assert stacked.corruption.tolist() == [[[1] * 4] * 3, [[0] * 4] * 3]

@@ -6,8 +6,9 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklatent._nn.callbacks import SCHEDULES, AnnealedTraining
+from sklatent._nn.callbacks import SCHEDULES, Schedule
 from sklatent._nn.data import Rows
+from sklatent._nn.modules import ParameterGroup
 from sklatent._nn.objectives import Terms
 from sklatent._nn.training import LatentNet
 
@@ -15,26 +16,31 @@ from sklatent._nn.training import LatentNet
 class Mean(nn.Module):
     """The mean of the rows, by least squares: small enough to train by hand beside the net."""
 
-    n_noise = 0
+    noise_widths = 0, 0
 
     def __init__(self, n_features=2):
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, x, eps):
+    def forward(self, x, noise):
         squares = (x - self.mean).square().sum(-1)
         return Terms(-squares, torch.zeros_like(squares))
 
-    def loss(self, terms):
+    def loss(self, terms, kl_weight=1.0):
         return -terms.log_prob.mean()
+
+    def parameter_groups(self):
+        return [ParameterGroup(["mean"])]
 
 
 class Noisy(Mean):
-    n_noise = 3
+    noise_widths = 1, 2
 
-    def forward(self, x, eps):
+    def forward(self, x, noise):
+        assert [part.shape[1] for part in noise] == [1, 2]
+        eps = torch.cat(noise, dim=1)
         self.seen = [*getattr(self, "seen", []), (self.training, eps)]
-        return super().forward(x, eps)
+        return super().forward(x, noise)
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_cosine_schedule_rises_and_falls(n_steps):
 
 def test_schedule_is_used_at_each_step(X):
     """As PyTorch's own LambdaLR would have it."""
-    net = net_of(Mean(), max_epochs=5, callbacks=[AnnealedTraining(15, "cosine")]).train(Rows(X))
+    net = net_of(Mean(), max_epochs=5, schedule=Schedule(15, "cosine")).train(Rows(X))
     module, order = Mean(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES["cosine"](step, 15))
