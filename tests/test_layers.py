@@ -23,6 +23,7 @@ ORDER = [
     "_ppca.missing_values",
     "_base",
     "_nn.randomness",
+    "_nn.threads",
     "_nn.likelihoods",
     "_nn.posteriors",
     "_nn.priors",
