@@ -6,7 +6,6 @@ import _thread
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -23,14 +22,13 @@ _lock = Lock()
 
 
 def product_size(module: Any, n_samples: int) -> int:
-    """Number of multiply-adds of the largest layer of encoder and decoder, for a batch.
+    """Number of multiply-adds of the largest layer of a module, for a batch.
 
     The kernels of convolutions count as if they were applied at each pixel of the input, which is an upper bound where
     the layers before them reduce the image.
     """
-    n_pixels = math.prod(module.input_shape[1:])
-    parameters = chain(module.encoder.parameters(), module.decoder.parameters())
-    sizes = (p.numel() * (n_pixels if p.ndim == 4 else 1) for p in parameters if p.ndim > 1)
+    matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    sizes = (p.numel() * (math.prod(module.input_shape[1:]) if p.ndim == 4 else 1) for p in matrices)
     return n_samples * max(sizes, default=0)
 
 
