@@ -9,6 +9,7 @@ favour. pythae and PyOD take part where they are installed.
     python benchmarks/training.py --part inference   # transform beside the bare encoder
     python benchmarks/training.py --part memory      # anonymous memory of a fit on 1 GB, and on a map of 4 GB
     python benchmarks/training.py --part kill        # fifty times kill -9, resumed
+    python benchmarks/training.py --part threads     # default fits, quiet and beside one busy process
     python benchmarks/training.py --part imports     # what `import sklatent` costs
 """
 
@@ -349,6 +350,77 @@ def kill(n_kills=50):
     )
 
 
+THREADS = """
+import sys, time, warnings
+import numpy as np
+from sklearn.datasets import load_digits, load_wine
+from sklatent import VAETransformer
+from sklatent._nn import threads
+from sklatent.datasets import fetch_mnist
+
+warnings.simplefilter("ignore")
+name, n_samples = sys.argv[1], 1000
+if name == "MNIST-784":
+    X, epochs = np.ascontiguousarray(fetch_mnist()[0][:n_samples], dtype=np.float32), 10
+else:
+    X, epochs = {"wine": load_wine, "digits": load_digits}[name]().data, 15
+limit = threads.MIN_PRODUCT_SIZE
+VAETransformer(2, max_epochs=1, random_state=0).fit(X)
+print("ready", flush=True)
+for line in sys.stdin:  # the limit of the rule for one fit: 0 leaves PyTorch's threads as they are
+    threads.MIN_PRODUCT_SIZE = limit if line.strip() == "rule" else 0
+    start = time.perf_counter()
+    VAETransformer(2, max_epochs=epochs, random_state=0).fit(X)
+    print(time.perf_counter() - start, flush=True)
+"""
+
+BUSY = """
+import numpy as np
+a = np.random.default_rng(0).standard_normal((200, 200))
+while True:
+    a @ a
+"""
+
+
+def threads(n_runs=7):
+    """Seconds of a fit with PyTorch's threads and with the rule for them, in turn, quiet and beside a busy process."""
+    print(f"\nSeconds of VAETransformer(2).fit, medians of {n_runs}, {torch.get_num_threads()} threads, {load()}")
+    print(f"{'':12}{'':8}{'all threads':>14}{'rule':>10}{'ratio':>10}")
+    for name in ("wine", "digits", "MNIST-784"):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", THREADS, name], **pipes) as process:
+            process.stdout.readline()
+
+            def fit(kind, process=process):
+                print(kind, file=process.stdin, flush=True)
+                return float(process.stdout.readline())
+
+            for neighbour in ("quiet", "busy"):
+                busy = start_busy() if neighbour == "busy" else None
+                try:
+                    times = np.array([[fit("all"), fit("rule")] for _ in range(n_runs)])
+                finally:
+                    if busy is not None:
+                        busy.kill()
+                        busy.wait()
+                both, ratio = np.median(times, axis=0), np.median(times[:, 1] / times[:, 0])
+                print(f"{name:12}{neighbour:8}{both[0]:14.2f}{both[1]:10.2f}{ratio:10.2f}   {load()}", flush=True)
+            process.stdin.close()
+
+
+def start_busy():
+    """A process that keeps one core busy with matrix products."""
+    one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+    busy = subprocess.Popen([sys.executable, "-c", BUSY], env=os.environ | one)
+    time.sleep(1)
+    return busy
+
+
+def load():
+    """Load of the machine, where the system tells it."""
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+
+
 def imports():
     """Milliseconds of `import sklatent`, and what it loads."""
     code = "import time, sys; t = time.perf_counter(); import sklatent; print(1e3 * (time.perf_counter() - t), "
@@ -375,7 +447,7 @@ def seconds(function):
     return time.perf_counter() - start
 
 
-PARTS = {part.__name__: part for part in (loop, quality, inference, memory, kill, imports)}
+PARTS = {part.__name__: part for part in (loop, quality, inference, memory, kill, threads, imports)}
 
 
 if __name__ == "__main__":

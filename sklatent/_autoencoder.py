@@ -323,7 +323,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         return level
 
     def _log_prob(self, X: NDArray) -> NDArray:
-        return self._infer(DENSITIES[self.density], X)
+        return infer(self.module_, DENSITIES[self.density], X)
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_

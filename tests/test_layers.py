@@ -27,6 +27,7 @@ ORDER = [
     "_memo",
     "_base",
     "_nn.randomness",
+    "_nn.threads",
     "_nn.likelihoods",
     "_nn.posteriors",
     "_nn.priors",

@@ -35,6 +35,7 @@ from sklatent._nn.grouping import Trainee, train_together
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
+from sklatent._nn.threads import limited_threads, product_size
 from sklatent._nn.training import PRECISIONS, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.factors import unique_variances
@@ -567,7 +568,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return self._infer(lambda module, z: module.likelihood.mean(module.decode(z)), Z)
 
     def _infer(self, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
-        return infer(self.module_, function, *arrays)
+        return evaluate(self.module_, function, *arrays)
 
     def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, **kwargs: Any) -> NDArray:
         return super()._by_chunks(partial(_halve_out_of_memory, hook), *arrays, **kwargs)
@@ -611,6 +612,16 @@ class _Report(Callback):
 
 
 def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
+    """Call function(module, *tensors) as `evaluate` does, with the threads that pay.
+
+    For functions with linear algebra for each sample, which uses all threads however small the matrices are. A forward
+    pass on few samples uses one thread by PyTorch's own rules, and would be slowed down by setting the number.
+    """
+    with limited_threads(product_size(module, len(arrays[0])), module.standardizer.loc.device):
+        return evaluate(module, function, *arrays)
+
+
+def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
     """Call function(module, *tensors) in the precision of the arrays."""
     module = _float64_twin(module) if arrays[0].dtype == np.float64 else module
     device = module.standardizer.loc.device

@@ -168,6 +168,10 @@ class StackedNet(LatentNet):
             self._leave(k)
         return self
 
+    def product_size(self, n_samples: int) -> int:
+        """Number of multiply-adds of the largest layer for a batch, of all nets."""
+        return sum(net.product_size(n_samples) for net in self.nets)
+
     def get_iterator(self, dataset: StackedRows, training: bool = False) -> StackedBatches:
         """Batches of all nets."""
         return StackedBatches(dataset, self.nets, training)

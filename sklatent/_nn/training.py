@@ -20,6 +20,7 @@ from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Batches, Draws
 from sklatent._nn.objectives import Terms
 from sklatent._nn.randomness import global_draws_from
+from sklatent._nn.threads import limited_threads, product_size
 
 # Precision of a step: float32, or bfloat16 for the layers for which autocast considers it safe.
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
@@ -109,10 +110,15 @@ class LatentNet(NeuralNet):
         self.module_.eval()  # so that the first step switches to training mode
         self.load_state(state or {})
         self.notify("on_train_begin", X=rows, y=None)  # a checkpoint restores its state here
-        with suppress(EarlyStop):
+        threads = limited_threads(self.product_size(min(self.batch_size, len(rows))), self.device)
+        with threads, suppress(EarlyStop):
             self.fit_loop(rows, epochs=self.max_epochs - len(self.history))
         self.notify("on_train_end", X=rows, y=None)
         return self
+
+    def product_size(self, n_samples: int) -> int:
+        """Number of multiply-adds of the largest layer for a batch."""
+        return product_size(self.module, n_samples)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on: tensors, numbers and the history."""
