@@ -29,7 +29,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, validate_dat
 
 from sklatent._memo import recall
 from sklatent._ppca.chunks import CHUNK_SIZE, slices
-from sklatent._sklearn_compat import Interval, fit_context, get_container_adapter
+from sklatent._sklearn_compat import Interval, callback_state, fit_context, get_container_adapter
 
 FLOAT_DTYPES = [np.float64, np.float32]
 
@@ -367,7 +367,7 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        callbacks = {name: value for name, value in vars(estimator).items() if name.startswith(("_callback", "_skl_"))}
+        callbacks = callback_state(estimator)
         vars(estimator).clear()
         vars(estimator).update(before | callbacks)
         raise

@@ -18,6 +18,8 @@ safe_split                  Takes the training samples of a fold as scikit-learn
                             searches would learn from other samples than their fits ask for.
 checked_cv, keeps_cv        The splitter of a search, once scikit-learn has checked it; it keeps it from 1.9 on. Without
                             it the fused searches could not see the folds before the first fit.
+callback_context            Starts to report a fit to callbacks of scikit-learn 1.9. Without it they see no epochs.
+callback_state              What callbacks keep on an estimator, which a fit that fails must leave there for them.
 has_callbacks               Whether callbacks of scikit-learn 1.9 follow an estimator, which must then fit by itself.
 CallbackSupportMixin,       Callbacks of scikit-learn 1.9 on; before, there are none to support.
 with_callbacks
@@ -30,6 +32,8 @@ __all__ = [
     "Interval",
     "RealNotInt",
     "StrOptions",
+    "callback_context",
+    "callback_state",
     "check_sample_weight",
     "checked_cv",
     "fit_context",
@@ -81,3 +85,15 @@ def keeps_cv(search: Any) -> bool:
 def has_callbacks(estimator: Any) -> bool:
     """Whether callbacks of scikit-learn follow the fits of an estimator."""
     return bool(getattr(estimator, "_skl_callbacks", None))
+
+
+def callback_context(estimator: Any, max_subtasks: int) -> Any:
+    """The context in which a fit is reported to callbacks; None before scikit-learn 1.9."""
+    if not hasattr(estimator, "_init_callback_context"):
+        return None
+    return estimator._init_callback_context(max_subtasks=max_subtasks)
+
+
+def callback_state(estimator: Any) -> dict[str, Any]:
+    """The attributes of an estimator that callbacks need for their teardown."""
+    return {name: value for name, value in vars(estimator).items() if name.startswith(("_callback", "_skl_"))}

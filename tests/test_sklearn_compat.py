@@ -146,6 +146,27 @@ def test_checked_cv_keeps_cv_that_a_search_has_checked(cv):
         assert len(search.splits_) == search.n_splits_
 
 
+def test_callback_context_reports_to_callbacks():
+    class WithCallbacks(compat.CallbackSupportMixin, Estimator):
+        pass
+
+    context = compat.callback_context(WithCallbacks(), max_subtasks=3)
+    assert (context is None) is not hasattr(GridSearchCV, "set_callbacks")
+    if context is not None:
+        assert hasattr(context, "call_on_fit_task_begin")
+        assert hasattr(context.subcontext(task_name="epoch"), "call_on_fit_task_end")
+
+
+def test_callback_state_is_what_callbacks_keep_on_an_estimator():
+    class WithCallbacks(compat.CallbackSupportMixin, Estimator):
+        pass
+
+    assert compat.callback_state(Estimator().fit(None)) == {}
+    if hasattr(WithCallbacks, "set_callbacks"):
+        callback = type("Callback", (), {name: lambda self, *args, **kwargs: None for name in CALLBACK_METHODS})()
+        assert len(compat.callback_state(WithCallbacks().set_callbacks(callback))) > 0
+
+
 def test_has_callbacks_of_scikit_learn():
     assert not compat.has_callbacks(Estimator())
     if hasattr(GridSearchCV, "set_callbacks"):

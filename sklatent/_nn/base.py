@@ -39,7 +39,14 @@ from sklatent._nn.threads import limited_threads, product_size
 from sklatent._nn.training import PRECISIONS, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.factors import unique_variances
-from sklatent._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, fit_context, with_callbacks
+from sklatent._sklearn_compat import (
+    CallbackSupportMixin,
+    Interval,
+    StrOptions,
+    callback_context,
+    fit_context,
+    with_callbacks,
+)
 
 # Maximum number of training samples from which the latent density and diagnostics are estimated after training.
 MAX_ROWS_AFTER_TRAINING = 10_000
@@ -453,10 +460,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _begin_reports(self, X: Any, training: Training) -> Any:
         """scikit-learn's callback context for this fit; None before scikit-learn 1.9."""
-        if not hasattr(self, "_init_callback_context"):
-            return None
-        context = self._init_callback_context(max_subtasks=training.max_epochs)
-        context.call_on_fit_task_begin(estimator=self, X=X)
+        context = callback_context(self, max_subtasks=training.max_epochs)
+        if context is not None:
+            context.call_on_fit_task_begin(estimator=self, X=X)
         return context
 
     def _build_module(self, X: Any, seed: int) -> Autoencoder:
