@@ -338,7 +338,7 @@ class VAETransformer(BaseAutoencoder):
         bound = lambda module, x, eps: importance_bound(  # noqa: E731
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
-        return infer(self.module_, bound, X, self._draws(X))
+        return self._infer(bound, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws
