@@ -45,7 +45,7 @@ class _FusedSearch:
                 plan.close()
             seconds.extend(plan.seconds)
             results["params"] = [dict(params) for params in results["params"]]
-            results["mean_fit_time"] = results["mean_fit_time"] + np.array(seconds) / self.n_splits_
+            results["mean_fit_time"] = results["mean_fit_time"] + np.array(seconds)
             results["route"] = np.array(results.pop("route"), dtype=object)
             return results
 

@@ -62,7 +62,7 @@ class Plan:
         What to search instead: the same parameters, which carry the memo to where a fit takes place.
     memo : Memo
     seconds : list of float
-        For each candidate, its part of the time spent here.
+        For each candidate, its part of the time spent here: the mean over the folds.
     """
 
     def __init__(self, estimator: Any, candidates: Sequence[dict[str, Any]], **limits: Any):
@@ -81,6 +81,7 @@ class Plan:
 
     def learn(self, X: Any, y: Any, splits: Sequence[tuple[Any, Any]]) -> None:
         """Learn together what the fits on the training samples of all splits have in common."""
+        self._n_splits = len(splits)
         walks: dict[Task, Iterator[list[Fit]]] = {}
         memory = _StepMemory(self.memo, keep=True)
         for fold, (train, _) in enumerate(splits):
@@ -137,7 +138,7 @@ class Plan:
         for key, (number, _) in ((key, task) for key, found in tasks.items() for task in found):
             if key in entries:
                 self._entries[number].append(entries[key])
-                self.seconds[number] += seconds
+                self.seconds[number] += seconds / self._n_splits
             else:
                 self._is_complete[number] = False
 
