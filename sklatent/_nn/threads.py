@@ -37,7 +37,8 @@ def limited_threads(size: int, device: Any = "cpu") -> Iterator[None]:
     """Use one thread within the block if the matrix products are small, and the setting of the caller otherwise.
 
     The setting is restored after the block, also if the block raises an exception. The limit applies to the calling
-    thread only: other threads, also new ones, keep their setting.
+    thread only: other threads keep their setting. A thread that uses PyTorch for the first time during the fraction of
+    a millisecond in which the limit is set may adopt it.
 
     Parameters
     ----------

@@ -167,7 +167,9 @@ def fit_in_worker(X):
     return callback.on_epoch_end.seen, torch.get_num_threads(), in_new_thread(torch.get_num_threads)
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+# Not with threads: one that uses PyTorch for the first time within the microseconds in which another sets its limit
+# adopts that limit, and nothing in PyTorch tells the two apart afterwards.
+@pytest.mark.parametrize("backend", ["loky"])
 def test_workers_are_limited_and_get_their_setting_back(X, backend):
     with joblib.parallel_config(backend, n_jobs=2):
         found = joblib.Parallel()(joblib.delayed(fit_in_worker)(X) for _ in range(4))
