@@ -108,12 +108,11 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         with all_or_nothing(self):
             rows = validate_data(self, X, dtype=FLOAT_DTYPES)
-            ((estimator, samples),) = self.fits_within(rows)
-            self.estimator_ = estimator.fit(samples)
+            self.estimator_ = clone(self.estimator).fit(rows)
             self.offset_ = self._threshold(self._score_rows(rows))
         return self
 
-    def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, ArrayLike]]:
+    def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, NDArray]]:
         """List what `fit(X)` fits: a clone of `estimator`, on all samples.
 
         Parameters
@@ -124,10 +123,10 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Returns
         -------
-        fits : list of (estimator, array-like)
+        fits : list of (estimator, ndarray)
             One pair of an unfitted estimator and its samples. The fused searches train such estimators together.
         """
-        return [(clone(self.estimator), X)]
+        return [(clone(self.estimator), validate_data(clone(self), X, dtype=FLOAT_DTYPES))]
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample with the fitted estimator.

@@ -206,6 +206,19 @@ def test_steps_before_are_fitted_once_a_fold_and_setting(n_settings, rows):
     assert set(search.cv_results_["route"]) == {"stacked"}
 
 
+@pytest.mark.parametrize("frame", [False, True])
+@pytest.mark.parametrize("wrap", [LatentOutlierDetector, GenerativeClassifier])
+def test_steps_within_another_estimator_are_fitted_once(wrap, frame, rows):
+    """They are given an array, whatever X is, since the estimator around them validates it."""
+    Counter.n_fits = 0
+    X, y = pd.DataFrame(rows[0]).rename(columns="pixel{}".format) if frame else rows[0], rows[1] % 2
+    estimator = wrap(Pipeline([("count", Counter()), ("latent", vae(max_epochs=1))]))
+    scoring = lambda estimator, X, y: float(estimator.score_samples(X).mean())  # noqa: E731
+    search = FusedGridSearchCV(estimator, {"estimator__latent__nz": [2, 3]}, cv=3, refit=False, scoring=scoring)
+    assert set(search.fit(X, y).cv_results_["route"]) == {"stacked"}
+    assert Counter.n_fits == 3 * (2 if wrap is GenerativeClassifier else 1)
+
+
 def test_steps_that_cannot_be_hashed_are_the_candidates_own(rows):
     steps = Pipeline([("double", FunctionTransformer(lambda X: 2 * X)), ("latent", vae())])
     search = FusedGridSearchCV(steps, {"latent__nz": [2, 3]}, cv=3).fit(rows[0])
