@@ -1,6 +1,7 @@
 """The rule for the number of threads, and that the setting of the caller comes back."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -167,13 +168,28 @@ def fit_in_worker(X):
     return callback.on_epoch_end.seen, torch.get_num_threads(), in_new_thread(torch.get_num_threads)
 
 
-# Not with threads: one that uses PyTorch for the first time within the microseconds in which another sets its limit
-# adopts that limit, and nothing in PyTorch tells the two apart afterwards.
-@pytest.mark.parametrize("backend", ["loky"])
-def test_workers_are_limited_and_get_their_setting_back(X, backend):
-    with joblib.parallel_config(backend, n_jobs=2):
-        found = joblib.Parallel()(joblib.delayed(fit_in_worker)(X) for _ in range(4))
+def test_processes_are_limited_and_get_their_setting_back(X):
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(fit_in_worker)(X) for _ in range(4))
     assert found == [([1], 2, 2)] * 4
+
+
+def test_threads_are_limited_and_get_their_setting_back(X):
+    """Threads that know PyTorch already: see `limited_threads` of one that begins while another sets its limit."""
+    begun = threading.Barrier(2)
+
+    def begin():
+        torch.get_num_threads()
+        begun.wait()
+
+    def fit():
+        callback = recording()
+        VAETransformer(1, max_epochs=1, callbacks=[callback]).fit(X)
+        return callback.on_epoch_end.seen, torch.get_num_threads()
+
+    with ThreadPoolExecutor(2, initializer=begin) as pool:
+        found = [task.result() for task in [pool.submit(fit) for _ in range(4)]]
+    assert found == [([1], 2)] * 4
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 2
 
 
 def test_classifier_with_jobs(X):
