@@ -295,7 +295,8 @@ class AutoencoderTransformer(BaseAutoencoder):
             errors *= self._learn_noise_variance(likelihood, squares, shares)
         spread = np.atleast_2d(np.cov(Z, rowvar=False)) if n_samples > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
-        values = np.maximum(values, MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1] or 1.0)
+        floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
+        values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
         covariance = (vectors * values) @ vectors.T
         mean = Z.mean(axis=0)
         prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))

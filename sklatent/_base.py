@@ -46,6 +46,9 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     _parameter_constraints: ClassVar[dict[str, list]] = {}
     _CHUNK_SIZE = CHUNK_SIZE
     _N_SCORE_ROWS = 128
+    # How `learn_many` learns, in a word, and whether a fit without a seed learns something else each time.
+    _ROUTE: ClassVar[str] = "individual"
+    _is_random = True
 
     n_components_: int
 
@@ -176,10 +179,6 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _publish(self, learned: Any) -> None:
         """Set the fitted attributes."""
         raise NotImplementedError
-
-    # How `learn_many` learns, in a word, and whether a fit without a seed learns something else each time.
-    _ROUTE: ClassVar[str] = "individual"
-    _is_random = True
 
     @classmethod
     def _learn_many(cls, models: Sequence[Any], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:

@@ -37,8 +37,9 @@ Array = Any
 
 # Up to this number of features `partial_fit` keeps a scatter matrix of at most 200 MB. Beyond it keeps a factor of it.
 LARGE_SCATTER = 5000
-# Of the models that a search has fitted to one spectrum: kept here and not on the estimators, which are pickled.
-_shared_scores: "WeakKeyDictionary[PCAReducer, SharedScores]" = WeakKeyDictionary()
+# The scores that models of a search share, and the attributes that each was given: one that was changed since has other
+# scores. They are kept here, since estimators are pickled.
+_shared_scores: "WeakKeyDictionary[PCAReducer, tuple[SharedScores, tuple[Any, ...]]]" = WeakKeyDictionary()
 # Number of samples that `partial_fit` merges at a time when it keeps a factor.
 N_FACTORED_ROWS = 500
 
@@ -82,25 +83,17 @@ class SharedScores:
     def __init__(self, spectrum: Spectrum):
         self.spectrum = spectrum
         self._known: list[tuple[NDArray, NestedScores]] = []
-        # What each model was given: a model that was changed since has other scores.
-        self._published: WeakKeyDictionary[PCAReducer, tuple[Any, ...]] = WeakKeyDictionary()
 
-    def add(self, model: "PCAReducer") -> None:
-        """Remember a model as it has just been published."""
-        self._published[model] = deepcopy(model._density_attributes())
-
-    def score(self, model: "PCAReducer", X: Any) -> float | None:
-        """Mean log-likelihood of X under one of the models; None where each sample has to be looked at."""
-        known = self._published.get(model, ())
-        is_unchanged = len(known) > 0 and all(map(np.array_equal, known, model._density_attributes()))
+    def score(self, X: Any, nz: int) -> float | None:
+        """Mean log-likelihood of X under the model with nz components; None where each sample has to be looked at."""
         is_plain = isinstance(X, np.ndarray) and X.dtype in FLOAT_DTYPES and X.ndim == 2 and len(X) > 0
-        if not (is_unchanged and is_plain and X.shape[1] == model.n_features_in_):
+        if not (is_plain and X.shape[1] == len(self.spectrum.mean)):
             return None
         nested = next((nested for samples, nested in self._known if is_equal(samples, X)), None)
         if nested is None:
             nested = NestedScores(self.spectrum, X)
             self._known.append((X.copy(), nested))
-        score = nested.score(model.n_components_)
+        score = nested.score(nz)
         return score if math.isfinite(score) else None  # NaN or infinity in X
 
 
@@ -370,11 +363,8 @@ class PCAReducer(BaseLatentModel):
         score : float
             Mean of `score_samples` in nats per sample; larger is better.
         """
-        shared = _shared_scores.get(self)
-        if shared is not None and sample_weight is None and type(self) is PCAReducer:
-            mean = shared.score(self, X)
-            if mean is not None:
-                return mean
+        if sample_weight is None and (mean := self._shared_score(X)) is not None:
+            return mean
         scores = self.score_samples(X)
         weights = self._check_weights(sample_weight, scores)
         xp = array_namespace(scores)
@@ -481,13 +471,19 @@ class PCAReducer(BaseLatentModel):
         self.noise_variance_ = spectrum.noise_variance(k)
         self.n_components_ = k
         self.n_samples_ = spectrum.n_samples
-        _shared_scores.pop(self, None)
-        if learned.scores is not None:
-            learned.scores.add(self)
-            _shared_scores[self] = learned.scores
+        if learned.scores is not None and type(self) is PCAReducer:  # a subclass may score in another way
+            _shared_scores[self] = learned.scores, deepcopy(self._density_attributes())
         if not learned.has_converged:
             message = f"{type(self).__name__}: the EM algorithm for missing values did not converge."
             warnings.warn(message, ConvergenceWarning)
+
+    def _shared_score(self, X: Any) -> float | None:
+        """The mean score of X, where a search has fitted several models to one spectrum and none was changed since."""
+        if type(self) is not PCAReducer or self not in _shared_scores:
+            return None
+        shared, published = _shared_scores[self]
+        is_unchanged = all(map(np.array_equal, published, self._density_attributes()))
+        return shared.score(X, self.n_components_) if is_unchanged else None
 
     def _density_attributes(self) -> tuple[Any, ...]:
         """The fitted attributes that the density depends on."""

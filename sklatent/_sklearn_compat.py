@@ -11,6 +11,8 @@ _fit_context                Validates the parameters before `fit`, as in every e
 HasMethods, Interval,       The vocabulary of `_parameter_constraints`, and the decorator for functions. Without them
 RealNotInt, StrOptions,     the messages of wrong parameters differ from scikit-learn's.
 validate_params
+validate_parameters         Validates the parameters of an estimator outside its `fit`. Without it a search would train
+                            networks whose fits are then refused.
 _check_sample_weight        Checks `sample_weight` as scikit-learn's own estimators do (device, precision, sign).
 get_namespace               The Array API namespace under scikit-learn's own switch, `array_api_dispatch`.
 get_container_adapter       Makes the DataFrame that `set_output` asks for, in `inverse_transform` too.
@@ -42,6 +44,7 @@ __all__ = [
     "has_callbacks",
     "keeps_cv",
     "safe_split",
+    "validate_parameters",
     "validate_params",
     "with_callbacks",
 ]
@@ -75,6 +78,11 @@ def checked_cv(search: Any, y: Any) -> Any:
     return getattr(search, "_checked_cv_orig", None) or check_cv(
         search.cv, y, classifier=is_classifier(search.estimator)
     )
+
+
+def validate_parameters(estimator: Any) -> None:
+    """Raise ValueError if a parameter of an estimator is not one that its `_parameter_constraints` allow."""
+    estimator._validate_params()
 
 
 def keeps_cv(search: Any) -> bool:

@@ -36,7 +36,7 @@ ORDER = [
     "_nn.modules",
     "_nn.backbones",
     "_nn.data",
-    "_nn.callbacks",
+    "_nn.schedules",
     "_nn.training",
     "_nn.stack",
     "_nn.stacked_training",

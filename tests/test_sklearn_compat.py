@@ -50,6 +50,12 @@ def test_fit_context_validates_parameters_before_fit():
     assert Estimator().fit(None).is_fitted_
 
 
+def test_validate_parameters_outside_of_fit():
+    compat.validate_parameters(Estimator())
+    with pytest.raises(ValueError, match="The 'size' parameter of Estimator must be an int"):
+        compat.validate_parameters(Estimator(size=0))
+
+
 @pytest.mark.parametrize(
     ("constraint", "inside", "outside", "words"),
     [

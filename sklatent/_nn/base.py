@@ -28,15 +28,15 @@ from skorch.history import History
 from sklatent._base import FLOAT_DTYPES, BaseLatentModel, SequenceOf, all_or_nothing, resolve_device, spawn_seeds
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
-from sklatent._nn.callbacks import SCHEDULES, EarlyStop, Schedule
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
 from sklatent._nn.grouping import Trainee, train_together
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
+from sklatent._nn.schedules import SCHEDULES, Schedule
 from sklatent._nn.threads import limited_threads, product_size
-from sklatent._nn.training import PRECISIONS, LatentNet
+from sklatent._nn.training import PRECISIONS, EarlyStop, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.factors import unique_variances
 from sklatent._sklearn_compat import (
@@ -45,6 +45,7 @@ from sklatent._sklearn_compat import (
     StrOptions,
     callback_context,
     fit_context,
+    validate_parameters,
     with_callbacks,
 )
 
@@ -305,7 +306,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
             return None
         try:
-            self._validate_params()
+            validate_parameters(self)
             training = self._prepare(X)
         except Exception:  # which the fit by itself meets too, and there it is reported
             return None
@@ -333,9 +334,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"])
         if former is None:
-            if (
-                self.output_activation is None and module.likelihood.support == "reals"
-            ):  # others, such as images in [0, 1], cannot be scaled
+            # Other data, such as images in [0, 1], cannot be scaled.
+            if self.output_activation is None and module.likelihood.support == "reals":
                 _warn_of_scales(X, type(self).__name__)
             self._start_noise_variance(X, module)
         else:

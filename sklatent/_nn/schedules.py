@@ -1,6 +1,6 @@
-"""Schedules of the learning rate and the KL weight, and early stopping."""
+"""Schedules: learning rate and weight of the KL divergence in each step of a training."""
 
-__all__ = ["SCHEDULES", "EarlyStop", "Schedule"]
+__all__ = ["SCHEDULES", "Schedule"]
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,3 @@ def _cosine(step: int, n_steps: int) -> float:
 
 
 SCHEDULES: dict[str, Callable[[int, int], float]] = {"constant": _constant, "cosine": _cosine}
-
-
-class EarlyStop(Exception):
-    """Raised when a callback stops the training before its last epoch."""

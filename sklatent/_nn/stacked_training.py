@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Draws, Rows, batch_sizes
 from sklatent._nn.modules import Noise
+from sklatent._nn.schedules import Schedule
 from sklatent._nn.stack import Stack, stack_noise
-from sklatent._nn.training import LatentNet
+from sklatent._nn.training import EarlyStop, LatentNet
 
 
 class StackedRows(Dataset):

@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["PRECISIONS", "LatentNet", "clip_gradient"]
+__all__ = ["PRECISIONS", "EarlyStop", "LatentNet", "clip_gradient"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,10 +16,10 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sklatent._nn.callbacks import EarlyStop, Schedule
 from sklatent._nn.data import Batches, Draws
 from sklatent._nn.objectives import Terms
 from sklatent._nn.randomness import global_draws_from
+from sklatent._nn.schedules import Schedule
 from sklatent._nn.threads import limited_threads, product_size
 
 # Precision of a step: float32, or bfloat16 for the layers for which autocast considers it safe.
@@ -27,6 +27,10 @@ PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bflo
 
 # Number of steps whose loss terms are kept before they are summed. Many small tensors would fragment the heap.
 N_STEPS = 64
+
+
+class EarlyStop(Exception):
+    """Raised when a callback stops the training before its last epoch."""
 
 
 class LatentNet(NeuralNet):

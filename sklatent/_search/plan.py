@@ -3,10 +3,10 @@
 __all__ = ["Plan"]
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -22,6 +22,16 @@ from sklatent._sklearn_compat import has_callbacks, safe_split
 Fit = tuple[Any, Any]
 # Numbers of a candidate and a fold.
 Task = tuple[int, int]
+
+
+@dataclass
+class _Wish:
+    """A fit that one or more tasks will ask for."""
+
+    model: Any
+    X: Any
+    tasks: list[Task]
+
 
 # What a subclass may define anew and still fit what its base class fits. All else may have a part in that.
 INFERENCE = {
@@ -116,31 +126,36 @@ class Plan:
     def _learn(self, wanted: dict[Task, list[Fit]]) -> None:
         """Learn what several fits want together, or several candidates want alike."""
         start = time.perf_counter()
-        tasks: dict[Any, list[Task]] = defaultdict(list)
-        fits: dict[Any, Fit] = {}
-        for task, wishes in wanted.items():
-            for number, (model, X) in enumerate(wishes):
+        wishes = self._wishes(wanted)
+        keys = [model_key(wish.model) for wish in wishes]  # before learning moves on a random state
+        outcomes = learn_many([wish.model for wish in wishes], [wish.X for wish in wishes], **self.limits)
+        for wish, key, outcome in zip(wishes, keys, outcomes, strict=True):
+            way = "individual" if outcome is None else route(wish.model)
+            if outcome is None and len(wish.tasks) > 1:  # nothing else is like it, but several candidates want it
+                outcome = _learn_alone(wish.model, wish.X)
+            if outcome is not None:
+                entry = self.memo.add(key, wish.X, Outcome(wish.model, outcome), n_times=len(wish.tasks))
+            for candidate, _ in wish.tasks:
+                if outcome is None:
+                    self._is_complete[candidate] = False
+                else:
+                    self._entries[candidate].append((entry, way))
+        seconds = (time.perf_counter() - start) / max(sum(len(wish.tasks) for wish in wishes), 1)
+        for candidate, _ in (task for wish in wishes for task in wish.tasks):
+            self.seconds[candidate] += seconds / self._n_splits
+
+    def _wishes(self, wanted: dict[Task, list[Fit]]) -> list[_Wish]:
+        """The fits that are wanted, each once where another fit would learn the same."""
+        wishes: dict[Any, _Wish] = {}
+        for task, fits in wanted.items():
+            for number, (model, X) in enumerate(fits):
                 samples = self.memo.samples(X)
                 key = (model_key(model), id(samples), None if is_reproducible(model) else (task, number))
-                tasks[key].append(task)
-                if key not in fits:  # learning moves on an instance of RandomState, and nothing else
+                if key not in wishes:  # learning moves on an instance of RandomState, and nothing else
                     is_instance = isinstance(getattr(model, "random_state", None), np.random.RandomState)
-                    fits[key] = clone(model) if is_instance else model, samples
-        outcomes = learn_many(*zip(*fits.values(), strict=True), **self.limits) if fits else []
-        entries: dict[Any, Any] = {}
-        for (key, (model, samples)), outcome in zip(fits.items(), outcomes, strict=True):
-            way = "individual" if outcome is None else route(model)
-            if outcome is None and len(tasks[key]) > 1:  # nothing else is like it, but several candidates want it
-                outcome = _learn_alone(model, samples)
-            if outcome is not None:
-                entries[key] = self.memo.add(key[0], samples, Outcome(model, outcome), n_times=len(tasks[key])), way
-        seconds = (time.perf_counter() - start) / max(sum(len(tasks[key]) for key in entries), 1)
-        for key, (number, _) in ((key, task) for key, found in tasks.items() for task in found):
-            if key in entries:
-                self._entries[number].append(entries[key])
-                self.seconds[number] += seconds / self._n_splits
-            else:
-                self._is_complete[number] = False
+                    wishes[key] = _Wish(clone(model) if is_instance else model, samples, [])
+                wishes[key].tasks.append(task)
+        return list(wishes.values())
 
 
 class Candidate(dict):

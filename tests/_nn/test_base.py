@@ -18,8 +18,8 @@ from torch.nn.utils import parameters_to_vector
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 from sklatent._nn import base, data
-from sklatent._nn.callbacks import SCHEDULES
 from sklatent._nn.likelihoods import Standardizer
+from sklatent._nn.schedules import SCHEDULES
 from sklatent._nn.training import clip_gradient
 
 

@@ -6,10 +6,10 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklatent._nn.callbacks import SCHEDULES, Schedule
 from sklatent._nn.data import Rows
 from sklatent._nn.modules import ParameterGroup
 from sklatent._nn.objectives import Terms
+from sklatent._nn.schedules import SCHEDULES, Schedule
 from sklatent._nn.training import LatentNet
 
 
