@@ -1,4 +1,4 @@
-"""Networks that can be trained as one, found among many, and as many at a time as the memory holds."""
+"""Groups of networks that can be trained as one stack, limited by the available memory."""
 
 __all__ = ["Trainee", "train_together"]
 
@@ -61,8 +61,8 @@ def train_together(
     Returns
     -------
     outcomes : list
-        For each network the trained net, the exception that ended its training, or None where it was not trained,
-        since none other is like it or PyTorch cannot stack it.
+        For each network, the trained net, the exception that ended its training, or None if it was not trained
+        because no other network is like it or PyTorch cannot stack it.
     """
     outcomes: dict[Trainee, Any] = {}
     for group in _groups(trainees):
@@ -74,10 +74,10 @@ def train_together(
 
 
 def _groups(trainees: Sequence[Trainee]) -> Iterator[list[Trainee]]:
-    """Those that are trained alike, where they are several."""
+    """Groups of at least two networks that are trained alike."""
     groups = defaultdict(list)
     for trainee in trainees:
-        # Batches of one sample are trained on in another mode, which a stack has in common.
+        # Batches of one sample need batch norm in evaluation mode, which all networks of a stack share.
         if isinstance(trainee.train, Rows) and 1 not in batch_sizes(len(trainee.train), trainee.net.batch_size):
             groups[_key(trainee)].append(trainee)
     yield from (group for group in groups.values() if len(group) > 1)
@@ -97,9 +97,9 @@ def _batches(rows: Any, batch_size: int) -> tuple[int, int]:
 
 
 def _parts(group: Sequence[Trainee], max_models: int | None) -> Iterator[list[Trainee]]:
-    """All at once, or several stacks of the same size where the memory does not hold that."""
+    """The whole group, or parts of about the same size if the memory is too small."""
     largest = min(max_models or len(group), _n_that_fit(group[0]))
-    ordered = sorted(group, key=lambda trainee: trainee.nz)  # the less there is to pad
+    ordered = sorted(group, key=lambda trainee: trainee.nz)  # so that there is less padding
     for numbers in np.array_split(np.arange(len(group)), math.ceil(len(group) / largest)):
         if len(numbers) > 1:
             yield [ordered[k] for k in numbers]
@@ -116,17 +116,17 @@ def _train_stack(part: Sequence[Trainee], verbose: int) -> dict[Trainee, Any]:
 
 
 def _n_that_fit(trainee: Trainee) -> int:
-    """How many networks like this one the memory holds."""
+    """Number of networks like this one that fit into the memory."""
     net, module = trainee.net, trainee.net.module
     n_weights = sum(parameter.numel() for parameter in module.parameters())
     n_numbers = 4 * n_weights  # with gradients and the two moments of the optimizer
-    n_numbers += len(trainee.train) * (sum(module.noise_widths) + 2)  # an epoch's draws and order
+    n_numbers += len(trainee.train) * (sum(module.noise_widths) + 2)  # noise and order of an epoch
     n_numbers += 4 * net.batch_size * n_activations(module, trainee.train.X[:2])  # and their gradients
     return max(1, int(MEMORY_FRACTION * _free_memory(net.device) / (4 * n_numbers)))
 
 
 def _free_memory(device: str) -> float:
-    """Bytes; infinity where the system does not tell."""
+    """Free memory in bytes; infinity if it is not known."""
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[0]
     try:

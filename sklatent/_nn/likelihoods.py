@@ -1,4 +1,4 @@
-"""Likelihoods p(x | z): what a decoder's output eta says of a row."""
+"""Likelihoods p(x | z), with parameters eta that are the output of a decoder."""
 
 __all__ = [
     "GAUSSIANS",
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Least s^2 in standardized units: data that the decoder can copy would drive it to zero and the density to infinity.
+# Smallest s^2 in standardized units. For data that the decoder reconstructs exactly it would otherwise become zero.
 MIN_VARIANCE = 1e-6
 
-# What X has to be, in words and as a test.
+# Requirements on X, as a phrase and as a test.
 SUPPORTS: dict[str, tuple[str, Callable[[NDArray], bool]]] = {
     "reals": ("be finite", lambda X: True),
     "unit interval": ("lie in [0, 1]", lambda X: bool(X.min() >= 0 and X.max() <= 1)),
@@ -35,18 +35,18 @@ SUPPORTS: dict[str, tuple[str, Callable[[NDArray], bool]]] = {
 
 
 class Standardizer(nn.Module):
-    """Centre columns and divide by their scale.
+    """Subtract the mean of each feature and divide by its scale.
 
-    One scale for all of them keeps a linear autoencoder PCA, and units do not matter.
+    With one scale for all features a linear autoencoder is equivalent to PCA, and a common unit has no effect.
 
     Parameters
     ----------
     loc : Tensor of shape (n_features,), float64
-        Column means.
+        Feature means.
     scale : float or array of shape (n_features,)
-        Root of the mean column variance, or a unit for each column.
+        Square root of the mean variance of the features, or a scale for each feature.
     variances : Tensor of shape (n_features,), float64
-        Column variances.
+        Feature variances.
     """
 
     loc: Tensor
@@ -58,47 +58,47 @@ class Standardizer(nn.Module):
         super().__init__()
         self.register_buffer("loc", loc)
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
-        # Cast once, and not in each step of the training.
+        # Converted once, instead of in each training step.
         self.register_buffer("loc32", self.loc.float())
         self.register_buffer("scale32", self.scale.float())
         self.variances = variances
 
     def forward(self, x: Tensor) -> Tensor:
-        """(x - loc) / scale in the precision of x, so that float64 rows keep the digits that an offset costs.
+        """(x - loc) / scale, in the precision of x, so that float64 samples far from the origin keep their digits.
 
-        The result is in the precision of the module that this one is a part of.
+        The result has the precision of the module.
         """
         if x.dtype == torch.float32:
             return (x - self.loc32) / self.scale32
         return ((x - self.loc) / self.scale).to(self.loc32.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the units of the data, in the precision of x."""
+        """Transform standardized samples back to the units of X, in the precision of x."""
         return (x * self.scale + self.loc).to(x.dtype)
 
 
 class Likelihood(nn.Module):
-    """x given z, through the output eta (..., n, d) that a decoder gives for z.
+    """Base class: distribution of x given z, with parameters eta (..., n, d) that a decoder gives for z.
 
     Samples x (n, d) are standardized if `is_standardized`, and in the units of X otherwise. Densities and means are in
     the units of X in both cases.
     """
 
     support: ClassVar[str]
-    """Key of `SUPPORTS`: where x may lie."""
+    """Key of `SUPPORTS`: the values that x may have."""
 
     is_standardized = False
     """Whether `log_prob` and `gradient` take standardized samples."""
 
     noise_variance: float | NDArray[np.float64] = math.nan
-    """Variance of x given z, where it is a number or one for each feature."""
+    """Variance of x given z, as a number or one for each feature; NaN for likelihoods without one."""
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density of each row of x: nats, shape (..., n)."""
+        """Log-density of each sample in nats, of shape (..., n)."""
         raise NotImplementedError
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Derivative of `log_prob` by eta, (n, d)."""
+        """Derivative of `log_prob` with respect to eta, (n, d)."""
         raise NotImplementedError
 
     def information(self, eta: Tensor) -> Tensor:
@@ -110,37 +110,37 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of x given z for each row of eta."""
+        """Sample x given z, once for each latent code."""
         raise NotImplementedError
 
     def start(self, mean: Tensor) -> Tensor:
-        """The eta that stands for the column means (d,): what a decoder that knows nothing of z should give."""
+        """Parameters eta for the feature means (d,), from which the output of the decoder starts."""
         raise NotImplementedError
 
 
 class Gaussian(Likelihood):
-    r"""x given z is normal about the decoder's output, with one variance for all features or one for each:
+    r"""Normal distribution about the output of the decoder, with one variance for all features or one for each:
 
     .. math:: \ln p(x | z) = -\frac12 \sum_j \frac{(x_j - \mu_j(\eta))^2}{s_j^2} + \ln(2 \pi s_j^2).
 
     With the identity link the mean is `loc + scale * eta` in terms of the standardizer; with the sigmoid it is
-    `sigmoid(eta)`, which is the chapter's listing 14.3, and X has to lie in [0, 1].
+    `sigmoid(eta)`, as in Chaudhury (2024), listing 14.3, and X has to lie in [0, 1].
 
     Parameters
     ----------
     standardizer : Standardizer
     link : {"identity", "sigmoid"}, default="identity"
     diagonal : bool, default=False
-        Whether each feature has a variance of its own.
+        Whether each feature has its own variance.
 
     Attributes
     ----------
     log_variance : Parameter, of shape (1,)
-        ln s^2, in standardized units under the identity link; starts at the variance of the data.
+        ln s^2, in standardized units for the identity link. Its initial value is the variance of the data.
     log_ratios : Tensor of shape (n_features,)
-        With `diagonal`, what is added to it for each feature. No parameter: while the codes are free, or nearly so,
-        gradient steps copy nz of the features, leave them no variance, and take the others for noise. The likelihood
-        has no maximum then (Anderson & Rubin 1956).
+        With `diagonal`, the difference between the log-variance of each feature and `log_variance`. It is not trained:
+        with latent codes that are free or nearly so, the network would reconstruct nz features exactly, leave them no
+        variance and treat the others as noise. The likelihood has no maximum then (Anderson & Rubin 1956).
 
     References
     ----------
@@ -156,7 +156,7 @@ class Gaussian(Likelihood):
         self.link = link
         self.is_standardized = link == "identity"
         self.is_diagonal = diagonal
-        if link == "sigmoid":  # the output is in the units of X as it is
+        if link == "sigmoid":  # the output is already in the units of X
             standardizer = Standardizer(torch.zeros_like(standardizer.loc), 1.0, standardizer.variances)
         self.standardizer = standardizer
         variances = standardizer.variances / standardizer.scale**2
@@ -169,12 +169,12 @@ class Gaussian(Likelihood):
 
     @property
     def noise_variance(self) -> float | NDArray[np.float64]:  # type: ignore[override]
-        """s^2 in squared units of X: a number, or one for each feature."""
+        """Variance s^2 in squared units of X, as a number or one for each feature."""
         variance = (self._log_variance().detach().double().exp() * self.standardizer.scale**2).cpu().numpy()
         return variance if self.is_diagonal else float(variance[0])
 
     def set_noise_variance(self, variances: Tensor) -> None:
-        """Put the variances (n_features,), in squared units of X, or their mean, in place of the learned ones."""
+        """Replace the learned variances by the given ones (n_features,), in squared units of X, or by their mean."""
         scale = self.standardizer.scale
         relative = (variances.to(scale.device) / scale**2).clamp(min=MIN_VARIANCE)
         mean = relative.mean(0, keepdim=True)
@@ -184,17 +184,17 @@ class Gaussian(Likelihood):
                 self.log_ratios.copy_((relative / mean).log())
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density of each row of x, with respect to Lebesgue measure in the units of X."""
+        """Log-density of each sample, with respect to Lebesgue measure in the units of X."""
         log_variance = self._log_variance()
         squares = (x.to(eta.dtype) - self._mean(eta)).square()
         precision = (-log_variance).exp()
-        one = len(log_variance) == 1  # then the squares are weighted by it when they have been added
+        one = len(log_variance) == 1  # then the sum of the squares is multiplied by it
         distance = squares.sum(-1) * precision if one else (squares * precision).sum(-1)
         constants = (log_variance + self.log_unit).sum() * (x.shape[-1] / len(log_variance))
         return -0.5 * (distance + constants)
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Derivative of `log_prob` by eta, (n, d)."""
+        """Derivative of `log_prob` with respect to eta, (n, d)."""
         mean = self._mean(eta)
         return self._slope(mean) * (x.to(eta.dtype) - mean) / self._log_variance().exp()
 
@@ -207,16 +207,17 @@ class Gaussian(Likelihood):
         return self.standardizer.inverse(self._mean(eta))
 
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of x given z for each row of eta."""
+        """Sample x given z, once for each latent code."""
         noise = torch.randn(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         deviation = (self._log_variance() / 2).exp() * self.standardizer.scale
         return self.mean(eta) + deviation.to(eta.dtype) * noise
 
     def start(self, mean: Tensor) -> Tensor:
-        """Zeros: the column means under the identity link.
+        """Zeros, which are the feature means for the identity link.
 
-        Not under the sigmoid, whose slope is flat at pixels that are nearly always blank: from there the squared error
-        hardly moves them (0.4 more of it on MNIST, median of six seeds).
+        The sigmoid link starts there too, with a mean of 1/2. If it started at the feature means, training would hardly
+        change pixels that are nearly always blank, since its slope is almost zero there (the squared error on MNIST was
+        larger by 0.4, median of six seeds).
         """
         return torch.zeros_like(mean)
 
@@ -224,7 +225,7 @@ class Gaussian(Likelihood):
         return torch.sigmoid(eta) if self.link == "sigmoid" else eta
 
     def _slope(self, mean: Tensor) -> Tensor:
-        """Derivative of the mean by eta."""
+        """Derivative of the mean with respect to eta."""
         return mean * (1 - mean) if self.link == "sigmoid" else torch.ones_like(mean)
 
     def _log_variance(self) -> Tensor:
@@ -238,39 +239,39 @@ def diagonal_gaussian(standardizer: Standardizer, link: str = "identity") -> Gau
 
 
 class _ExponentialFamily(Likelihood):
-    """x given z from a one-parameter exponential family in each feature, eta its natural parameter.
+    """One-parameter exponential family for each feature, with natural parameter eta.
 
-    The gradient of the log likelihood is x - mean(eta) and the information the slope of the mean.
+    The gradient of the log-likelihood is x - mean(eta), and the information is the derivative of the mean.
 
     Parameters
     ----------
     standardizer : Standardizer
-        Not used: eta speaks of X as it is.
+        Not used, since eta refers to X in its own units.
     """
 
     def __init__(self, standardizer: Standardizer):
         super().__init__()
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Derivative of `log_prob` by eta, (n, d)."""
+        """Derivative of `log_prob` with respect to eta, (n, d)."""
         return x.to(eta.dtype) - self.mean(eta)
 
 
 class Bernoulli(_ExponentialFamily):
-    r"""x given z is a row of independent Bernoulli variables with logits eta:
+    r"""Independent Bernoulli variables with logits eta:
 
     .. math:: \ln p(x | z) = \sum_j x_j \ln p_j + (1 - x_j) \ln(1 - p_j), \quad p = \mathrm{sigmoid}(\eta).
 
-    This is minus the binary cross-entropy, the loss of the chapter's listing 14.9. For x of zeros and ones it is the
-    logarithm of a probability. Grey levels between them are accepted as the chapter does, but then it is a loss
-    that does not integrate to one: compare it only with itself, or use `ContinuousBernoulli`.
+    This is minus the binary cross-entropy, the loss of Chaudhury (2024), listing 14.9. For x of zeros and ones it is
+    the logarithm of a probability. Grey levels between them are accepted, as there, but then it is a loss and not a
+    density: compare it only with itself, or use `ContinuousBernoulli`.
     """
 
     support = "unit interval"
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log probability of each row of x."""
-        # binary_cross_entropy_with_logits says the same in four times the time where eta has draws of z in front.
+        """Log-probability of each sample."""
+        # The same as binary_cross_entropy_with_logits, in a quarter of its time for several latent codes per sample.
         return (x.to(eta.dtype) * eta - F.softplus(eta, threshold=40)).sum(-1)
 
     def information(self, eta: Tensor) -> Tensor:
@@ -282,21 +283,21 @@ class Bernoulli(_ExponentialFamily):
         return torch.sigmoid(eta)
 
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of x given z for each row of eta."""
+        """Sample x given z, once for each latent code."""
         return torch.bernoulli(torch.sigmoid(eta), generator=generator)
 
     def start(self, mean: Tensor) -> Tensor:
-        """The eta that stands for the column means."""
+        """Parameters eta for the feature means."""
         return _logit(mean)
 
 
 class ContinuousBernoulli(_ExponentialFamily):
-    r"""The Bernoulli likelihood made a density on [0, 1]:
+    r"""The Bernoulli likelihood, normalized to a density on [0, 1]:
 
     .. math:: \ln p(x | z) = \sum_j x_j \eta_j - A(\eta_j), \quad A(\eta) = \ln \frac{e^\eta - 1}{\eta}.
 
-    In eta it is the exponential density cut off at 0 and 1; A is even about eta / 2 and smooth at 0, where the density
-    is uniform.
+    It is the exponential density truncated to [0, 1]. A(eta) - eta / 2 is an even function of eta, and smooth at 0,
+    where the density is uniform.
 
     References
     ----------
@@ -306,7 +307,7 @@ class ContinuousBernoulli(_ExponentialFamily):
     support = "unit interval"
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density of each row of x."""
+        """Log-density of each sample."""
         return (x.to(eta.dtype) * eta - eta / 2 - _log_sinhc(eta / 2)).sum(-1)
 
     def information(self, eta: Tensor) -> Tensor:
@@ -318,14 +319,14 @@ class ContinuousBernoulli(_ExponentialFamily):
         return 0.5 + _langevin(eta / 2) / 2
 
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of x given z for each row of eta, by inversion of the distribution function."""
+        """Sample x given z, once for each latent code, by inversion of the distribution function."""
         u = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         size = eta.abs().clamp(min=1e-6)  # below that the density is uniform to rounding
-        x = -torch.log1p(u * torch.expm1(-size)) / size  # of a density that falls from 0
+        x = -torch.log1p(u * torch.expm1(-size)) / size  # of a decreasing density
         return torch.where(eta > 0, 1 - x, x)
 
     def start(self, mean: Tensor) -> Tensor:
-        """The eta that stands for the column means, by Newton's method."""
+        """Parameters eta for the feature means, by Newton's method."""
         mean = mean.clamp(0.01, 0.99)
         eta = _logit(mean)
         for _ in range(20):
@@ -334,7 +335,7 @@ class ContinuousBernoulli(_ExponentialFamily):
 
 
 class Poisson(_ExponentialFamily):
-    r"""x given z is a row of independent counts with log rates eta:
+    r"""Independent Poisson counts with log-rates eta:
 
     .. math:: \ln p(x | z) = \sum_j x_j \eta_j - e^{\eta_j} - \ln x_j!.
     """
@@ -342,7 +343,7 @@ class Poisson(_ExponentialFamily):
     support = "counts"
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log probability of each row of x."""
+        """Log-probability of each sample."""
         x = x.to(eta.dtype)
         return (x * eta - eta.exp() - torch.lgamma(x + 1)).sum(-1)
 
@@ -355,11 +356,11 @@ class Poisson(_ExponentialFamily):
         return eta.exp()
 
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of x given z for each row of eta."""
+        """Sample x given z, once for each latent code."""
         return torch.poisson(eta.exp(), generator=generator)
 
     def start(self, mean: Tensor) -> Tensor:
-        """The eta that stands for the column means."""
+        """Parameters eta for the feature means."""
         return mean.clamp(min=1e-3).log()
 
 
@@ -370,12 +371,12 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "continuous_bernoulli": ContinuousBernoulli,
     "poisson": Poisson,
 }
-# Those that take a link.
+# Likelihoods with a choice of the link.
 GAUSSIANS = ("gaussian", "gaussian_diagonal")
 
 
 def _logit(mean: Tensor) -> Tensor:
-    # A column that is always 0 or 1 in training may not be so later.
+    # A feature that is always 0 or 1 in the training samples may have other values later.
     return torch.logit(mean.clamp(0.01, 0.99))
 
 

@@ -1,4 +1,4 @@
-"""What training maximizes and scoring reports: one number for each row."""
+"""Objectives of training and scores of `score_samples`, as one number per sample."""
 
 __all__ = [
     "Terms",
@@ -26,29 +26,30 @@ from sklatent._ppca.chunks import slices
 # ln p(x | z) of given samples x in nats, as a function of latent codes z.
 LogLikelihood = Callable[[Tensor], Tensor]
 
-# The search for the most probable code of a sample ends when the next step promises less than so many nats, after so
-# many evaluations, or when no step of at least so small a size rises. A step that is left out moves ln det H by about
-# the square root of its gain: less than 1e-6 in float64, and less than the rounding of a score in float32.
+# The search for the most probable latent code of a sample ends if the predicted gain of the next step, in nats, is
+# below the tolerance, after the maximum number of evaluations, or if no step of at least the minimum size increases the
+# density. The omitted step would change ln det H by about the square root of its gain: by less than 1e-6 in float64,
+# and by less than the rounding error of a score in float32.
 GAIN_TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-9}
 MAX_EVALUATIONS = 100
 MIN_STEP_SIZE = 1e-6
 
-# The same for a step that has been cut. Where the maximum lies on a kink of the decoder ("relu") each step is cut again
-# and again, and ln det H is another on either side: a search that came within rounding of the kink would take a side by
-# chance, another one in other batches.
+# The tolerance after a step has been shortened. If the maximum lies on a kink of the decoder ("relu"), every step is
+# shortened, and ln det H differs between the two sides. A search that came within rounding of the kink would end on a
+# random side, which could be a different one in another batch.
 CUT_GAIN_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 
-# A decoder is expanded about so many samples at a time, or about so few that the Jacobians have so many values: what a
-# layer gives for them stays in the cache.
+# Maximum number of samples, and of values of their Jacobians, for which a decoder is expanded at a time: the outputs of
+# each layer then stay in the cache.
 EXPANSION_ROWS = 512
 EXPANSION_SIZE = 2**20
 
-# How far along its one Gauss-Newton step `gauss_newton_codes` looks.
+# Fractions of its Gauss-Newton step that `gauss_newton_codes` tries.
 STEP_SIZES = (0.0, 0.1, 0.3, 1.0)
 
 
 class Terms(NamedTuple):
-    """The two parts of an objective, each of shape (n,), in nats: a row gains the first and pays for the second."""
+    """The two terms of an objective, each of shape (n,), in nats."""
 
     log_prob: Tensor
     """ln p(x | z)."""
@@ -56,7 +57,7 @@ class Terms(NamedTuple):
     """KL divergence of q(z | x) from p(z); zeros for a model without a posterior."""
 
     def weighted(self, kl_factor: float | Tensor) -> Tensor:
-        """Loss of each row, shape (n,)."""
+        """Loss of each sample, of shape (n,)."""
         return kl_factor * self.kl - self.log_prob
 
 
@@ -67,9 +68,9 @@ def reconstruction_terms(log_likelihood: LogLikelihood, z: Tensor) -> Terms:
 
 
 def elbo_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> Terms:
-    """The two parts of the evidence lower bound, by one draw of z a row.
+    """The two terms of the evidence lower bound (ELBO), estimated with one sample of z for each x.
 
-    ELBO = E_q ln p(x | z) - KL(q(z | x) || p(z)) <= ln p(x), the divergence in closed form where there is one.
+    ELBO = E_q ln p(x | z) - KL(q(z | x) || p(z)) <= ln p(x). The KL divergence has a closed form for some priors.
 
     Parameters
     ----------
@@ -90,11 +91,11 @@ def elbo_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, ep
 
 
 def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> Tensor:
-    r"""Importance-weighted lower bound on ln p(x): tighter with more draws, exact in their limit.
+    r"""Importance-weighted lower bound on ln p(x): tighter with more samples of z, and exact in the limit.
 
     .. math:: \ln \frac1K \sum_k \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
 
-    Weights that overflow count as zero, so the bound stays below ln p(x) and is -inf where all of them do.
+    Weights that overflow count as zero, so the bound remains below ln p(x). It is -inf if all of them overflow.
 
     Parameters
     ----------
@@ -122,21 +123,21 @@ def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: A
 
 
 def laplace_evidence(model: Any, x: Tensor) -> Tensor:
-    r"""Laplace's approximation to ln p(x), about the most probable code of each sample.
+    r"""Laplace's approximation to ln p(x), about the most probable latent code of each sample.
 
-    Newton steps lead from the code that the encoder gives to the maximum z of ln p(x, z): with the quadratic
-    about the encoder's code in its place, samples that the encoder has not seen come out nats too low. There, with the
-    latent density N(m, S), the Jacobian J of the decoder and the Fisher information C of the likelihood about the
-    decoder's output,
+    Newton steps lead from the latent code of the encoder to the maximum z of ln p(x, z). (A quadratic approximation
+    about the code of the encoder itself would be several nats too low for samples that are not training samples.) At
+    the maximum, with the latent density N(m, S), the Jacobian J of the decoder and the Fisher information C of the
+    likelihood with respect to the output of the decoder,
 
     .. math::
         \ln p(x) \approx \ln p(x, z) + \tfrac{n_z}{2} \ln 2\pi - \tfrac12 \ln \det H, \quad H = S^{-1} + J' C J.
 
-    It is exact for a linear decoder with Gaussian noise, wherever the encoder puts z. The search ends for a sample when
-    half its squared Newton decrement, the gain that the next step promises, is below `GAIN_TOLERANCE`, or after
-    `MAX_EVALUATIONS`. A step that lowers ln p(x, z) is cut to a quarter, and the next one starts there. An evaluation
-    costs nz + 2 passes through an MLP, for the samples still under way only, and holds `EXPANSION_SIZE` numbers or
-    n_features * nz. A sample for which nothing finite is found has -inf.
+    It is exact for a linear decoder with Gaussian noise, for any encoder. The search ends for a sample if half its
+    squared Newton decrement, which is the predicted gain of the next step, is below `GAIN_TOLERANCE`, or after
+    `MAX_EVALUATIONS`. A step that decreases ln p(x, z) is shortened to a quarter. An evaluation takes nz + 2 forward
+    passes through an MLP, for the samples whose search has not ended, and `EXPANSION_SIZE` or n_features * nz values of
+    memory. A sample without any finite value scores -inf.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
     Returns
     -------
     log_evidence : Tensor of shape (n,), float64
-        Nats: an estimate, neither a bound nor normalized.
+        Estimate in nats. It is not a bound, and not normalized.
 
     References
     ----------
@@ -158,22 +159,22 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
 
 
 def residual_density(model: Any, x: Tensor) -> Tensor:
-    """Log density ln p(x | z) at the code that the encoder gives, (n,), in nats; -inf where not finite."""
+    """Log-density ln p(x | z) at the latent code of the encoder, (n,), in nats; -inf if it is not finite."""
     return finite_or_minus_infinity(model.log_likelihood(x)(model.encode(x)))
 
 
 def finite_or_minus_infinity(log_prob: Tensor) -> Tensor:
-    """Log densities with -inf for those that overflow or are not a number."""
+    """Replace log-densities that are infinite or NaN by -inf."""
     return torch.where(log_prob.isfinite(), log_prob, -math.inf)
 
 
 def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes of larger likelihood, by one damped Gauss-Newton step from those of the encoder, and their error.
+    """Improve the latent codes of the encoder by one damped Gauss-Newton step, and estimate their covariance.
 
-    The step is (J' C J)^-1 J' d ln p(x | z) / d eta, to the maximum for a linear decoder with Gaussian noise, and the
-    covariance of the code given the decoder (J' C J)^-1. Directions in which the decoder hardly moves, with less than
-    1e-9 of the largest information, count as having that. Where the information or the gradient is not finite, the code
-    stays where it is and its error counts as zero.
+    The step is (J' C J)^-1 J' d ln p(x | z) / d eta, which leads to the maximum of the likelihood for a linear decoder
+    with Gaussian noise. The covariance of the latent code is (J' C J)^-1. The information in each direction is at least
+    1e-9 of the largest. If the information or the gradient is not finite, the latent code is left unchanged and its
+    covariance is zero.
 
     Parameters
     ----------
@@ -199,17 +200,17 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
-    """Fraction of the noise of each feature that the codes of `gauss_newton_codes` take up, (n, n_features), float64.
+    """Fraction of the noise of each feature that the fitted latent codes absorb, (n, n_features), float64.
 
-    With the Jacobian J of the decoder at the encoder's code and the information C, it is the diagonal of
-    J (J' C J)^-1 J' C, which least squares calls the hat matrix: between 0 and 1, and nz in sum.
+    With the Jacobian J of the decoder at the latent code of the encoder and the information C, it is the diagonal of
+    J (J' C J)^-1 J' C, the hat matrix of least squares. Each value is between 0 and 1, and their sum is nz.
 
     Parameters
     ----------
     model : module with `encode`, `decode`, `target` and `likelihood`
     x : Tensor of shape (n, n_features)
     covariance : Tensor of shape (n, nz, nz), float64
-        The error (J' C J)^-1 of the codes.
+        Covariance (J' C J)^-1 of the latent codes, from `gauss_newton_codes`.
     """
     z, x = model.encode(x), model.target(x)
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
@@ -219,35 +220,36 @@ def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
 
 
 def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:
-    """Each row of z moved by that of `STEP_SIZES` times its step where its objective is largest."""
+    """Move each latent code by the fraction of its step, among `STEP_SIZES`, with the largest objective."""
     candidates = torch.stack([z + size * step for size in STEP_SIZES]).to(z.dtype)  # (n_sizes, n, nz)
     best = torch.stack([objective(candidate) for candidate in candidates]).argmax(dim=0)
     return candidates[best, torch.arange(len(z), device=z.device)]
 
 
 class _Expansion(NamedTuple):
-    """What the search for the most probable code knows at a code z = m + L u of each sample, with S = L L'.
+    """Second-order expansion of ln p(x, z) at a latent code z = m + L u of each sample, with S = L L'.
 
-    In u the latent density is N(0, I): L drops out of ln p(x), and I + L' J' C J L is positive definite whatever S is.
+    In terms of u the latent density is N(0, I), so L cancels in ln p(x), and I + L' J' C J L is positive definite for
+    any S.
     """
 
     u: Tensor
     """Shape (n, nz)."""
     log_joint: Tensor
-    """ln p(x | z) - |u|^2 / 2, shape (n,); -inf where this or the quadratic about u is not finite."""
+    """ln p(x | z) - |u|^2 / 2, shape (n,); -inf if this or the expansion is not finite."""
     half_log_det: Tensor
     """ln det(I + L' J' C J L) / 2, shape (n,)."""
     step: Tensor
-    """To the maximum of the quadratic, shape (n, nz); to the mean m from where there is none."""
+    """Step to the maximum of the expansion, or to the mean m if it is not finite, shape (n, nz)."""
     gain: Tensor
-    """What the step adds to the quadratic, shape (n,): half the squared Newton decrement."""
+    """Predicted gain of the step, shape (n,): half the squared Newton decrement."""
 
 
 def _most_probable(model: Any, x: Tensor) -> _Expansion:
-    """Expansion at the most probable code of each sample."""
+    """Expansion at the most probable latent code of each sample."""
     mean, factor = model.prior.mean, model.prior.factor
     z, x = model.encode(x), model.target(x)
-    # A code that is not finite starts at the mean.
+    # The search starts at the mean if the latent code of the encoder is not finite.
     u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
     best = _expand(model, factor, x, u, z.dtype)
     sizes = torch.ones_like(best.gain)
@@ -258,8 +260,8 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
             break
         old = _Expansion(*(field[active] for field in best))
         new = _expand(model, factor, x[active], old.u + sizes[active, None] * old.step, z.dtype)
-        # A loss that rounding explains is none, since the gradient is known to more digits than ln p(x, z): those end
-        # where the gains, so small already, fall no further.
+        # A decrease within the rounding error of ln p(x, z) is accepted, since the gradient is more accurate. The
+        # search of such samples ends if their gain, which is within the rounding error too, does not decrease any more.
         rounding = 8 * torch.finfo(z.dtype).eps * old.log_joint.abs()
         rises = new.log_joint.isfinite() & (new.log_joint >= old.log_joint - rounding)
         ends = (old.gain <= rounding) & (new.gain > 0.25 * old.gain)
@@ -270,18 +272,18 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
 
 
 def _expand(model: Any, factor: Tensor, x: Tensor, u: Tensor, dtype: torch.dtype) -> _Expansion:
-    """Expansion at u, with the decoder in `dtype`."""
+    """Expansion at u, with the decoder evaluated in `dtype`."""
     z = (model.prior.mean + u @ factor.mT).to(dtype)
     log_prob, gradient, information, bend = _quadratic(model, x, z, factor.mT.to(dtype))
     log_joint = log_prob - 0.5 * u.square().sum(-1)
     gradient = gradient - u
     sound = (log_joint + gradient.sum(-1) + _trace(information)).isfinite()
-    # With the rounding of its entries on the diagonal the sum is positive definite in floating point too.
+    # The rounding error of its entries, added to the diagonal, keeps the matrix positive definite.
     information = torch.where(sound[:, None, None], information, 0.0)
     ridge = 1 + 4 * u.shape[-1] * torch.finfo(u.dtype).eps * _trace(information)
     curvature = information + torch.diag_embed(ridge[:, None].expand_as(u))
     factor, _ = torch.linalg.cholesky_ex(curvature)
-    # Newton's step where the bend leaves a maximum, and the one of Gauss and Newton elsewhere.
+    # Newton's step if the second derivatives of the decoder leave a maximum, and the Gauss-Newton step otherwise.
     newton, fails = torch.linalg.cholesky_ex(curvature - bend.nan_to_num())
     newton = torch.where((fails == 0)[:, None, None], newton, factor)
     step = torch.cholesky_solve(gradient[..., None], newton)[..., 0]
@@ -299,12 +301,12 @@ def _trace(matrices: Tensor) -> Tensor:
 
 
 class _Quadratic(NamedTuple):
-    """ln p(x | z) to the second order in z along some directions, and the decoder to the first."""
+    """Second-order expansion of ln p(x | z) in z along some directions."""
 
     log_prob: Tensor
     """ln p(x | z), shape (n,), float64."""
     gradient: Tensor
-    """J' r with r the slope of ln p(x | z) by eta, shape (n, n_directions), float64."""
+    """J' r, with r the derivative of ln p(x | z) with respect to eta, shape (n, n_directions), float64."""
     information: Tensor
     """J' C J, shape (n, n_directions, n_directions), float64."""
     bend: Tensor

@@ -1,4 +1,4 @@
-"""Networks of one architecture as one module, with their weights stacked and their codes padded."""
+"""Networks of one architecture as one module, with stacked weights and padded latent dimensions."""
 
 __all__ = ["Stack", "can_stack", "n_activations", "stack_noise"]
 
@@ -19,34 +19,35 @@ from sklatent._nn.priors import StandardNormal
 
 
 class Stack(nn.Module):
-    """Networks of one architecture as one, whose tensors have a leading dimension for the network.
+    """Networks of one architecture as one module, whose tensors have a leading dimension for the network.
 
-    Narrower codes are padded to the widest by weights of zero and draws of zero. The padding takes no part: its
-    posterior is N(0, 1), the prior, where the closed divergence and its slope are zero, and nothing comes back through
-    weights of zero. Where the divergence is estimated by draws its slope is not zero, so there the padding is held.
+    Smaller latent dimensions are padded to the largest one with zero weights and zero noise. The padding has no effect:
+    its posterior is N(0, 1), which equals the prior, so its KL divergence and the gradient of that are zero, and no
+    gradient passes through zero weights. If the KL divergence is estimated from samples its gradient is not zero, so
+    the gradient of the padding is then masked.
 
     Parameters
     ----------
     modules : sequence of Autoencoder
         They keep their own weights until `unstack`.
     widths : sequence of int
-        Numbers in a code of each.
+        Latent dimension of each module.
     """
 
     def __init__(self, modules: Sequence[Any], widths: Sequence[int]):
         super().__init__()
         template = deepcopy(modules[widths.index(max(widths))])
         template.corrupt = deepcopy(next((module.corrupt for module in modules if module.corrupt is not None), None))
-        # In tuples, which hide their parameters: they are none of the stack's own.
+        # In tuples, so that PyTorch does not register their parameters as those of the stack.
         self._members, self._template = tuple(modules), (template,)
         self._places = [_code_places(template, width, max(widths)) for width in widths]
         self._slots = _slots(template)
-        # Weights of the KL divergences, and as a tensor their products with beta, made anew only where they change.
+        # Weights of the KL divergences, and their products with beta as a tensor, which is only rebuilt if they change.
         self._kl_factors: tuple[Sequence[float], Tensor] | None = None
         states = [_state(module) for module in modules]
         for name, like in _state(template).items():
             stacked = _stack([state.get(name) for state in states], like, self._places)
-            # Straight into the dicts, which take the dotted names.
+            # Directly into the dicts, since register_parameter refuses names with dots.
             if isinstance(like, nn.Parameter):
                 self._parameters[name] = nn.Parameter(_flip(stacked).contiguous())
             else:
@@ -55,13 +56,13 @@ class Stack(nn.Module):
             self._hold_padding(states)
 
     def forward(self, x: Tensor, noise: Noise, members: Tensor | None = None) -> Terms:
-        """Parts of the loss of each row of each network, (m, n)."""
+        """Loss terms of each sample of each network, (m, n)."""
         state = self._stacked_state()
         if members is not None:
             state = {name: tensor[members] for name, tensor in state.items()}
         terms = vmap(self._call)(tuple(state.values()), x, noise)
         if members is not None:
-            for name, buffer in self.named_buffers():  # batch norm has moved those of its copies
+            for name, buffer in self.named_buffers():  # batch norm has updated the copies
                 buffer[members] = state[name]
         return terms
 
@@ -79,26 +80,26 @@ class Stack(nn.Module):
         return super().train(mode)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The parameters, by how they are trained: as those of the same names in each network."""
+        """The parameters, by how they are trained: like those with the same names in each network."""
         return self._members[0].parameter_groups()
 
     def layers(self) -> Iterator[nn.Module]:
-        """Those that all networks share, which hold the tensors of one network at a time."""
+        """Layers of the template, which hold the tensors of one network at a time."""
         return self._template[0].modules()
 
     @torch.no_grad()
     def unstack(self, member: int) -> None:
-        """Give a network the weights that it has here."""
+        """Copy the weights of a network from the stack to the network."""
         stacked = self._stacked_state()
         for name, tensor in _state(self._members[member]).items():
             tensor.copy_(_narrow(stacked[name][member], tensor, self._places[member]))
 
     def inputs(self, member: int, x: Tensor) -> Tensor:
-        """Samples of a network as the stack takes them, which is as its likelihood does: standardized once for all."""
+        """Samples of a network as the stack takes them: standardized once for all steps if its likelihood allows it."""
         return self._members[member].target(x)
 
     def _call(self, tensors: Sequence[Tensor], x: Tensor, noise: Noise) -> Terms:
-        # What functional_call does, without its search for names and tied weights, which costs a tenth of a small step.
+        # Like functional_call, but without its lookup of names and tied weights, which takes a tenth of a small step.
         for places, tensor in zip(self._slots, tensors, strict=True):
             for tensors_of_layer, leaf in places:
                 tensors_of_layer[leaf] = tensor
@@ -109,7 +110,7 @@ class Stack(nn.Module):
         return {name: _flip(tensor) for name, tensor in self.named_parameters()} | dict(self.named_buffers())
 
     def _hold_padding(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Give the padding no gradient."""
+        """Mask the gradient of the padding."""
         for name, parameter in self.named_parameters():
             ones = [torch.ones_like(state[name]) for state in states]
             if len({tensor.shape for tensor in ones}) > 1:
@@ -118,7 +119,7 @@ class Stack(nn.Module):
 
 
 def stack_noise(parts: Sequence[Noise]) -> Noise:
-    """The noise of each of some networks as a stack takes it, padded with zeros."""
+    """Noise of several networks as a stack takes it, padded with zeros."""
     stacked = []
     for tensors in zip(*parts, strict=True):
         n_rows, width = (max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True))
@@ -129,7 +130,7 @@ def stack_noise(parts: Sequence[Noise]) -> Noise:
 
 
 def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
-    """Whether modules do together what they do apart, tried on some rows with the narrowest and the widest."""
+    """Whether a stack gives the loss terms of its modules, tried with the smallest and the largest latent dimension."""
     extremes = [int(np.argmin(widths)), len(widths) - 1 - int(np.argmax(widths[::-1]))]
     pair = [deepcopy(modules[k]).to(x.device).train() for k in extremes]
     generator = torch.Generator(x.device).manual_seed(0)
@@ -138,7 +139,7 @@ def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
         stack = Stack(pair, [widths[k] for k in extremes]).train()
         together = stack(torch.stack([stack.inputs(k, x) for k in range(2)]), stack_noise(noise))
         stack.loss(together, [1.0, 1.0]).sum().backward()
-    except Exception:  # whatever a network of the user's own makes of it
+    except Exception:  # a user's network may raise anything
         return False
     apart = [module(x, own) for module, own in zip(pair, noise, strict=True)]
     return all(
@@ -148,7 +149,7 @@ def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
 
 
 def n_activations(module: Any, x: Tensor) -> int:
-    """Numbers that the layers of a network give for each row."""
+    """Number of activations of a network for each sample."""
     counts: list[int] = []
     twin = deepcopy(module).to(x.device)
     for layer in twin.modules():
@@ -168,7 +169,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _slots(module: nn.Module) -> list[list[tuple[dict[str, Any], str]]]:
-    """Where each tensor of the state is held; in several layers, if they share it."""
+    """Dicts and names under which the layers hold each tensor of the state; several if layers share it."""
     state = _state(module)
     slots: dict[int, list[tuple[dict[str, Any], str]]] = {id(tensor): [] for tensor in state.values()}
     for layer in module.modules():
@@ -180,14 +181,14 @@ def _slots(module: nn.Module) -> list[list[tuple[dict[str, Any], str]]]:
 
 
 def _code_places(module: Any, width: int, widest: int) -> dict[int, Tensor]:
-    """Where the entries of a dimension that counts codes, or numbers of the encoder, lie in the padded one."""
+    """Positions of the latent dimensions, and of the encoder's outputs, among the padded ones, by their number."""
     starts = accumulate(module.code_blocks(widest), initial=0)
     places = [start + torch.arange(n) for start, n in zip(starts, module.code_blocks(width))]  # noqa: B905
     return {width: torch.arange(width), sum(map(len, places)): torch.cat(places)}
 
 
 def _stack(tensors: Sequence[Tensor | None], like: Tensor, places: Sequence[dict[int, Tensor]]) -> Tensor:
-    """Tensors of one name as one, padded to the shape of `like`; zeros for a network that has none."""
+    """Stack tensors with the same name, padded to the shape of `like`; zeros for a network without it."""
     padded = []
     for tensor, place in zip(tensors, places, strict=True):
         wide = torch.zeros_like(like) if tensor is None else tensor.detach()
@@ -200,12 +201,12 @@ def _stack(tensors: Sequence[Tensor | None], like: Tensor, places: Sequence[dict
 
 
 def _flip(stacked: Tensor) -> Tensor:
-    """Matrices transposed: so come the gradients of a batched product, which then need no copy."""
+    """Transpose matrices: the gradients of a batched product have this layout, so they need no copy."""
     return stacked.mT if stacked.ndim == 3 else stacked
 
 
 def _narrow(tensor: Tensor, like: Tensor, places: dict[int, Tensor]) -> Tensor:
-    """A tensor without its padding, in the shape of `like`."""
+    """Remove the padding of a tensor, down to the shape of `like`."""
     for dim, n in enumerate(like.shape):
         if tensor.shape[dim] != n:
             tensor = tensor.index_select(dim, places[n].to(tensor.device))

@@ -1,4 +1,4 @@
-"""The training of a stack: each network as it would be trained by itself, all at the same time."""
+"""Training of stacked networks: each is trained as by itself, and all at the same time."""
 
 __all__ = ["StackedNet"]
 
@@ -19,7 +19,7 @@ from sklatent._nn.training import EarlyStop, LatentNet
 
 
 class StackedRows(Dataset):
-    """The rows of each of several networks; those that are shared lie on the device once.
+    """Samples of several networks. Samples that several networks share are stored once.
 
     Parameters
     ----------
@@ -40,27 +40,27 @@ class StackedRows(Dataset):
 
 
 class Part(NamedTuple):
-    """Batches of one size, one for each of some networks."""
+    """Batches of the same size, one for each of some networks."""
 
     x: Tensor
-    """Rows (m, n, n_features)."""
+    """Samples (m, n, n_features)."""
     noise: Noise
-    """Its tensors are of shape (m, n, width)."""
+    """Noise of the samples, with tensors of shape (m, n, width)."""
     members: Tensor | None
-    """Numbers of the networks, (m,); None stands for all of them."""
+    """Indices of the networks, (m,); None for all of them."""
 
 
 class StackedBatches:
-    """What each network would be given by itself, side by side.
+    """The batches of several networks, each as in a training by itself.
 
-    A step is a list of parts: networks whose batches differ in size, as last batches do, are kept apart, since a padded
-    batch would be added up in another order.
+    Each step is a list of parts. Networks whose batches differ in size, as the last ones may, are in different parts,
+    since the sums over a padded batch would be rounded differently.
 
     Parameters
     ----------
     rows : StackedRows
     nets : sequence of LatentNet
-        With the generators of each.
+        The nets, with their generators.
     training : bool
     """
 
@@ -70,7 +70,7 @@ class StackedBatches:
         self.training = training
         self.sizes = [batch_sizes(n_samples, nets[0].batch_size) for n_samples in rows.lengths]
         sources = [(net.seeds, net.module_.noise_widths, n) for net, n in zip(nets, rows.lengths, strict=True)]
-        self.twins = [sources.index(source) for source in sources]  # the first that draws the same
+        self.twins = [sources.index(source) for source in sources]  # the first net with the same random numbers
 
     def __iter__(self) -> Iterator[list[Part]]:
         orders = {k: self._order(k) for k in set(self.twins)}
@@ -90,7 +90,7 @@ class StackedBatches:
         return Part(x, Noise(*(tensor[chosen, start:stop] for tensor in noise)), members)
 
     def _order(self, k: int) -> Tensor:
-        """Numbers of a network's rows among its own, as its generator orders them; padded to the most rows."""
+        """Indices of the samples of a network in the order of its generator, padded to the largest number."""
         n_samples, device = self.rows.lengths[k], self.rows.X.device
         if self.training:
             order = torch.randperm(n_samples, generator=self.nets[k].order, device=device)
@@ -99,7 +99,7 @@ class StackedBatches:
         return nn.functional.pad(order, (0, max(self.rows.lengths) - n_samples))
 
     def _draws(self, k: int) -> Noise:
-        """A network's noise for one epoch."""
+        """Noise of a network for one epoch."""
         net = self.nets[k]
         generator = net.noise if self.training else torch.Generator(net.device).manual_seed(net.seeds[2])
         draws = Draws(net.module_.noise_widths, generator, self.rows.lengths[k])
@@ -107,7 +107,7 @@ class StackedBatches:
         return Noise(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _parts(self, sizes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
-        """Each size and the networks whose batches have it."""
+        """Each batch size, and the networks whose next batch has it."""
         if len(set(sizes)) == 1:
             yield sizes[0], None
             return
@@ -119,21 +119,21 @@ class StackedBatches:
 class StackedNet(LatentNet):
     """Train nets of one architecture as one: the loop of `LatentNet`, over their modules stacked.
 
-    Each net keeps its generators, callbacks and history, and ends as if it had been trained by itself. A net that stops
-    early leaves the others to go on, and so does one whose loss is not finite.
+    Each net keeps its generators, callbacks and history, and the result is that of training it by itself. If a net
+    stops early, or its loss is not finite, the training of the others continues.
 
     Parameters
     ----------
     nets : sequence of LatentNet
-        Not yet initialized. They differ in their modules' weights and codes, in their seeds, in the warm-up of their
-        schedules, and in the early stopping among their callbacks.
+        Not yet initialized. They may differ in the weights and the latent dimension of their modules, in their seeds,
+        in the warm-up of their schedules, and in the early stopping among their callbacks.
     widths : sequence of int
-        Numbers in a code of each.
+        Latent dimension of each net.
 
     Attributes
     ----------
     failures_ : dict of int to FloatingPointError
-        Of the nets whose loss became infinite or NaN, by their number.
+        Errors of the nets whose loss became infinite or NaN, by their index.
     """
 
     n_stack_dims = 1
@@ -156,7 +156,7 @@ class StackedNet(LatentNet):
         )
 
     def train_each(self, rows: Sequence[Rows], valid: Sequence[Rows] | None) -> "StackedNet":
-        """Train every net on rows of its own."""
+        """Train every net on its own samples."""
         for net, part in zip(self.nets, rows, strict=True):
             net.initialize()
             net.notify("on_train_begin", X=part, y=None)
@@ -169,15 +169,15 @@ class StackedNet(LatentNet):
         return self
 
     def product_size(self, n_samples: int) -> int:
-        """Number of multiply-adds of the largest layer for a batch, of all nets."""
+        """Number of multiply-adds of the largest layer of all nets for a batch."""
         return sum(net.product_size(n_samples) for net in self.nets)
 
     def get_iterator(self, dataset: StackedRows, training: bool = False) -> StackedBatches:
-        """Batches of all nets."""
+        """The batches of all nets."""
         return StackedBatches(dataset, self.nets, training)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; at the begin and the end of an epoch those of each net too."""
+        """Call the callbacks, and at the beginning and the end of an epoch also those of each net."""
         super().notify(method_name, **kwargs)
         if method_name not in ("on_epoch_begin", "on_epoch_end"):
             return
@@ -192,7 +192,7 @@ class StackedNet(LatentNet):
             raise EarlyStop
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
-        """One pass over the rows of every net."""
+        """Run one epoch of every net."""
         if iterator is None:
             return
         losses, reconstruction, kl = [], [], []
@@ -230,18 +230,18 @@ class StackedNet(LatentNet):
         return self.module_.layers()
 
     def _leave(self, k: int) -> None:
-        """End the training of a net."""
+        """Finish the training of a net."""
         self.module_.unstack(k)
         self.running_.pop(k).notify("on_train_end", X=None, y=None)
 
 
 class StackedSchedule(Schedule):
-    """The learning rate that all networks have in common, and the weight of the KL divergence of each.
+    """Common learning rate of all networks, and weight of the KL divergence of each.
 
     Parameters
     ----------
     schedules : sequence of Schedule
-        Of the nets, which differ in their warm-up only.
+        Schedules of the nets, which differ only in their warm-up.
     """
 
     def __init__(self, schedules: Sequence[Schedule]):
@@ -249,21 +249,21 @@ class StackedSchedule(Schedule):
         self.schedules = schedules
 
     def kl_weight(self, step: int) -> Any:
-        """Weight of the KL divergence of each network after the given number of steps, a list."""
+        """List of the weights of the KL divergence of the networks after the given number of steps."""
         return [schedule.kl_weight(step) for schedule in self.schedules]
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep 64 MB of what a step frees, in place of giving it back to the system and taking it anew.
+    """Make glibc keep up to 64 MB of freed memory instead of returning it to the system.
 
-    It keeps twice the largest block freed so far, if that is of 32 MB at most. Without this a quarter of the time of a
-    step of 80 networks goes into the faults of fresh pages.
+    glibc keeps up to twice the size of the largest freed block of at most 32 MB. Without this, page faults take a
+    quarter of the time of a step of 80 networks.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def _spread(values: Sequence[Tensor], members: Sequence[Tensor | None], n_members: int) -> Tensor:
-    """Values (m, n) of each part in one tensor of all networks, with zeros behind the shorter ones."""
+    """Values (m, n) of all parts in one tensor for all networks, padded with zeros."""
     if members[0] is None:
         return values[0]
     spread = values[0].new_zeros(n_members, max(part.shape[1] for part in values))
