@@ -22,6 +22,12 @@ checked_cv, keeps_cv        The splitter of a search, once scikit-learn has chec
                             it the fused searches could not see the folds before the first fit.
 callback_context            Starts to report a fit to callbacks of scikit-learn 1.9. Without it they see no epochs.
 callback_state              What callbacks keep on an estimator, which a fit that fails must leave there for them.
+safe_indexing               Takes some samples or columns of an array, a sparse array or a DataFrame. Without it a score
+                            could not leave out the samples of a DataFrame that have no density.
+column_indices              The columns that each part of a ColumnTransformer takes, as numbers. Without it names, masks
+                            and slices would have to be resolved once more.
+power_scaler                The scaler that a PowerTransformer applies last. Without it the units of its output, and so
+                            the densities of its input, are not known.
 has_callbacks               Whether callbacks of scikit-learn 1.9 follow an estimator, which must then fit by itself.
 CallbackSupportMixin,       Callbacks of scikit-learn 1.9 on; before, there are none to support.
 with_callbacks
@@ -38,11 +44,14 @@ __all__ = [
     "callback_state",
     "check_sample_weight",
     "checked_cv",
+    "column_indices",
     "fit_context",
     "get_container_adapter",
     "get_namespace",
     "has_callbacks",
     "keeps_cv",
+    "power_scaler",
+    "safe_indexing",
     "safe_split",
     "validate_parameters",
     "validate_params",
@@ -55,6 +64,7 @@ from typing import Any
 from sklearn.base import _fit_context as fit_context
 from sklearn.base import is_classifier
 from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import get_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions, validate_params
 from sklearn.utils._set_output import _get_container_adapter as get_container_adapter
@@ -88,6 +98,16 @@ def validate_parameters(estimator: Any) -> None:
 def keeps_cv(search: Any) -> bool:
     """Whether `checked_cv` gives the splits of a search: not where an iterator is exhausted once they were checked."""
     return hasattr(search, "_checked_cv_orig") or not hasattr(search.cv, "__next__")
+
+
+def column_indices(transformer: Any) -> dict[str, Any]:
+    """Indices of the columns that each part of a fitted ColumnTransformer takes, by its name."""
+    return transformer._transformer_to_input_indices
+
+
+def power_scaler(transformer: Any) -> Any:
+    """The fitted StandardScaler that a PowerTransformer applies last; None where it does not standardize."""
+    return transformer._scaler if transformer.standardize else None
 
 
 def has_callbacks(estimator: Any) -> bool:

@@ -46,6 +46,7 @@ ORDER = [
     "_pca",
     "_autoencoder",
     "_vae",
+    "_jacobians",
     "_classification",
     "_outliers",
     "_search.plan",

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from sklatent import _sklearn_compat as compat
 
@@ -178,3 +181,32 @@ def test_has_callbacks_of_scikit_learn():
     if hasattr(GridSearchCV, "set_callbacks"):
         callback = type("Callback", (), {name: lambda self, *args, **kwargs: None for name in CALLBACK_METHODS})()
         assert compat.has_callbacks(GridSearchCV(Estimator(), {}).set_callbacks(callback))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array, pd.DataFrame, list])
+def test_safe_indexing_takes_samples_and_columns(container):
+    values = np.arange(6.0).reshape(3, 2)
+    X = container(values)
+    found = compat.safe_indexing(X, np.array([2, 0]))
+    assert np.array_equal(found.toarray() if sparse.issparse(found) else np.asarray(found), values[[2, 0]])
+    if container is not list:
+        found = compat.safe_indexing(X, [1], axis=1)
+        assert np.array_equal(found.toarray() if sparse.issparse(found) else np.asarray(found), values[:, [1]])
+
+
+def test_column_indices_are_those_of_each_part():
+    X = pd.DataFrame(np.eye(4), columns=list("abcd"))
+    parts = [("first", StandardScaler(), ["d", "b"]), ("second", "passthrough", slice(2, 3))]
+    transformer = ColumnTransformer(parts, remainder="drop").fit(X)
+    found = {name: list(indices) for name, indices in compat.column_indices(transformer).items()}
+    assert found == {"first": [3, 1], "second": [2], "remainder": [0]}
+    assert {name for name, _, _ in transformer.transformers_} == set(found)
+
+
+@pytest.mark.parametrize("method", ["yeo-johnson", "box-cox"])
+def test_power_scaler_is_what_a_power_transformer_applies_last(method):
+    X = np.random.default_rng(0).gamma(2.0, size=(50, 3))
+    raw = PowerTransformer(method, standardize=False).fit(X)
+    transformer = PowerTransformer(method).fit(X)
+    assert compat.power_scaler(raw) is None
+    np.testing.assert_allclose(compat.power_scaler(transformer).transform(raw.transform(X)), transformer.transform(X))
