@@ -15,7 +15,14 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder
-from sklatent._nn.objectives import gauss_newton_codes, laplace_evidence, leverages, residual_density
+from sklatent._nn.objectives import (
+    gauss_newton_codes,
+    laplace_evidence,
+    laplace_terms,
+    leverages,
+    most_probable_codes,
+    residual_density,
+)
 from sklatent._nn.priors import Normal, Prior, StandardNormal
 from sklatent._ppca.factors import shrink
 from sklatent._sklearn_compat import StrOptions
@@ -326,6 +333,12 @@ class AutoencoderTransformer(BaseAutoencoder):
     def _log_prob(self, X: NDArray) -> NDArray:
         return infer(self.module_, DENSITIES[self.density], X)
 
+    def _rate_distortion(self, X: NDArray) -> NDArray:
+        return infer(self.module_, _rate_and_distortion, X)
+
+    def _posterior_mean(self, X: NDArray) -> NDArray:
+        return infer(self.module_, most_probable_codes, X)
+
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_
 
@@ -337,6 +350,12 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
+
+
+def _rate_and_distortion(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:
+    """Rate and distortion of each sample, (n, 2), by Laplace's approximation to the posterior."""
+    terms = laplace_terms(module, x)
+    return torch.stack([terms.kl, -terms.log_prob], dim=-1)
 
 
 def _code_moments(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,14 @@ __all__ = [
     "FLOAT_DTYPES",
     "BaseLatentModel",
     "SequenceOf",
+    "active_units",
     "all_or_nothing",
     "forget_fit",
     "is_reproducible",
     "learn",
     "learn_many",
+    "posterior_means",
+    "rate_distortion_samples",
     "resolve_device",
     "route",
     "spawn_seeds",
@@ -21,7 +24,7 @@ from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, to_device
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
@@ -32,15 +35,19 @@ from sklatent._ppca.chunks import CHUNK_SIZE, slices
 from sklatent._sklearn_compat import Interval, callback_state, fit_context, get_container_adapter
 
 FLOAT_DTYPES = [np.float64, np.float32]
+# A latent dimension is active if the variance of its posterior mean over the samples is larger than this (Burda et al.
+# 2016, section 5.1).
+MIN_ACTIVITY = 0.01
 
 
 class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A generative model p(z) p(x | z) with an encoder.
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
-    `_publish`, `_encode`, `_decode`, `_log_prob`, `_sample`. Hooks need no checks: they receive finite two-dimensional
-    float32 or float64 arrays with the right number of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all
-    samples). `_learn` sets nothing on the estimator; `_publish` sets the fitted attributes from what it returns.
+    `_publish`, `_encode`, `_decode`, `_log_prob`, `_rate_distortion`, `_posterior_mean`, `_sample`. Hooks need no
+    checks: they receive finite two-dimensional float32 or float64 arrays with the right number of features, of at most
+    about `_CHUNK_SIZE` values (in `_learn`, all samples). `_learn` sets nothing on the estimator; `_publish` sets the
+    fitted attributes from what it returns.
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {}
@@ -121,16 +128,7 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample of X in nats."""
-        check_is_fitted(self)
-        X = self._validate_rows(X)
-        self._check_scorable(X)
-        # Chunks that stay in the cache; larger ones are slower.
-        scores = self._by_chunks(
-            lambda samples: self._log_prob(_dense(samples)),
-            X,
-            n_values=self._n_score_values(),
-            max_samples=self._N_SCORE_ROWS,
-        )
+        scores = self._score_by_chunks(self._log_prob, X)
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)
 
@@ -199,6 +197,14 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _log_prob(self, X: NDArray) -> NDArray:
         raise NotImplementedError
 
+    def _rate_distortion(self, X: NDArray) -> NDArray:
+        """KL divergence of q(z | x) from p(z), and minus the mean of ln p(x | z) over q(z | x), in nats, (n, 2)."""
+        raise NotImplementedError
+
+    def _posterior_mean(self, X: NDArray) -> NDArray:
+        """Mean of q(z | x) in coordinates in which p(z) is N(0, I), or was trained from it."""
+        return self._encode(X)
+
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         raise NotImplementedError
 
@@ -218,6 +224,14 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _n_score_values(self) -> int:
         """Number of values that `_log_prob` holds in memory for each sample."""
         return self.n_features_in_
+
+    def _score_by_chunks(self, hook: Callable[[NDArray], NDArray], X: Any) -> NDArray:
+        """Validate X, and call a hook on chunks of it that stay in the cache; larger ones are slower."""
+        check_is_fitted(self)
+        X = self._validate_rows(X)
+        self._check_scorable(X)
+        n_values, max_samples = self._n_score_values(), self._N_SCORE_ROWS
+        return self._by_chunks(lambda samples: hook(_dense(samples)), X, n_values=n_values, max_samples=max_samples)
 
     def _by_chunks(
         self,
@@ -273,6 +287,21 @@ def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray], **limit
         for k, outcome in zip(numbers, outcomes, strict=True):
             learned[k] = outcome
     return learned
+
+
+def rate_distortion_samples(model: BaseLatentModel, X: ArrayLike) -> NDArray[np.float64]:
+    """Rate and distortion of each sample under a fitted model, in nats, (n_samples, 2)."""
+    return np.asarray(to_device(model._score_by_chunks(model._rate_distortion, X), "cpu"), dtype=np.float64)
+
+
+def posterior_means(model: BaseLatentModel, X: ArrayLike) -> NDArray:
+    """Mean of q(z | x) of each sample under a fitted model, in the units of the prior, (n_samples, n_components)."""
+    return np.asarray(to_device(model._score_by_chunks(model._posterior_mean, X), "cpu"))
+
+
+def active_units(means: NDArray) -> NDArray[np.bool_]:
+    """Mask of the latent dimensions that are used, by the posterior means of some samples."""
+    return means.var(axis=0) > MIN_ACTIVITY
 
 
 def learn(model: BaseLatentModel, X: NDArray) -> Any:

@@ -90,17 +90,15 @@ def register_log_jacobian(transformer_type: type, function: LogJacobian) -> None
     _LOG_JACOBIANS[transformer_type] = function
 
 
-def unroll(estimator: Any) -> tuple[list[Any], Any]:
-    """The transformers that samples pass one after the other, and the model at the end.
+def unroll(estimator: Any) -> list[Any]:
+    """The estimators that samples pass one after the other.
 
-    Pipelines at the end of Pipelines are opened, and searches give their best estimator.
+    Pipelines within Pipelines are opened, searches give their best estimator, and "passthrough" is left out.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
     if not isinstance(estimator, Pipeline):
-        return [], estimator
-    *steps, last = (step for _, step in estimator.steps)
-    inner, model = unroll(last)
-    return [*filter(_transforms, steps), *inner], model
+        return [estimator]
+    return [part for _, step in estimator.steps if _transforms(step) for part in unroll(step)]
 
 
 def push_forward(steps: Sequence[Any], X: Any) -> tuple[NDArray[np.float64], Any]:
@@ -308,8 +306,7 @@ def _whitening_variances(pca: Any) -> NDArray:
 
 
 def _of_pipeline(pipeline: Pipeline, X: Any) -> NDArray:
-    steps = [step for _, step in pipeline.steps if _transforms(step)]
-    return push_forward(steps, copy(X))[0]  # a step with copy=False would leave its output in X
+    return push_forward(unroll(pipeline), copy(X))[0]  # a step with copy=False would leave its output in X
 
 
 def _of_columns(transformer: ColumnTransformer, X: Any) -> ArrayLike:

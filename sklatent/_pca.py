@@ -638,6 +638,14 @@ class PCAReducer(BaseLatentModel):
             distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
         return log_density(distance, variances, noise, self.n_features_in_)
 
+    def _rate_distortion(self, X: Array) -> Array:
+        """The posterior of probabilistic PCA is exact, so rate and distortion add up to minus the log-likelihood."""
+        rate = self._checked_factor_model(X).kl(X)
+        return array_namespace(rate).stack([rate, -self._log_prob(X) - rate], axis=1)
+
+    def _posterior_mean(self, X: Array) -> Array:
+        return self._checked_factor_model(X).encode(X)
+
     def _incomplete(self, X: Any, results: Array) -> Array | None:
         """Mask of the samples with missing values. None, at almost no cost, if all results are finite."""
         xp = array_namespace(results)
@@ -655,6 +663,11 @@ class PCAReducer(BaseLatentModel):
         deviations = xp.sqrt(xp.clip(_beside(X, variances) - noise, min=0.0))
         axes = xp.astype(_beside(X, self.components_), xp.float64)
         return FactorModel(_beside(X, self.mean_), axes.T * deviations, noise)
+
+    def _checked_factor_model(self, X: Array) -> FactorModel:
+        """The same for samples of which nobody knows yet whether they are finite."""
+        self._has_missing(X)
+        return self._factor_model(X)
 
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         rng = np.random.default_rng(seed)

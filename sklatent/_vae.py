@@ -15,19 +15,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from sklatent._base import active_units
 from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, infer, some_rows
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
-from sklatent._nn.objectives import importance_bound
+from sklatent._nn.objectives import elbo_terms, importance_bound
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
 from sklatent._ppca.factors import shrink
 from sklatent._sklearn_compat import Interval, StrOptions
-
-# A latent dimension is active if the variance of its posterior mean over the samples is larger than this (Burda et al.
-# 2016, section 5.1).
-MIN_ACTIVITY = 0.01
 
 
 class VAETransformer(BaseAutoencoder):
@@ -322,7 +319,7 @@ class VAETransformer(BaseAutoencoder):
             likelihood.set_noise_variance(torch.from_numpy(shrink(squares.mean(axis=0), len(X))))
         found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_values=X.shape[1])
         kl, mu = np.split(found, [self.nz], axis=1)
-        return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": mu.var(axis=0) > MIN_ACTIVITY}
+        return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": active_units(mu)}
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)
@@ -339,6 +336,9 @@ class VAETransformer(BaseAutoencoder):
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
         return self._infer(bound, X, self._draws(X))
+
+    def _rate_distortion(self, X: NDArray) -> NDArray:
+        return self._infer(_rate_and_distortion, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws
@@ -382,6 +382,12 @@ class VAETransformer(BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+
+
+def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """Rate and distortion of each sample, (n, 2): the terms of the evidence lower bound, averaged over `eps`."""
+    terms = elbo_terms(module.log_likelihood(x), module.posterior(x), module.prior_density(), eps)
+    return torch.stack([terms.kl.expand_as(terms.log_prob), -terms.log_prob], dim=-1).mean(0)
 
 
 def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

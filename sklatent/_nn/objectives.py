@@ -7,7 +7,9 @@ __all__ = [
     "gauss_newton_codes",
     "importance_bound",
     "laplace_evidence",
+    "laplace_terms",
     "leverages",
+    "most_probable_codes",
     "reconstruction_terms",
     "residual_density",
 ]
@@ -158,6 +160,33 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
     return best.log_joint - best.half_log_det
 
 
+def laplace_terms(model: Any, x: Tensor) -> Terms:
+    r"""The two terms of Laplace's approximation: ln p(x | z) averaged over the posterior, and its KL divergence.
+
+    The approximate posterior is N(z, H^-1), with z and H as in `laplace_evidence`, and its KL divergence from the
+    latent density N(m, S) is
+
+    .. math:: 	frac12 [\mathrm{tr}(S^{-1} H^{-1}) + (z - m)' S^{-1} (z - m) - n_z + \ln \det S H].
+
+    For the second-order expansion of ln p(x, z) it is the exact posterior, and so the evidence is the difference of the
+    two terms.
+
+    Parameters
+    ----------
+    model : module with `encode`, `decode`, `target`, `likelihood` and a normal `prior`
+    x : Tensor of shape (n, n_features)
+    """
+    best = _most_probable(model, x)
+    inverse = torch.cholesky_inverse(best.factor)
+    kl = best.half_log_det + 0.5 * (_trace(inverse) + best.u.square().sum(-1) - best.u.shape[-1])
+    return Terms(best.log_joint - best.half_log_det + kl, kl)
+
+
+def most_probable_codes(model: Any, x: Tensor) -> Tensor:
+    """Most probable latent code of each sample, (n, nz), in coordinates in which the latent density is N(0, I)."""
+    return _most_probable(model, x).u
+
+
 def residual_density(model: Any, x: Tensor) -> Tensor:
     """Log-density ln p(x | z) at the latent code of the encoder, (n,), in nats; -inf if it is not finite."""
     return finite_or_minus_infinity(model.log_likelihood(x)(model.encode(x)))
@@ -237,12 +266,17 @@ class _Expansion(NamedTuple):
     """Shape (n, nz)."""
     log_joint: Tensor
     """ln p(x | z) - |u|^2 / 2, shape (n,); -inf if this or the expansion is not finite."""
-    half_log_det: Tensor
-    """ln det(I + L' J' C J L) / 2, shape (n,)."""
+    factor: Tensor
+    """Cholesky factor of I + L' J' C J L, shape (n, nz, nz)."""
     step: Tensor
     """Step to the maximum of the expansion, or to the mean m if it is not finite, shape (n, nz)."""
     gain: Tensor
     """Predicted gain of the step, shape (n,): half the squared Newton decrement."""
+
+    @property
+    def half_log_det(self) -> Tensor:
+        """Half the log-determinant of I + L' J' C J L, shape (n,)."""
+        return self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def _most_probable(model: Any, x: Tensor) -> _Expansion:
@@ -290,7 +324,7 @@ def _expand(model: Any, factor: Tensor, x: Tensor, u: Tensor, dtype: torch.dtype
     return _Expansion(
         u,
         torch.where(sound, log_joint, -math.inf),
-        factor.diagonal(dim1=-2, dim2=-1).log().sum(-1),
+        factor,
         torch.where(sound[:, None], step, -u),
         torch.where(sound, 0.5 * (gradient * step).sum(-1), math.inf),
     )

@@ -52,6 +52,14 @@ class FactorModel:
         """Log-density of the observed values of each sample, in nats; 0.0 if there are none."""
         return self._by_chunks(X, lambda given: given.log_density)
 
+    def encode(self, X: Array) -> Array:
+        """Posterior mean of z given the observed values of each sample."""
+        return self._by_chunks(X, lambda given: given.z)
+
+    def kl(self, X: Array) -> Array:
+        """KL divergence of the posterior of z given the observed values of each sample from N(0, I), in nats."""
+        return self._by_chunks(X, lambda given: given.kl)
+
     def _by_chunks(self, X: Array, function: Callable[["_Posterior"], Array]) -> Array:
         cuts = slices(X.shape[0], CHUNK_SIZE, max(self.loadings.shape[1] ** 2, X.shape[1]))
         return array_namespace(X).concat([function(_Posterior(self, X[cut])) for cut in cuts])
@@ -79,6 +87,13 @@ class _Posterior:
         """The samples, with missing values replaced by their expectation given the observed values."""
         xp, model = array_namespace(self.z), self.model
         return model.mean + xp.where(self.observed, self.rows, self.z @ model.loadings.T)
+
+    @property
+    def kl(self) -> Array:
+        """KL divergence from N(0, I): (tr C + ||z||^2 - k - ln det C) / 2 with the covariance C = noise * `inverse`."""
+        xp, noise, k = array_namespace(self.z), self.model.noise, self.z.shape[1]
+        log_det = k * float(np.log(noise)) - xp.linalg.slogdet(self.M).logabsdet
+        return 0.5 * (noise * xp.linalg.trace(self.inverse) + xp.sum(self.z**2, axis=1) - k - log_det)
 
     @property
     def log_density(self) -> Array:
