@@ -6,10 +6,11 @@ error of a fit is the largest relative one of its variances against the exact on
 angle between its components and the exact ones. Each estimator's peak memory is that of a process of its own, less what
 it had with the rows in memory.
 
-    python benchmarks/pca.py                              # speed, scores, memory, digits, missing: about 12 minutes
+    python benchmarks/pca.py                              # all parts but the slow ones: about 12 minutes
     python benchmarks/pca.py --part speed --auto --repeats 9    # beside scikit-learn's auto alone
     python benchmarks/pca.py --part speed --shape 20000x2000 --dtype float32
     python benchmarks/pca.py --part scores --slow         # with scikit-learn's scores of 2000 x 20000, two minutes
+    python benchmarks/pca.py --part dimension             # how often nz="parallel" and "mle" find a planted rank
 """
 
 import argparse
@@ -222,6 +223,46 @@ def missing():
             print(f"{n} x {d}, {name}: error {error:.4f}, {took:.3f} s", flush=True)
 
 
+# Samples, features, variances of the five components, standard deviations of the noise, and its distribution.
+PLANTED = {
+    "n > d": (500, 40, (12, 9, 7, 5, 4), np.ones(40), "normal"),
+    "n < d": (80, 300, (80, 60, 45, 35, 25), np.ones(300), "normal"),
+    "weak components beside strong ones": (400, 60, (60, 30, 4, 2, 1.5), np.ones(60), "normal"),
+    "noise variances from 0.2 to 1.8": (500, 40, (15, 12, 9, 7, 5), np.linspace(0.2, 1.8, 40) ** 0.5, "normal"),
+    "heavy tails: t values, 3 degrees": (500, 40, (12, 9, 7, 5, 4), np.ones(40), "t values"),
+    "heavy tails: t samples, 4 degrees": (500, 40, (20, 15, 12, 9, 7), np.ones(40), "t samples"),
+}
+NOISES = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "t values": lambda rng, shape: rng.standard_t(3, shape) / 3**0.5,
+    "t samples": lambda rng, shape: rng.standard_normal(shape) / np.sqrt(rng.chisquare(4, (shape[0], 1)) / 2),
+}
+
+
+def dimension(n_seeds=20):
+    """Number of seeds with which the planted rank of 5 is found, the range of what is found, and seconds of a fit."""
+    for title, setting in PLANTED.items():
+        found = {name: [] for name in ("parallel", "mle")}
+        times = {name: [] for name in found}
+        for seed in range(n_seeds):
+            X = planted(np.random.default_rng(seed), *setting)
+            for name in found if X.shape[0] >= X.shape[1] else ["parallel"]:
+                model = PCAReducer(name, random_state=seed)
+                times[name].append(seconds(model.fit, X))
+                found[name].append(model.n_components_)
+        for name, ranks in found.items():
+            if ranks:
+                print(f"{title}, {name}: {ranks.count(5)} of {n_seeds}, ", end="")
+                print(f"{min(ranks)} to {max(ranks)}, {np.median(times[name]):.3f} s", flush=True)
+
+
+def planted(rng, n, d, variances, deviations, noise):
+    """Samples of a factor model: components in a random orientation, and noise of variance one, scaled."""
+    axes = np.linalg.qr(rng.standard_normal((d, len(variances))))[0]
+    scores = rng.standard_normal((n, len(variances))) * np.sqrt(variances)
+    return scores @ axes.T + NOISES[noise](rng, (n, d)) * deviations
+
+
 def seconds(function, *arguments):
     """Wall time of one call."""
     start = time.perf_counter()
@@ -236,7 +277,9 @@ def median_of(repeats, function, *arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["speed", "scores", "memory", "digits", "missing", "all"], default="all")
+    parser.add_argument(
+        "--part", choices=["speed", "scores", "memory", "digits", "missing", "dimension", "all"], default="all"
+    )
     parser.add_argument("--shape", action="append", help="of the part speed, as 1797x64; may be repeated")
     parser.add_argument("--dtype", action="append", choices=["float32", "float64"])
     parser.add_argument("--repeats", type=int, default=3)
@@ -250,6 +293,7 @@ if __name__ == "__main__":
         "memory": memory,
         "digits": digits,
         "missing": missing,
+        "dimension": dimension,
     }
     for name, part in parts.items():
         if arguments.part in (name, "all"):

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy
 import torch
@@ -13,6 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.fixes import parse_version
 
 from sklatent import PCAReducer
+from sklatent.model_selection import FusedGridSearchCV
 
 needs_dispatch = pytest.mark.skipif(
     parse_version(scipy.__version__) < parse_version("1.14"), reason="array_api_dispatch asks for SciPy 1.14"
@@ -372,3 +374,75 @@ def test_weights_are_routed(X):
         weights = np.arange(len(X)) % 3
         pipeline.fit(X, np.arange(len(X)) % 2, sample_weight=weights)
     np.testing.assert_array_equal(pipeline[0].components_, PCAReducer(2).fit(X, sample_weight=weights).components_)
+
+
+def test_parallel_analysis_chooses_the_first_components(digits):
+    X = digits[0][:300]
+    model = PCAReducer("parallel", random_state=0).fit(X)
+    expected = PCAReducer(model.n_components_).fit(X)
+    assert 5 < model.n_components_ < 40
+    np.testing.assert_allclose(model.components_, expected.components_, atol=1e-10)
+    assert model.score(X) == pytest.approx(expected.score(X), rel=1e-10)
+
+
+@pytest.mark.parametrize("container", [np.asarray, lambda X: X.astype(np.float32), pd.DataFrame])
+@pytest.mark.parametrize("solver", ["auto", "covariance", "full", "randomized"])
+def test_parallel_analysis_with_every_solver_and_container(container, solver):
+    model = PCAReducer("parallel", solver=solver, random_state=0).fit(container(plane_and_noise()))
+    assert model.n_components_ == 2
+
+
+@needs_dispatch
+def test_parallel_analysis_of_a_tensor():
+    with config_context(array_api_dispatch=True):
+        assert PCAReducer("parallel", random_state=0).fit(torch.as_tensor(plane_and_noise())).n_components_ == 2
+
+
+def plane_and_noise():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((100, 2)) @ rng.standard_normal((2, 12)) + 0.3 * rng.standard_normal((100, 12)) + 5
+
+
+@pytest.mark.parametrize(
+    ("fit", "error", "message"),
+    [
+        (
+            lambda model, X: model.fit(X, sample_weight=np.ones(len(X))),
+            ValueError,
+            "sample_weight is not supported wit",
+        ),
+        (lambda model, X: model.partial_fit(X), ValueError, "partial_fit is not supported with nz='parallel', which"),
+        (
+            lambda model, X: model.fit(sparse.csr_array(X)),
+            TypeError,
+            "does not support sparse inputs with nz='parallel'",
+        ),
+        (lambda model, X: model.fit(np.where(X > 2, np.nan, X)), ValueError, "missing values with nz='parallel'"),
+    ],
+)
+def test_parallel_analysis_refuses_what_it_cannot_compare_with_noise(rng, fit, error, message):
+    X = rng.standard_normal((60, 5))
+    model = PCAReducer("parallel")
+    with pytest.raises(error, match=message):
+        fit(model, X)
+    assert not hasattr(model, "n_components_")
+    before = dict(vars(model.fit(X)))
+    with pytest.raises(error, match=message):
+        fit(model, X)
+    assert vars(model) == before
+
+
+@pytest.mark.parametrize("random_state", [0, None, np.random.RandomState(0)], ids=["seed", "none", "instance"])
+def test_parallel_analysis_in_a_fused_search(digits, random_state):
+    X = digits[0][:200]
+    grid = {"nz": ["parallel", 2], "whiten": [False, True]}
+    search = FusedGridSearchCV(PCAReducer(random_state=random_state), grid, cv=3).fit(X)
+    expected = GridSearchCV(PCAReducer(random_state=0), grid, cv=3).fit(X)
+    assert search.best_params_["nz"] == "parallel"
+    if random_state == 0:
+        np.testing.assert_allclose(search.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
+
+
+def test_parallel_analysis_scores_weighted_samples(rng):
+    X = rng.standard_normal((60, 5))
+    assert np.isfinite(PCAReducer("parallel").fit(X).score(X, sample_weight=np.ones(60)))

@@ -1,9 +1,16 @@
 """Estimation of the number of components."""
 
-__all__ = ["minka_dimension"]
+__all__ = ["minka_dimension", "parallel_dimension"]
 
 import numpy as np
 from scipy.special import gammaln
+
+# Number of matrices of noise, and the quantile of their largest eigenvalues that a component has to exceed (Glorfeld
+# 1995).
+N_FLIPS = 50
+QUANTILE = 0.95
+# Smallest fraction of the variance of a feature that components are taken to leave to its noise.
+LEAST_SHARE = float(np.finfo(np.float64).eps) ** 0.5
 
 
 def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
@@ -61,3 +68,67 @@ def minka_dimension(variances: np.ndarray, n_samples: int) -> int:
         - k / 2 * np.log(n_samples)
     )
     return int(np.argmax(np.where(variances[:-1] < 1e-15, -np.inf, log_evidence))) + 1
+
+
+def parallel_dimension(rows: np.ndarray, components: np.ndarray, eigenvalues: np.ndarray, seed: int) -> int:
+    """Estimate the number of components that stand out from noise, by parallel analysis.
+
+    A component counts if its eigenvalue exceeds the 95th percentile of the largest eigenvalue that the same samples
+    have once every value is given a random sign. The signs leave the sizes of all values and take away the correlation.
+    Unlike permutations of each feature they also keep the scale of a sample, so that samples with heavy tails do not
+    count as components: with permutations, 5 components among samples with noise from a t distribution of 4 degrees of
+    freedom are taken for 8 to 16.
+
+    Strong components inflate the variance of this noise and so hide weak ones. Therefore the analysis is repeated on
+    what the components found so far leave, until it finds no more. They take the fraction h_j of the noise of feature
+    j, its leverage, with them, and one degree of freedom of the samples each: the residuals are scaled up by both.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, n_features), float64
+        Centred samples.
+    components : ndarray of shape (n, n_features)
+        Eigenvectors of their scatter in decreasing order: all with an eigenvalue above zero.
+    eigenvalues : ndarray of shape (n,)
+    seed : int
+
+    Returns
+    -------
+    k : int
+        Number of components, at least 1.
+
+    References
+    ----------
+    Horn (1965), "A rationale and test for the number of factors in factor analysis", Psychometrika 30. Glorfeld (1995),
+    "An improvement on Horn's parallel analysis methodology", Educational and Psychological Measurement 55. Hong, Sheng
+    & Dobriban (2020), "Selecting the number of components in PCA via random signflips", with the comparison to the
+    upper edge. Dobriban & Owen (2019), "Deterministic parallel analysis", JRSS B 81, for strong components that hide
+    weak ones.
+    """
+    rng = np.random.default_rng(seed)
+    k = 0
+    while k < len(eigenvalues):
+        n_more = int(np.count_nonzero(eigenvalues[k:] > _largest_eigenvalue(_noise(rows, components[:k]), rng)))
+        if n_more == 0:
+            break
+        k += n_more
+    return max(k, 1)
+
+
+def _noise(rows: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """What components leave of centred samples, scaled up to the variance of the noise."""
+    n_samples = len(rows)
+    share = np.maximum(1 - (components**2).sum(axis=0), LEAST_SHARE)  # of each feature: 1 minus its leverage
+    freedom = max(n_samples - 1 - len(components), 1)
+    return (rows - rows @ components.T @ components) / np.sqrt(share * freedom / n_samples)
+
+
+def _largest_eigenvalue(noise: np.ndarray, rng: np.random.Generator) -> float:
+    """Quantile of the largest eigenvalue of the scatter, over random signs of the values."""
+    eigenvalues = []
+    for _ in range(N_FLIPS):
+        flipped = np.where(rng.integers(2, size=noise.shape, dtype=bool), noise, -noise)
+        flipped -= flipped.mean(axis=0)
+        gram = flipped.T @ flipped if len(noise) > noise.shape[1] else flipped @ flipped.T
+        eigenvalues.append(np.linalg.eigvalsh(gram)[-1])
+    return float(np.quantile(eigenvalues, QUANTILE))
