@@ -153,6 +153,9 @@ def log_likelihood_samples(estimator: Any, X: ArrayLike) -> NDArray[np.float64]:
     log-likelihood -inf. Prefer PowerTransformer for selecting models. The same holds for values outside the domain of
     the logarithm, the square root or the transformation of Box & Cox.
 
+    `GenerativeClassifier` and `LatentOutlierDetector` use the scores of their `estimator` as they are: put scalers
+    before them, not inside.
+
     References
     ----------
     Casella & Berger (2002), "Statistical inference", section 4.3 and eq. 4.6.7.

@@ -68,7 +68,8 @@ class FactorModel:
 class _Posterior:
     """Posterior of z given the observed values of each sample: normal with mean `z` and covariance noise * `inverse`.
 
-    `inverse` is the inverse of M = noise I + sum of w_j w_j' over the observed features j.
+    `inverse` is the inverse of M = noise I + sum of w_j w_j' over the observed features j. If all features of all
+    samples are observed, M is the same for all, and both arrays have length one.
     """
 
     def __init__(self, model: FactorModel, X: Array):
@@ -78,7 +79,8 @@ class _Posterior:
         self.mask = xp.astype(self.observed, xp.float64)
         self.rows = xp.where(self.observed, xp.astype(X, xp.float64) - model.mean, 0.0)
         W, identity = model.loadings, xp.eye(model.loadings.shape[1], dtype=xp.float64, device=device_of(model.mean))
-        self.M = model.noise * identity + _unpack(self.mask @ _pack(W), W.shape[1])  # (n, k, k)
+        mask = self.mask[:1, :] if xp.all(self.observed) else self.mask
+        self.M = model.noise * identity + _unpack(mask @ _pack(W), W.shape[1])  # (n or 1, k, k)
         self.inverse = xp.linalg.inv(self.M)
         self.z = (self.inverse @ (self.rows @ W)[:, :, None])[:, :, 0]
 
