@@ -251,14 +251,14 @@ def _of_quantiles_of_a_feature(transformer: QuantileTransformer, x: NDArray, qua
     several training samples share, where it jumps. At a quantile the slope is the mean of the slopes on its two sides.
     """
     references = transformer.references_
-    last = len(quantiles) - 2
+    last = max(len(quantiles) - 2, 0)
     is_normal = transformer.output_distribution == "normal"
     margin = QUANTILE_MARGIN if is_normal else 0.0
     low, high = quantiles[0], quantiles[-1]
     is_flat = ((x - margin < low) & (x != low)) | ((x + margin > high) & (x != high))
     first, after = (np.searchsorted(quantiles, x, side=side) for side in ("left", "right"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = np.diff(references) / np.diff(quantiles)
+        slopes = np.append(np.diff(references) / np.diff(quantiles), 0.0)  # a single quantile is a constant
         slope = (slopes[np.clip(first - 1, 0, last)] + slopes[np.clip(after - 1, 0, last)]) / 2
         log_slope = np.where(after - first > 1, np.inf, np.log(slope))
     if is_normal:

@@ -202,6 +202,11 @@ def test_quantiles_outside_the_training_samples_have_no_density():
     assert log_likelihood_scorer(pipeline, new) == -np.inf
 
 
+def test_a_single_quantile_maps_everything_to_one_value():
+    pipeline = make_pipeline(QuantileTransformer(n_quantiles=1), PCAReducer(1)).fit(signed())
+    assert np.isneginf(log_likelihood_samples(pipeline, signed())).all()
+
+
 def test_quantiles_have_no_density_where_training_samples_agree():
     X = np.concatenate([np.zeros((50, 1)), signed(1, 100)])
     pipeline = make_pipeline(QuantileTransformer(n_quantiles=50), KernelDensity()).fit(X)
