@@ -84,6 +84,15 @@ def test_linear_autoencoder_has_the_exact_posterior(density):
         assert rate + distortion == pytest.approx(-model.score(X), rel=1e-9)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal", "bernoulli"])
+def test_terms_of_a_curved_autoencoder_add_up_to_its_score(likelihood):
+    X = samples() if likelihood != "bernoulli" else (samples() > 1).astype(float)
+    model = AutoencoderTransformer(2, likelihood=likelihood, max_epochs=3, random_state=0).fit(X)
+    rate, distortion = rate_distortion(model, X)
+    assert rate > 0
+    assert rate + distortion == pytest.approx(-model.score(X), rel=1e-9)
+
+
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_vae_has_the_terms_of_its_bound(prior, posterior):
