@@ -169,7 +169,7 @@ def _function_of(transformer: Any) -> LogJacobian:
     )
 
 
-def _loss(transformer: Any, why: str, way_out: str) -> ValueError:
+def _information_loss(transformer: Any, why: str, way_out: str) -> ValueError:
     return ValueError(
         f"{_name(transformer)} loses information about the samples: {why}. So log-likelihoods in the units of X are "
         f"not defined. {way_out}"
@@ -287,13 +287,15 @@ def _of_pca(pca: Any, X: Any) -> ArrayLike:
     X = _values(pca, X, accept_sparse=("csr", "csc"))
     n_components, n_features = pca.components_.shape
     if n_components < n_features:
-        raise _loss(
+        raise _information_loss(
             pca,
             f"it keeps {n_components} of {n_features} dimensions",
             f"Keep all {n_features}, or use PCAReducer as the model at the end of the Pipeline.",
         )
     if isinstance(pca, PCAReducer) and not issparse(X) and np.isnan(X).any():
-        raise _loss(pca, "it imputes missing values", "Impute them before, or leave them to the model at the end.")
+        raise _information_loss(
+            pca, "it imputes missing values", "Impute them before, or leave them to the model at the end."
+        )
     return -0.5 * np.log(_whitening_variances(pca)).sum() if pca.whiten else 0.0
 
 
@@ -314,7 +316,7 @@ def _of_columns(transformer: ColumnTransformer, X: Any) -> ArrayLike:
     parts = [(name, part) for name, part, _ in transformer.transformers_ if _keeps(part) and weights.get(name) != 0]
     taken = sorted(index for name, _ in parts for index in indices[name])
     if taken != list(range(transformer.n_features_in_)):
-        raise _loss(
+        raise _information_loss(
             transformer,
             f"its parts keep the columns {taken} of {transformer.n_features_in_}, where each has to be kept once",
             "Use remainder='passthrough' for the columns that no part takes.",

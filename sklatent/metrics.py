@@ -366,7 +366,8 @@ def active_units_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> int:
     ----------
     estimator : object
         Fitted latent model or Pipeline, see `rate_distortion`. For `PCAReducer` the posterior mean is that of
-        probabilistic PCA, and for `AutoencoderTransformer` the most probable latent code.
+        probabilistic PCA, and for `AutoencoderTransformer` the most probable latent code. For a `VAETransformer` with a
+        learned prior the units are those of the latent space.
     X : array-like of shape (n_samples, n_features)
         Samples.
     y : Ignored

@@ -77,7 +77,7 @@ def parallel_dimension(rows: np.ndarray, components: np.ndarray, eigenvalues: np
     have once every value is given a random sign. The signs leave the sizes of all values and take away the correlation.
     Unlike permutations of each feature they also keep the scale of a sample, so that samples with heavy tails do not
     count as components: with permutations, 5 components among samples with noise from a t distribution of 4 degrees of
-    freedom are taken for 8 to 16.
+    freedom are taken for 8 to 13.
 
     Strong components inflate the variance of this noise and so hide weak ones. Therefore the analysis is repeated on
     what the components found so far leave, until it finds no more. They take the fraction h_j of the noise of feature
