@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, infer, some_rows
+from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import importance_bound
@@ -312,6 +313,45 @@ class VAETransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
+    def score_features(self, X: Any) -> NDArray[np.float64]:
+        r"""Estimate the log-likelihood log p(x_j | all other features) of each value.
+
+        It tells which value made a sample improbable. Features are independent given the latent code, so
+
+        .. math::
+            \ln p(x_j | x_{-j}) = \ln p(x) - \ln p(x_{-j}) = -\ln \mathrm{E}_{p(z | x)} \frac{1}{p(x_j | z)}.
+
+        Both log-likelihoods are estimated with the importance samples of `score_samples`. Their difference is neither a
+        bound nor normalized, and converges with larger `n_draws`. A term with a closed form for a linear decoder with
+        Gaussian noise removes most of the variance: with 32 importance samples the mean error is below that of the
+        formula with 1,000. It takes less than twice the time of `score_samples`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples to score.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples, n_features), float64
+            Estimate for each value in nats, with respect to Lebesgue measure in the unit of the feature (to counting
+            measure for "bernoulli" and "poisson"); -inf where no finite value is found.
+
+        References
+        ----------
+        Gelfand, Dey & Chang (1992), "Model determination using predictive distributions with implementation via
+        sampling-based methods", Bayesian Statistics 4, for the second form.
+
+        Examples
+        --------
+        >>> from sklatent import VAETransformer
+        >>> from sklearn.datasets import load_iris
+        >>> vae = VAETransformer(2, random_state=0).fit(load_iris().data)
+        >>> vae.score_features([[5.1, 3.5, 1.4, 2.2]]).argmin(axis=1)  # the petal width of another species
+        array([3])
+        """
+        return super().score_features(X)
+
     def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
         eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
@@ -339,6 +379,9 @@ class VAETransformer(BaseAutoencoder):
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
         return self._infer(bound, X, self._draws(X))
+
+    def _feature_log_prob(self, X: NDArray) -> NDArray:
+        return self._infer(importance_conditionals, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws
