@@ -6,6 +6,7 @@ __all__ = [
     "SequenceOf",
     "all_or_nothing",
     "forget_fit",
+    "has_method",
     "is_reproducible",
     "learn",
     "learn_many",
@@ -338,6 +339,11 @@ def forget_fit(estimator: BaseEstimator) -> None:
     """Delete the fitted attributes, so that a refit leaves none of the previous ones behind."""
     for name in [name for name in vars(estimator) if name.endswith("_") and not name.startswith("__")]:
         delattr(estimator, name)
+
+
+def has_method(name: str) -> Callable[[Any], bool]:
+    """Condition of `available_if`: the estimator of a meta-estimator, fitted or not, has this method."""
+    return lambda self: hasattr(getattr(self, "estimator_", self.estimator), name)
 
 
 def resolve_device(device: str) -> str:

@@ -20,7 +20,7 @@ from sklatent._nn.objectives import expansion_slices, finite_or_minus_infinity, 
 
 # Largest leverage of a feature that the importance samples are compared with. A posterior q(z | x) that is wider than
 # p(z | x) can give more than 1, and then the mean of the approximate inverse density does not exist.
-MAX_LEVERAGE = 0.99
+MAX_LEVERAGE = 0.95
 
 
 def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
@@ -28,16 +28,20 @@ def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
     With the importance weights w_k = p(x | z_k) p(z_k) / q(z_k | x), the mean of w estimates p(x), and the mean of w f
     estimates p(x_-j), where f(z) = 1 / p(x_j | z). But f grows as fast as q falls: if x_j holds more than half of the
-    information about some direction of z, w f has no variance, and the estimate is far too small for an outlier. So it
-    is compared with the approximation g to f in which ln p(x_j | z) is quadratic about the mean of q, the decoder is
-    linear, and the mean has a closed form,
+    information about some direction of z, w f has no variance, and its mean is far too small for an outlier. So f is
+    compared with an approximation g whose mean is known: the decoder is linear about the mean of q, and ln p(x_j | z)
+    quadratic,
 
     .. math::
-        p(x_{-j}) \approx \mathrm{E}_q[g] \frac{\sum_k w_k f(z_k)}{\sum_k g(z_k)}.
+        \ln p(x_{-j}) \approx \ln \frac1K \sum_k w_k f(z_k)
+        + \tau \Big( \ln \mathrm{E}_q[g] - \ln \frac1K \sum_k g(z_k) \Big).
 
-    This ratio estimate converges to p(x_-j) for any g. It is exact for any number of importance samples if the decoder
-    is linear, the noise normal and q the posterior. For networks fitted to a plane, its mean error with 32 importance
-    samples is below that of the plain mean of w f with 1,000.
+    The correction vanishes for many importance samples, so the estimate converges for any g and :math:`\tau`. With
+    :math:`\tau = 1` it is a ratio estimate, which is exact for any number of importance samples if the decoder is
+    linear, the noise normal and q the posterior. Otherwise :math:`\tau = 1 / (1 + (s D)^2)` for the standard deviation
+    s of ln w f / g, and the distance D, in standard deviations of q, to the mean of q g: the difference between f and g
+    is known near the mean of q, and extrapolated that far. For networks fitted to a plane, the mean error with 32
+    importance samples is below that of the mean of w f with 1,000.
 
     Parameters
     ----------
@@ -63,11 +67,13 @@ def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     weights = log_weights(log_probs.sum(-1), q, model.prior_density(), z, eps)
     eta, tangents = _linearize(model, q.mu, torch.eye(q.mu.shape[-1], dtype=q.mu.dtype, device=q.mu.device))
     tangents = q.pull_back(tangents)
-    changes = (eps.transpose(0, 1) @ tangents).transpose(0, 1)  # (n_draws, n, n_features)
+    changes = (eps.transpose(0, 1) @ tangents).transpose(0, 1).contiguous()  # (n_draws, n, n_features)
     terms = _feature_terms(likelihood, target, eta, tangents.square().sum(1), MAX_LEVERAGE)
-    ratio = finite_or_minus_infinity(weights[..., None] - log_probs).logsumexp(0) - (-terms.at(changes)).logsumexp(0)
-    log_evidence = weights.logsumexp(0) - math.log(len(eps))
-    return finite_or_minus_infinity(log_evidence[:, None] - ratio - terms.log_mean_inverse())
+    exact = (weights[..., None] - log_probs).nan_to_num(-math.inf, neginf=-math.inf)  # ln w f
+    approximate = -terms.at(changes)  # ln g
+    spread = _variance(exact - approximate) * terms.distance.square().clamp(min=1)
+    correction = (terms.log_mean_inverse - _log_mean_exp(approximate)) / (1 + spread.nan_to_num(math.inf))
+    return finite_or_minus_infinity(_log_mean_exp(weights)[:, None] - _log_mean_exp(exact) - correction)
 
 
 def laplace_conditionals(model: Any, x: Tensor) -> Tensor:
@@ -120,10 +126,20 @@ class _FeatureTerms(NamedTuple):
         """The approximation for changes (..., n, n_features) of eta."""
         return self.log_prob + changes * (self.gradient - 0.5 * self.information * changes)
 
+    @property
+    def rest(self) -> Tensor:
+        """One minus the leverage."""
+        return (1 - self.information * self.variance).clamp(min=torch.finfo(self.variance.dtype).eps)
+
+    @property
     def log_mean_inverse(self) -> Tensor:
         """Ln E[1 / p(x_j | z)] of the approximation, for normal changes with mean zero."""
-        rest = (1 - self.information * self.variance).clamp(min=torch.finfo(self.variance.dtype).eps)
-        return 0.5 * (self.gradient.square() * self.variance / rest - rest.log()) - self.log_prob
+        return 0.5 * (self.gradient.square() * self.variance / self.rest - self.rest.log()) - self.log_prob
+
+    @property
+    def distance(self) -> Tensor:
+        """How far the posterior mean of eta_j without x_j is from zero, in posterior standard deviations."""
+        return self.gradient.abs() * self.variance.sqrt() / self.rest
 
 
 def _feature_terms(
@@ -142,10 +158,20 @@ def _laplace_conditionals(model: Any, target: Tensor, u: Tensor, factor: Tensor)
     eta, tangents = _linearize(model, z, model.prior.factor.mT.to(z.dtype))
     deviations = torch.linalg.solve_triangular(factor, tangents.double(), upper=False)  # (n, nz, n_features)
     terms = _feature_terms(model.likelihood, target, eta, deviations.square().sum(1))
-    return finite_or_minus_infinity(-terms.log_mean_inverse())
+    return finite_or_minus_infinity(-terms.log_mean_inverse)
 
 
 def _linearize(model: Any, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Output of the decoder (n, n_features), and its derivatives along directions (n_directions, nz)."""
     expansion = taylor_expansion(model, z, directions, torch.zeros_like)
     return expansion.eta, expansion.tangents
+
+
+def _log_mean_exp(values: Tensor) -> Tensor:
+    """Logarithm of the mean of exp(values) over the first dimension."""
+    return values.logsumexp(0) - math.log(len(values))
+
+
+def _variance(values: Tensor) -> Tensor:
+    """Variance over the first dimension, where `Tensor.var` takes several times as long."""
+    return (values - values.mean(0)).square().mean(0)
