@@ -652,10 +652,13 @@ class PCAReducer(BaseLatentModel):
 
     def _feature_log_prob(self, X: Any) -> Array:
         scores = self._feature_log_prob_complete(X)
+        xp = array_namespace(scores)
+        if xp.all(xp.isfinite(scores)):
+            return scores
         incomplete = self._incomplete(X, scores)
         if incomplete is not None:
             scores[incomplete, ...] = self._factor_model(X).feature_log_density(X[incomplete, ...])
-        return scores
+        return xp.where(xp.isnan(scores) & ~xp.isnan(X), -xp.inf, scores)  # squares beyond float64
 
     def _feature_log_prob_complete(self, X: Array) -> Array:
         """The scores of samples without missing values, in float64 for every precision of X.

@@ -105,6 +105,15 @@ class TestPCA:
     def test_degenerate_data_have_finite_scores(self, X):
         assert np.isfinite(PCAReducer().fit(X).score_features(X + 1)).all()
 
+    def test_squares_beyond_float64_have_no_density(self, X):
+        huge = np.stack([X[0], np.full(N_FEATURES, 1e300), without(X, 1)[0], np.full(N_FEATURES, 1e300)])
+        huge[3, 1] = np.nan
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = PCAReducer(2).fit(X).score_features(huge)
+        assert np.isfinite(scores[0]).all()
+        assert np.isneginf(scores[1]).all()
+        np.testing.assert_array_equal(np.isnan(scores[2:]), np.isnan(huge[2:]))
+
     def test_one_feature_has_the_density_of_its_samples(self, X):
         pca = PCAReducer(1).fit(X[:, :1])
         np.testing.assert_allclose(pca.score_features(X[:, :1])[:, 0], pca.score_samples(X[:, :1]), rtol=1e-12)
