@@ -31,11 +31,12 @@ def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
 
     .. math:: \ln p(x_j | x_{-j}) \approx \ln E + \frac{\ln p'(x_j | x_{-j}) - \ln E'}{1 + (s D)^2}.
 
-    The correction vanishes for many importance samples, so the estimate converges for any linear model. It is exact for
-    any number of them, and for any q, if the decoder is linear and noise and prior are normal. Otherwise the model is
-    known near the mean of q, with the standard deviation s of ln w / p(x_j | z) about that of the linear model, and
-    extrapolated to a distance of D standard deviations of q, the mean of the linear p'(z | x_-j). For networks fitted
-    to a plane, the mean error with 32 importance samples is below that of the ratio E with 1,000.
+    The correction vanishes for many importance samples, so the estimate converges for any linear model. Its weight is 1
+    if the decoder is linear and noise and prior are normal; then the result is exact for any number of importance
+    samples and any q. Otherwise the weight falls with the error of the linear model near the mean of q, the standard
+    deviation s of the difference between the two values of ln w / p(x_j | z), and with the distance D over which it is
+    extrapolated: that of the mean of eta_j without x_j, in standard deviations of q, but at least 1. For networks
+    fitted to a plane, the mean error with 32 importance samples is below that of E with 1,000.
 
     Parameters
     ----------
@@ -165,10 +166,9 @@ def _importance_estimate(
 def _linear_conditionals(
     terms: _FeatureTerms, slopes: Tensor, q: NormalPosterior, prior: DiagonalNormal
 ) -> tuple[Tensor, Tensor]:
-    """Conditionals of a linear model, by a Newton step from the mean of q, and the distances of z without x_j.
+    """Conditionals of the linear model with these terms, and the distances D, by a Newton step from the mean of q.
 
-    The distances are in standard deviations of q. The `slopes` (n, nz, n_features) are derivatives of eta with respect
-    to eps.
+    The `slopes` (n, nz, n_features) are the derivatives of eta with respect to eps.
     """
     precision = 1 / prior.variances
     ways = q.pull_back(torch.diag_embed(precision.sqrt())).double()  # the prior is nz more terms, of information 1
