@@ -7,6 +7,7 @@ __all__ = [
     "active_units",
     "all_or_nothing",
     "forget_fit",
+    "has_method",
     "is_reproducible",
     "learn",
     "learn_many",
@@ -25,6 +26,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, to_device
+from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
@@ -44,10 +46,10 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """A generative model p(z) p(x | z) with an encoder.
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
-    `_publish`, `_encode`, `_decode`, `_log_prob`, `_rate_distortion`, `_posterior_mean`, `_sample`. Hooks need no
-    checks: they receive finite two-dimensional float32 or float64 arrays with the right number of features, of at most
-    about `_CHUNK_SIZE` values (in `_learn`, all samples). `_learn` sets nothing on the estimator; `_publish` sets the
-    fitted attributes from what it returns.
+    `_publish`, `_encode`, `_decode`, `_log_prob`, `_feature_log_prob`, `_rate_distortion`, `_posterior_mean`,
+    `_sample`. Hooks need no checks: they receive finite two-dimensional float32 or float64 arrays with the right number
+    of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all samples). `_learn` sets nothing on the
+    estimator; `_publish` sets the fitted attributes from what it returns.
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {}
@@ -128,9 +130,11 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample of X in nats."""
-        scores = self._score_by_chunks(self._log_prob, X)
-        xp = array_namespace(scores)
-        return xp.astype(scores, xp.float64, copy=False)
+        return self._scores(self._log_prob, X)
+
+    def score_features(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Score each value of X in nats, given the other values of its sample."""
+        return self._scores(self._feature_log_prob, X)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Compute the mean score of X.
@@ -197,6 +201,9 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _log_prob(self, X: NDArray) -> NDArray:
         raise NotImplementedError
 
+    def _feature_log_prob(self, X: NDArray) -> NDArray:
+        raise NotImplementedError
+
     def _rate_distortion(self, X: NDArray) -> NDArray:
         """KL divergence of q(z | x) from p(z), and minus the mean of ln p(x | z) over q(z | x), in nats, (n, 2)."""
         raise NotImplementedError
@@ -207,6 +214,12 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         raise NotImplementedError
+
+    def _scores(self, hook: Callable[[NDArray], NDArray], X: ArrayLike) -> NDArray[np.float64]:
+        """What a hook gives for X, in float64."""
+        scores = self._score_by_chunks(hook, X)
+        xp = array_namespace(scores)
+        return xp.astype(scores, xp.float64, copy=False)
 
     def _check_scorable(self, X: NDArray) -> None:
         """Raise ValueError if p(x) is not defined for X."""
@@ -222,7 +235,7 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return FLOAT_DTYPES
 
     def _n_score_values(self) -> int:
-        """Number of values that `_log_prob` holds in memory for each sample."""
+        """Number of values that `_log_prob` and `_feature_log_prob` hold in memory for each sample."""
         return self.n_features_in_
 
     def _score_by_chunks(self, hook: Callable[[NDArray], NDArray], X: Any) -> NDArray:
@@ -245,9 +258,14 @@ class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         The hook holds n_values values for each sample in memory, which are those of X by default.
         """
         n_values = n_values or self.n_features_in_
-        cuts = slices(arrays[0].shape[0], self._CHUNK_SIZE, n_values, max_samples=max_samples)
-        parts = [hook(*(array[cut] for array in arrays)) for cut in cuts]
-        return array_namespace(parts[0]).concat(parts)
+        results: Any = None
+        for cut in slices(arrays[0].shape[0], self._CHUNK_SIZE, n_values, max_samples=max_samples):
+            part = hook(*(array[cut] for array in arrays))
+            if results is None:  # allocated once, since fresh memory costs more than the arithmetic of many hooks
+                shape = (arrays[0].shape[0], *part.shape[1:])
+                results = array_namespace(part).empty(shape, dtype=part.dtype, device=device_of(part))
+            results[cut, ...] = part
+        return results
 
     @property
     def _n_features_out(self) -> int:
@@ -353,6 +371,11 @@ def forget_fit(estimator: BaseEstimator) -> None:
     """Delete the fitted attributes, so that a refit leaves none of the previous ones behind."""
     for name in [name for name in vars(estimator) if name.endswith("_") and not name.startswith("__")]:
         delattr(estimator, name)
+
+
+def has_method(name: str) -> Callable[[Any], bool]:
+    """Condition of `available_if`: the estimator of a meta-estimator, fitted or not, has this method."""
+    return lambda self: hasattr(getattr(self, "estimator_", self.estimator), name)
 
 
 def resolve_device(device: str) -> str:

@@ -2,6 +2,8 @@
 
 __all__ = ["GenerativeClassifier"]
 
+from copy import copy
+from inspect import signature
 from itertools import count
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -10,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
-from sklatent._base import FLOAT_DTYPES, all_or_nothing
+from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method, spawn_seeds
 from sklatent._memo import is_open
 from sklatent._sklearn_compat import HasMethods, Interval, fit_context
 
@@ -175,7 +178,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             that of `classes_`. If `reject_threshold` is set and this type cannot hold `reject_label_`, it is widened:
             bool to int8, uint8 to int16, uint64 to int64.
         """
-        log_joint = self._log_joint(X)
+        log_joint = self._log_joint(self._validate_rows(X))
         labels = self.classes_[self._log_posterior(log_joint).argmax(axis=1)]
         if self.reject_threshold is None:
             return labels
@@ -214,7 +217,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         log_proba : ndarray of shape (n_samples, n_classes), float64
             Natural logarithms of the class probabilities, accurate also for probabilities that underflow.
         """
-        return self._log_posterior(self._log_joint(X))
+        return self._log_posterior(self._log_joint(self._validate_rows(X)))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         r"""Compute the log-likelihood of each sample under the mixture of all classes.
@@ -232,7 +235,107 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             Log-likelihood of each sample in nats, with respect to the base measure of `estimator`. It is a bound or an
             estimate if the scores of `estimator` are.
         """
-        return logsumexp(self._log_joint(X), axis=1)
+        return logsumexp(self._log_joint(self._validate_rows(X)), axis=1)
+
+    @available_if(has_method("score_features"))
+    def score_features(self, X: ArrayLike) -> NDArray[np.float64]:
+        r"""Compute the log-likelihood log p(x_j | all other features) under the mixture of all classes.
+
+        It tells which value made a sample improbable under all classes. Only available if `estimator` has this method,
+        as the estimators of this package do.
+
+        .. math::
+            \ln p(x_j | x_{-j}) = \ln \sum_c p(x | c) \, p(c) - \ln \sum_c p(x_{-j} | c) \, p(c),
+            \qquad p(x_{-j} | c) = \frac{p(x | c)}{p(x_j | x_{-j}, c)}
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples to score.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples, n_features), float64
+            Conditional log-likelihood of each value in nats, with respect to the base measure of `estimator`; -inf for
+            samples whose densities are zero under all classes. It is an estimate if the scores of `estimator` are.
+        """
+        rows = self._validate_rows(X)
+        log_joint = self._log_joint(rows)
+        without = np.full((len(rows), self.n_features_in_), -np.inf)  # log p(x_-j)
+        for joint, conditional in zip(log_joint.T, self._scores("score_features", rows), strict=True):
+            # A class that gives a sample no density counts for nothing, whichever value is left out.
+            known = np.where(np.isneginf(joint)[:, None], 0.0, conditional)
+            np.logaddexp(without, joint[:, None] - known, out=without)
+        log_prob = logsumexp(log_joint, axis=1)[:, None]
+        return log_prob - np.where(np.isneginf(log_prob), 0.0, without)
+
+    @available_if(has_method("sample"))
+    def sample(
+        self, n_samples: int = 1, y: ArrayLike | None = None, random_state: Any = None
+    ) -> tuple[NDArray[np.float64], NDArray]:
+        """Generate samples of given classes, or of classes in proportion to their priors.
+
+        Only available if `estimator` has this method: the estimators of this package, and scikit-learn's
+        :class:`~sklearn.mixture.GaussianMixture` and :class:`~sklearn.neighbors.KernelDensity`.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of samples to generate.
+        y : label or array-like of shape (n_samples,), default=None
+            Class of all samples, or the class of each sample. None chooses each class at random, with the probability
+            `class_prior_`.
+        random_state : int, RandomState instance or None, default=None
+            Controls the generated samples and, if y is None, their classes. Pass an int for reproducible results.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), float64
+            Generated samples.
+        y : ndarray of shape (n_samples,)
+            Their classes.
+
+        Raises
+        ------
+        ValueError
+            If `y` contains a label that is not a class, or is not of shape (n_samples,).
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(*load_iris(return_X_y=True))
+        >>> X, y = classifier.sample(3, y=[0, 2, 2], random_state=0)
+        >>> X.shape, y, classifier.predict(X)
+        ((3, 4), array([0, 2, 2]), array([0, 2, 2]))
+        """
+        check_is_fitted(self)
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        class_seed, *seeds = spawn_seeds(random_state, 1 + len(self.classes_))
+        members = self._class_numbers(n_samples, y, class_seed)
+        X = np.empty((n_samples, self.n_features_in_))
+        for k in np.unique(members):
+            X[members == k] = _sample(self.estimators_[k], int(np.sum(members == k)), seeds[k])
+        return X, self.classes_[members]
+
+    def _class_numbers(self, n_samples: int, y: Any, seed: int) -> NDArray[np.int_]:
+        """Positions in `classes_` of the labels y, or of random classes."""
+        if y is None:
+            prior = self.class_prior_ / self.class_prior_.sum()
+            return np.random.default_rng(seed).choice(len(prior), n_samples, p=prior)
+        labels = np.asarray(y)
+        if labels.shape not in ((), (n_samples,)):
+            raise ValueError(
+                f"y must be a label or an array-like of shape (n_samples,)=({n_samples},). Got an array of shape "
+                f"{labels.shape} instead."
+            )
+        numbers = {label: k for k, label in enumerate(self.classes_.tolist())}
+        unknown = [label for label in labels.ravel().tolist() if label not in numbers]
+        if unknown:
+            raise ValueError(
+                f"y must contain only labels in classes_={self.classes_.tolist()}. Got {unknown[0]!r} instead."
+            )
+        return np.broadcast_to([numbers[label] for label in labels.ravel().tolist()], n_samples)
 
     def _make_class_prior(self) -> NDArray[np.float64]:
         if self.class_prior is None:
@@ -250,15 +353,9 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             )
         return prior
 
-    def _log_joint(self, X: ArrayLike) -> NDArray[np.float64]:
+    def _log_joint(self, X: NDArray) -> NDArray[np.float64]:
         """Log p(x | c) + log p(c) for each sample and class."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
-        # Threads suffice, since NumPy and PyTorch release the interpreter lock. They copy neither samples nor networks.
-        scores = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(density.score_samples)(rows) for density in self.estimators_
-        )
-        log_prob = np.stack(scores, axis=1, dtype=np.float64)  # (n_samples, n_classes)
+        log_prob = np.stack(self._scores("score_samples", X), axis=1, dtype=np.float64)  # (n_samples, n_classes)
         undefined = ~(log_prob < np.inf)
         if undefined.any():
             row, k = np.argwhere(undefined)[0]
@@ -267,6 +364,16 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
                 f"sample {row} under class {self.classes_.tolist()[k]!r}."
             )
         return log_prob + self._log_prior()
+
+    def _scores(self, method: str, X: NDArray) -> list[NDArray]:
+        """What a method of each density gives for X."""
+        # Threads suffice, since NumPy and PyTorch release the interpreter lock. They copy neither samples nor networks.
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        return parallel(delayed(getattr(density, method))(X) for density in self.estimators_)
+
+    def _validate_rows(self, X: ArrayLike) -> NDArray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
 
     def _log_posterior(self, log_joint: NDArray[np.float64]) -> NDArray[np.float64]:
         # If all densities are zero, Bayes' rule is 0 / 0; the posterior is then defined as the prior.
@@ -291,6 +398,14 @@ def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:
         raise ValueError(
             f"{type(estimator).__name__} could not be fitted on class {label!r} with n_samples={len(X)}: {error}"
         ) from error
+
+
+def _sample(density: Any, n_samples: int, seed: int) -> NDArray:
+    """Samples of one density. `GaussianMixture` has the seed among its parameters, and returns components as well."""
+    if "random_state" in signature(density.sample).parameters:
+        return density.sample(n_samples, random_state=seed)
+    X, _ = copy(density).set_params(random_state=seed).sample(n_samples)
+    return X
 
 
 def _make_reject_label(classes: NDArray) -> int | str:

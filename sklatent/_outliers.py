@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklatent._base import FLOAT_DTYPES, all_or_nothing
+from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method
 from sklatent._sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 
 
@@ -144,6 +145,38 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self._score_rows(validate_data(self, X, dtype=FLOAT_DTYPES, reset=False))
+
+    @available_if(has_method("score_features"))
+    def score_features(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Score each value given the other values of its sample: the least score is the value that does not fit.
+
+        Only available if `estimator` has this method, as the estimators of this package do.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples to score.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_features), float64
+            `estimator_.score_features(X)`: estimates of log p(x_j | all other features) in nats.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> iris = load_iris()
+        >>> detector = LatentOutlierDetector(PCAReducer(2)).fit(iris.data)
+        >>> strange = [[5.1, 3.5, 1.4, 5.0]]
+        >>> detector.predict(strange)
+        array([-1])
+        >>> [iris.feature_names[j] for j in detector.score_features(strange).argmin(axis=1)]
+        ['petal width (cm)']
+        """
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return np.asarray(self.estimator_.score_features(rows), dtype=np.float64)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Compute the score of each sample relative to the threshold.

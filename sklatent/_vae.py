@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklatent._base import active_units
 from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, infer, some_rows
+from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import elbo_terms, importance_bound
@@ -309,6 +310,46 @@ class VAETransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
+    def score_features(self, X: Any) -> NDArray[np.float64]:
+        r"""Estimate the log-likelihood log p(x_j | all other features) of each value.
+
+        It tells which value made a sample improbable. Features are independent given the latent code, so
+
+        .. math::
+            \ln p(x_j | x_{-j}) = \ln p(x) - \ln p(x_{-j}) = -\ln \mathrm{E}_{p(z | x)} \frac{1}{p(x_j | z)}.
+
+        Both log-likelihoods are estimated with the importance samples of `score_samples`, and so is the same difference
+        for a linear model about the posterior mean, whose exact value is known and removes most of the error. The
+        result is neither a bound nor normalized. It is exact for a linear decoder with Gaussian likelihood and the
+        standard normal prior, and converges with larger `n_draws` otherwise. It takes up to about twice the time of
+        `score_samples`, and two and a half times if `nz` is as large as `n_draws`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples to score.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples, n_features), float64
+            Estimate for each value in nats, with respect to Lebesgue measure in the unit of the feature (to counting
+            measure for "bernoulli" and "poisson"); -inf where no finite value is found.
+
+        References
+        ----------
+        Gelfand, Dey & Chang (1992), "Model determination using predictive distributions with implementation via
+        sampling-based methods", Bayesian Statistics 4, for the second form.
+
+        Examples
+        --------
+        >>> from sklatent import VAETransformer
+        >>> from sklearn.datasets import load_iris
+        >>> vae = VAETransformer(2, random_state=0).fit(load_iris().data)
+        >>> vae.score_features([[5.1, 3.5, 1.4, 2.2]]).argmin(axis=1)  # the petal width of another species
+        array([3])
+        """
+        return super().score_features(X)
+
     def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
         eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
@@ -336,6 +377,9 @@ class VAETransformer(BaseAutoencoder):
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
         return self._infer(bound, X, self._draws(X))
+
+    def _feature_log_prob(self, X: NDArray) -> NDArray:
+        return self._infer(importance_conditionals, X, self._draws(X))
 
     def _rate_distortion(self, X: NDArray) -> NDArray:
         return self._infer(_rate_and_distortion, X, self._draws(X))

@@ -348,6 +348,96 @@ def test_methods_before_fit(blobs):
             getattr(GenerativeClassifier(PCAReducer(2)), method)(X)
 
 
+@pytest.mark.parametrize(
+    "density",
+    [PCAReducer(2), AutoencoderTransformer(2, max_epochs=2), VAETransformer(2, max_epochs=2), GaussianMixture(2)],
+    ids=lambda density: type(density).__name__,
+)
+def test_samples_of_every_density(blobs, density):
+    model = GenerativeClassifier(density).fit(*blobs)
+    X, y = model.sample(50, random_state=0)
+    assert X.shape == (50, 3)
+    assert X.dtype == np.float64
+    assert len(np.unique(X, axis=0)) == 50
+    assert set(y) == {0, 1, 2}
+    for found, again in zip(model.sample(50, random_state=0), (X, y), strict=True):
+        np.testing.assert_array_equal(found, again)
+    assert not np.array_equal(model.sample(50, random_state=1)[0], X)
+
+
+def test_kernel_densities_give_samples(blobs):
+    X, y = GenerativeClassifier(KernelDensity(bandwidth=1e-9)).fit(*blobs).sample(20, random_state=0)
+    distance = np.abs(X[:, None] - blobs[0]).sum(axis=2)
+    assert distance.min(axis=1).max() < 1e-7  # of the bandwidth
+    np.testing.assert_array_equal(blobs[1][distance.argmin(axis=1)], y)
+
+
+@pytest.mark.parametrize("prior", [None, [0.2, 0.5, 0.3], [0.0, 1.0, 0.0]])
+def test_classes_of_samples_are_in_proportion_to_their_priors(blobs, prior):
+    model = GenerativeClassifier(PCAReducer(2), class_prior=prior).fit(*blobs)
+    _, y = model.sample(20_000, random_state=0)
+    # Four standard errors of a share of one half.
+    np.testing.assert_allclose(np.bincount(y, minlength=3) / 20_000, model.class_prior_, atol=4 * 0.5 / 20_000**0.5)
+
+
+def test_samples_have_the_moments_of_their_class(blobs):
+    model = GenerativeClassifier(PCAReducer(3)).fit(*blobs)
+    y = np.tile([2, 0, 1], 10_000)
+    X, labels = model.sample(len(y), y, 0)
+    np.testing.assert_array_equal(labels, y)
+    for k, density in enumerate(model.estimators_):
+        covariance = density.get_covariance()
+        errors = np.sqrt(np.diag(covariance) / 10_000)
+        np.testing.assert_array_less(np.abs(X[y == k].mean(axis=0) - density.mean_), 4 * errors)
+        np.testing.assert_allclose(np.cov(X[y == k].T), covariance, atol=0.06 * np.diag(covariance).max())
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], [0.0, 1.0, 2.0], [False, True]], ids=str)
+def test_one_label_stands_for_all_samples(blobs, labels):
+    X, y = blobs
+    labels = np.array(labels)
+    model = GenerativeClassifier(PCAReducer(2)).fit(X[y < len(labels)], labels[y[y < len(labels)]])
+    _, found = model.sample(4, y=labels[1].item())
+    np.testing.assert_array_equal(found, labels[[1, 1, 1, 1]])
+    assert found.dtype == model.classes_.dtype
+    assert model.sample()[0].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((0,), ValueError, "n_samples == 0, must be >= 1"),
+        ((2.0,), TypeError, "n_samples must be an instance of"),
+        ((2, 3), ValueError, r"y must contain only labels in classes_=\[0, 1, 2\]. Got 3 instead"),
+        ((2, "a"), ValueError, "Got 'a' instead"),
+        ((2, [0, np.nan]), ValueError, "Got nan instead"),
+        (
+            (2, [0, 1, 2]),
+            ValueError,
+            r"y must be a label or an array-like of shape \(n_samples,\)=\(2,\). Got .* \(3,\)",
+        ),
+        ((2, [[0], [1]]), ValueError, r"Got an array of shape \(2, 1\)"),
+        ((2, [0, 1], "seed"), ValueError, "'seed' cannot be used to seed"),
+    ],
+)
+def test_bad_arguments_of_sample(blobs, arguments, error, message):
+    model = GenerativeClassifier(PCAReducer(2)).fit(*blobs)
+    with pytest.raises(error, match=message):
+        model.sample(*arguments)
+
+
+def test_sample_before_fit_and_without_the_method_of_the_density(blobs):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        GenerativeClassifier(PCAReducer(2)).sample()
+    assert not hasattr(GenerativeClassifier(ConstantScore(0.0)).fit(*blobs), "sample")
+
+
+def test_sampling_leaves_the_densities_alone(blobs):
+    model = GenerativeClassifier(GaussianMixture(2)).fit(*blobs)
+    model.sample(5, random_state=0)
+    assert all(density.random_state is None for density in model.estimators_)
+
+
 NEVER_YIELDED = [
     "check_dataframe_column_names_consistency",
     "check_inplace_ensure_writeable",

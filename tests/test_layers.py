@@ -33,6 +33,7 @@ ORDER = [
     "_nn.priors",
     "_nn.derivatives",
     "_nn.objectives",
+    "_nn.conditionals",
     "_nn.modules",
     "_nn.backbones",
     "_nn.data",
@@ -57,7 +58,8 @@ ORDER = [
 ROOMS = {"_ppca", "_nn", "_search"}
 # Beside NumPy and SciPy: what computes knows no estimator.
 MATHEMATICS = [name for name in ORDER if name.startswith("_ppca.")] + [
-    f"_nn.{name}" for name in ("likelihoods", "posteriors", "priors", "derivatives", "objectives", "modules")
+    f"_nn.{name}"
+    for name in ("likelihoods", "posteriors", "priors", "derivatives", "objectives", "conditionals", "modules")
 ]
 
 

@@ -1,6 +1,6 @@
 """First and second derivatives of a decoder with respect to its latent codes."""
 
-__all__ = ["TaylorExpansion", "is_plain", "taylor_expansion"]
+__all__ = ["TaylorExpansion", "is_plain", "linearize", "taylor_expansion"]
 
 import math
 from collections.abc import Callable
@@ -43,10 +43,27 @@ def taylor_expansion(model: Any, z: Tensor, directions: Tensor, slope: Callable[
     slope : callable
         Maps eta (n, d) to r (n, d), the derivative of the objective with respect to eta.
     """
-    layers = list(model.decoder) if is_plain(model.decoder, nn.Sequential) else [model.decoder]
-    if all(is_plain(layer, nn.Linear) or _is_activation(layer) for layer in layers):
-        return _expand_layers(layers, z, directions, slope)
-    return _differentiate(model.decode, z, directions, slope)
+    layers = _known_layers(model.decoder)
+    return (
+        _expand_layers(layers, z, directions, slope) if layers else _differentiate(model.decode, z, directions, slope)
+    )
+
+
+@torch.no_grad()
+def linearize(model: Any, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Output of a decoder (n, d), and its derivatives (n, n_directions, d): `taylor_expansion` to first order alone.
+
+    Parameters
+    ----------
+    model : module with `decode` and `decoder`
+    z : Tensor of shape (n, nz)
+    directions : Tensor of shape (n_directions, nz)
+    """
+    if layers := _known_layers(model.decoder):
+        eta, tangents, _ = _propagate(layers, z, directions)
+        return eta, tangents.expand(len(z), -1, -1)
+    expansion = _differentiate(model.decode, z, directions, torch.zeros_like)
+    return expansion.eta, expansion.tangents
 
 
 def is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
@@ -55,9 +72,14 @@ def is_plain(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
     return type(module) is kind and "forward" not in vars(module) and not any(hooks)
 
 
-def _expand_layers(
-    layers: list[nn.Module], z: Tensor, directions: Tensor, slope: Callable[[Tensor], Tensor]
-) -> TaylorExpansion:
+def _known_layers(decoder: nn.Module) -> list[nn.Module]:
+    """Layers of a multilayer perceptron, whose derivatives are known; none of another decoder."""
+    layers = list(decoder) if is_plain(decoder, nn.Sequential) else [decoder]
+    return layers if all(is_plain(layer, nn.Linear) or _is_activation(layer) for layer in layers) else []
+
+
+def _propagate(layers: list[nn.Module], z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, list]:
+    """Values and tangents after all layers, and what each activation adds to the second derivatives."""
     value, tangents, bends = z, directions[None], []  # all samples have the same tangents up to the first activation
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -66,6 +88,13 @@ def _expand_layers(
             value, first, second = _ACTIVATIONS[type(layer)](value)
             bends.append((tangents, first, second))
             tangents = tangents * first[:, None]
+    return value, tangents, bends
+
+
+def _expand_layers(
+    layers: list[nn.Module], z: Tensor, directions: Tensor, slope: Callable[[Tensor], Tensor]
+) -> TaylorExpansion:
+    value, tangents, bends = _propagate(layers, z, directions)
     pulled = slope(value)
     bend = tangents.new_zeros(len(z), len(directions), len(directions))
     for layer in reversed(layers):

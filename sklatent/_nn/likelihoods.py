@@ -88,13 +88,17 @@ class Likelihood(nn.Module):
     """Key of `SUPPORTS`: the values that x may have."""
 
     is_standardized = False
-    """Whether `log_prob` and `gradient` take standardized samples."""
+    """Whether `log_prob`, `feature_log_probs` and `gradient` take standardized samples."""
 
     noise_variance: float | NDArray[np.float64] = math.nan
     """Variance of x given z, as a number or one for each feature; NaN for likelihoods without one."""
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log-density of each sample in nats, of shape (..., n)."""
+        """Log-density of each sample in nats, of shape (..., n): features are independent given z."""
+        return self.feature_log_probs(x, eta).sum(-1)
+
+    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log-density of each value in nats, with respect to the base measure in the units of X, shape of eta."""
         raise NotImplementedError
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
@@ -184,14 +188,23 @@ class Gaussian(Likelihood):
                 self.log_ratios.copy_((relative / mean).log())
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log-density of each sample, with respect to Lebesgue measure in the units of X."""
+        """Log-density of each sample, with respect to Lebesgue measure in the units of X.
+
+        It is the sum of the `feature_log_probs`, with fewer passes over all values in each training step: the constants
+        are summed apart, and the sum of the squares is multiplied by the precision if there is one for all features.
+        """
         log_variance = self._log_variance()
-        squares = (x.to(eta.dtype) - self._mean(eta)).square()
-        precision = (-log_variance).exp()
-        one = len(log_variance) == 1  # then the sum of the squares is multiplied by it
+        squares, precision = self._squares(x, eta), (-log_variance).exp()
+        one = len(log_variance) == 1
         distance = squares.sum(-1) * precision if one else (squares * precision).sum(-1)
         constants = (log_variance + self.log_unit).sum() * (x.shape[-1] / len(log_variance))
-        return -0.5 * (distance + constants)
+        return _normal_log_density(distance, constants)
+
+    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log-density of each value, with respect to Lebesgue measure in the units of X, shape of eta."""
+        log_variance = self._log_variance()
+        distances = self._squares(x, eta) * (-log_variance).exp()
+        return _normal_log_density(distances, log_variance + self.log_unit)
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
         """Derivative of `log_prob` with respect to eta, (n, d)."""
@@ -220,6 +233,9 @@ class Gaussian(Likelihood):
         larger by 0.4, median of six seeds).
         """
         return torch.zeros_like(mean)
+
+    def _squares(self, x: Tensor, eta: Tensor) -> Tensor:
+        return (x.to(eta.dtype) - self._mean(eta)).square()
 
     def _mean(self, eta: Tensor) -> Tensor:
         return torch.sigmoid(eta) if self.link == "sigmoid" else eta
@@ -269,10 +285,10 @@ class Bernoulli(_ExponentialFamily):
 
     support = "unit interval"
 
-    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log-probability of each sample."""
+    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log-probability of each value, shape of eta."""
         # The same as binary_cross_entropy_with_logits, in a quarter of its time for several latent codes per sample.
-        return (x.to(eta.dtype) * eta - F.softplus(eta, threshold=40)).sum(-1)
+        return x.to(eta.dtype) * eta - F.softplus(eta, threshold=40)
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d)."""
@@ -306,9 +322,9 @@ class ContinuousBernoulli(_ExponentialFamily):
 
     support = "unit interval"
 
-    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log-density of each sample."""
-        return (x.to(eta.dtype) * eta - eta / 2 - _log_sinhc(eta / 2)).sum(-1)
+    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log-density of each value, shape of eta."""
+        return x.to(eta.dtype) * eta - eta / 2 - _log_sinhc(eta / 2)
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d): the variance of x."""
@@ -342,10 +358,10 @@ class Poisson(_ExponentialFamily):
 
     support = "counts"
 
-    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log-probability of each sample."""
+    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log-probability of each value, shape of eta."""
         x = x.to(eta.dtype)
-        return (x * eta - eta.exp() - torch.lgamma(x + 1)).sum(-1)
+        return x * eta - eta.exp() - torch.lgamma(x + 1)
 
     def information(self, eta: Tensor) -> Tensor:
         """Fisher information about each entry of eta, (n, d)."""
@@ -373,6 +389,11 @@ LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
 }
 # Likelihoods with a choice of the link.
 GAUSSIANS = ("gaussian", "gaussian_diagonal")
+
+
+def _normal_log_density(distance: Tensor, log_det: Tensor) -> Tensor:
+    """Log-density of values at a squared Mahalanobis distance; log_det includes ln 2 pi for each of them."""
+    return -0.5 * (distance + log_det)
 
 
 def _logit(mean: Tensor) -> Tensor:

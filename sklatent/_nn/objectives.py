@@ -1,21 +1,26 @@
 """Objectives of training and scores of `score_samples`, as one number per sample."""
 
 __all__ = [
+    "Expansion",
     "Terms",
     "elbo_terms",
+    "expansion_slices",
     "finite_or_minus_infinity",
     "gauss_newton_codes",
     "importance_bound",
     "laplace_evidence",
     "laplace_terms",
+    "latent_codes",
     "leverages",
+    "log_weights",
+    "most_probable",
     "most_probable_codes",
     "reconstruction_terms",
     "residual_density",
 ]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -120,8 +125,23 @@ def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: A
     Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", eq. 8.
     """
     z = q.sample(eps)  # (n_draws, n, nz)
-    log_weights = log_likelihood(z) + prior.log_prob(z) - q.log_prob_of(eps)
-    return torch.logsumexp(finite_or_minus_infinity(log_weights), dim=0) - math.log(len(eps))
+    return log_weights(log_likelihood(z), q, prior, z, eps).logsumexp(0) - math.log(len(eps))
+
+
+def log_weights(log_prob: Tensor, q: NormalPosterior, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
+    """Logarithms of the importance weights p(x | z) p(z) / q(z | x), (n_draws, n); -inf for those that overflow.
+
+    Parameters
+    ----------
+    log_prob : Tensor of shape (n_draws, n)
+        Ln p(x | z).
+    q : NormalPosterior
+    prior : density with `log_prob`
+    z : Tensor of shape (n_draws, n, nz)
+        The latent codes `q.sample(eps)`.
+    eps : Tensor of shape (n_draws, n, nz)
+    """
+    return finite_or_minus_infinity(log_prob + prior.log_prob(z) - q.log_prob_of(eps))
 
 
 def laplace_evidence(model: Any, x: Tensor) -> Tensor:
@@ -156,7 +176,7 @@ def laplace_evidence(model: Any, x: Tensor) -> Tensor:
     Tierney & Kadane (1986), "Accurate approximations for posterior moments and marginal densities", JASA 81.
     Boyd & Vandenberghe (2004), "Convex optimization", section 9.5.1, for the decrement.
     """
-    best = _most_probable(model, x)
+    best = most_probable(model, x)
     return best.log_joint - best.half_log_det
 
 
@@ -166,7 +186,7 @@ def laplace_terms(model: Any, x: Tensor) -> Terms:
     The approximate posterior is N(z, H^-1), with z and H as in `laplace_evidence`, and its KL divergence from the
     latent density N(m, S) is
 
-    .. math:: 	frac12 [\mathrm{tr}(S^{-1} H^{-1}) + (z - m)' S^{-1} (z - m) - n_z + \ln \det S H].
+    .. math:: \tfrac12 [\mathrm{tr}(S^{-1} H^{-1}) + (z - m)' S^{-1} (z - m) - n_z + \ln \det S H].
 
     For the second-order expansion of ln p(x, z) it is the exact posterior, and so the evidence is the difference of the
     two terms.
@@ -176,7 +196,7 @@ def laplace_terms(model: Any, x: Tensor) -> Terms:
     model : module with `encode`, `decode`, `target`, `likelihood` and a normal `prior`
     x : Tensor of shape (n, n_features)
     """
-    best = _most_probable(model, x)
+    best = most_probable(model, x)
     inverse = torch.cholesky_inverse(best.factor)
     kl = best.half_log_det + 0.5 * (_trace(inverse) + best.u.square().sum(-1) - best.u.shape[-1])
     return Terms(best.log_joint - best.half_log_det + kl, kl)
@@ -184,7 +204,7 @@ def laplace_terms(model: Any, x: Tensor) -> Terms:
 
 def most_probable_codes(model: Any, x: Tensor) -> Tensor:
     """Most probable latent code of each sample, (n, nz), in coordinates in which the latent density is N(0, I)."""
-    return _most_probable(model, x).u
+    return most_probable(model, x).u
 
 
 def residual_density(model: Any, x: Tensor) -> Tensor:
@@ -255,7 +275,7 @@ def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Te
     return candidates[best, torch.arange(len(z), device=z.device)]
 
 
-class _Expansion(NamedTuple):
+class Expansion(NamedTuple):
     """Second-order expansion of ln p(x, z) at a latent code z = m + L u of each sample, with S = L L'.
 
     In terms of u the latent density is N(0, I), so L cancels in ln p(x), and I + L' J' C J L is positive definite for
@@ -279,21 +299,21 @@ class _Expansion(NamedTuple):
         return self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def _most_probable(model: Any, x: Tensor) -> _Expansion:
+def most_probable(model: Any, x: Tensor) -> Expansion:
     """Expansion at the most probable latent code of each sample."""
-    mean, factor = model.prior.mean, model.prior.factor
     z, x = model.encode(x), model.target(x)
     # The search starts at the mean if the latent code of the encoder is not finite.
-    u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
-    best = _expand(model, factor, x, u, z.dtype)
+    offset = (z - model.prior.mean).mT
+    u = torch.linalg.solve_triangular(model.prior.factor, offset, upper=False).mT.nan_to_num(0.0, 0.0, 0.0)
+    best = _expand(model, x, u, z.dtype)
     sizes = torch.ones_like(best.gain)
     for _ in range(MAX_EVALUATIONS - 1):
         tolerance = torch.where(sizes < 1, CUT_GAIN_TOLERANCE[z.dtype], GAIN_TOLERANCE[z.dtype])
         (active,) = ((sizes * best.gain > tolerance) & (sizes > MIN_STEP_SIZE)).nonzero(as_tuple=True)
         if not len(active):
             break
-        old = _Expansion(*(field[active] for field in best))
-        new = _expand(model, factor, x[active], old.u + sizes[active, None] * old.step, z.dtype)
+        old = Expansion(*(field[active] for field in best))
+        new = _expand(model, x[active], old.u + sizes[active, None] * old.step, z.dtype)
         # A decrease within the rounding error of ln p(x, z) is accepted, since the gradient is more accurate. The
         # search of such samples ends if their gain, which is within the rounding error too, does not decrease any more.
         rounding = 8 * torch.finfo(z.dtype).eps * old.log_joint.abs()
@@ -305,10 +325,15 @@ def _most_probable(model: Any, x: Tensor) -> _Expansion:
     return best
 
 
-def _expand(model: Any, factor: Tensor, x: Tensor, u: Tensor, dtype: torch.dtype) -> _Expansion:
+def latent_codes(model: Any, u: Tensor) -> Tensor:
+    """The latent codes z = m + L u, (n, nz)."""
+    return model.prior.mean + u @ model.prior.factor.mT
+
+
+def _expand(model: Any, x: Tensor, u: Tensor, dtype: torch.dtype) -> Expansion:
     """Expansion at u, with the decoder evaluated in `dtype`."""
-    z = (model.prior.mean + u @ factor.mT).to(dtype)
-    log_prob, gradient, information, bend = _quadratic(model, x, z, factor.mT.to(dtype))
+    z, directions = latent_codes(model, u).to(dtype), model.prior.factor.mT.to(dtype)
+    log_prob, gradient, information, bend = _quadratic(model, x, z, directions)
     log_joint = log_prob - 0.5 * u.square().sum(-1)
     gradient = gradient - u
     sound = (log_joint + gradient.sum(-1) + _trace(information)).isfinite()
@@ -321,7 +346,7 @@ def _expand(model: Any, factor: Tensor, x: Tensor, u: Tensor, dtype: torch.dtype
     newton, fails = torch.linalg.cholesky_ex(curvature - bend.nan_to_num())
     newton = torch.where((fails == 0)[:, None, None], newton, factor)
     step = torch.cholesky_solve(gradient[..., None], newton)[..., 0]
-    return _Expansion(
+    return Expansion(
         u,
         torch.where(sound, log_joint, -math.inf),
         factor,
@@ -348,9 +373,14 @@ class _Quadratic(NamedTuple):
 
 
 def _quadratic(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:
-    cuts = slices(len(x), EXPANSION_SIZE, x.shape[-1] * len(directions), max_samples=EXPANSION_ROWS)
+    cuts = expansion_slices(len(x), x.shape[-1], len(directions))
     parts = [_quadratic_of_some(model, x[cut], z[cut], directions) for cut in cuts]
     return _Quadratic(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
+def expansion_slices(n_samples: int, n_features: int, n_directions: int) -> Iterator[slice]:
+    """Slices of the samples for which a decoder is expanded at a time."""
+    return slices(n_samples, EXPANSION_SIZE, n_features * n_directions, max_samples=EXPANSION_ROWS)
 
 
 def _quadratic_of_some(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:

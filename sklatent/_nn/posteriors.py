@@ -53,6 +53,13 @@ class NormalPosterior:
         """The eps that `sample` maps to z."""
         raise NotImplementedError
 
+    def pull_back(self, gradients: Tensor) -> Tensor:
+        """Gradients with respect to eps, by the chain rule, from those with respect to z = `sample(eps)`.
+
+        Both are of shape (..., nz, m), for m functions of z.
+        """
+        raise NotImplementedError
+
     def log_prob_of(self, eps: Tensor) -> Tensor:
         """Log-density of `sample(eps)` for eps (..., nz), in nats, of shape (...)."""
         return -0.5 * (eps.square().sum(-1) + eps.shape[-1] * math.log(2 * math.pi) + self.log_pivots.sum(-1))
@@ -128,6 +135,10 @@ class DiagonalNormal(_Diagonal, NormalPosterior):
         """Latent codes as a differentiable function of samples eps of N(0, I): the reparameterization trick."""
         return torch.addcmul(self.mu, torch.exp(self.log_var / 2), eps)
 
+    def pull_back(self, gradients: Tensor) -> Tensor:
+        """Gradients with respect to eps from those with respect to z, both (..., nz, m)."""
+        return torch.exp(self.log_var / 2)[..., None] * gradients
+
     def whiten(self, z: Tensor) -> Tensor:
         """The eps that `sample` maps to z."""
         return (z - self.mu) * torch.exp(-self.log_var / 2)
@@ -175,6 +186,10 @@ class FullNormal(_Full, NormalPosterior):
     def sample(self, eps: Tensor) -> Tensor:
         """Latent codes as a differentiable function of samples eps of N(0, I)."""
         return self.mu + (self.factor @ eps[..., None])[..., 0]
+
+    def pull_back(self, gradients: Tensor) -> Tensor:
+        """Gradients with respect to eps from those with respect to z, both (..., nz, m)."""
+        return self.factor.mT @ gradients
 
     def whiten(self, z: Tensor) -> Tensor:
         """The eps that `sample` maps to z."""

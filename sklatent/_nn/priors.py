@@ -37,6 +37,10 @@ class StandardNormal(Prior):
         """Log-density of latent codes of shape (..., nz), in nats, of shape (...)."""
         return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
+    def normal_near(self, z: Tensor) -> DiagonalNormal:
+        """Normal density with the derivatives of this one at each latent code (n, nz): N(0, I)."""
+        return DiagonalNormal(torch.zeros_like(z), torch.zeros_like(z))
+
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Latent codes of shape (n_samples, nz), in float64."""
         shape = (n_samples, self.nz)
@@ -68,6 +72,17 @@ class Mixture:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of latent codes of shape (..., nz), in nats, of shape (...)."""
         return torch.logsumexp(self.log_weights + self.components.log_prob(z[..., None, :]), dim=-1)
+
+    def normal_near(self, z: Tensor) -> DiagonalNormal:
+        """Normal density with the gradient of this one at each latent code (n, nz), if the components are diagonal.
+
+        The components are weighted by their posterior probabilities at z. Its precision is their mean precision: the
+        curvature of the mixture may be negative between them.
+        """
+        marginals = self.components.marginals()
+        shares = torch.softmax(self.log_weights + self.components.log_prob(z[..., None, :]), dim=-1)
+        precision = shares @ (1 / marginals.variances)
+        return DiagonalNormal(shares @ (marginals.mu / marginals.variances) / precision, -precision.log())
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Latent codes of shape (n_samples, nz), in float64."""

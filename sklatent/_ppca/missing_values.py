@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
 from sklatent._ppca.chunks import slices
-from sklatent._ppca.density import initial_loadings, normal_log_density, variance_scale
+from sklatent._ppca.density import conditional_log_density, initial_loadings, normal_log_density, variance_scale
 from sklatent._ppca.moments import check_variance, total_weight
 from sklatent._ppca.solvers import Spectrum, decompose, fix_signs, orthonormal
 
@@ -60,6 +60,10 @@ class FactorModel:
         """KL divergence of the posterior of z given the observed values of each sample from N(0, I), in nats."""
         return self._by_chunks(X, lambda given: given.kl)
 
+    def feature_log_density(self, X: Array) -> Array:
+        """Log-density of each observed value given the others of the sample, in nats; NaN for missing values."""
+        return self._by_chunks(X, lambda given: given.feature_log_density)
+
     def _by_chunks(self, X: Array, function: Callable[["_Posterior"], Array]) -> Array:
         cuts = slices(X.shape[0], CHUNK_SIZE, max(self.loadings.shape[1] ** 2, X.shape[1]))
         return array_namespace(X).concat([function(_Posterior(self, X[cut])) for cut in cuts])
@@ -106,10 +110,26 @@ class _Posterior:
         """
         xp, model = array_namespace(self.z), self.model
         n_observed = xp.sum(self.mask, axis=1)
-        residual = self.rows - self.mask * (self.z @ model.loadings.T)
-        distance = xp.sum(residual**2, axis=1) / model.noise + xp.sum(self.z**2, axis=1)
+        distance = xp.sum(self.residual**2, axis=1) / model.noise + xp.sum(self.z**2, axis=1)
         log_det = xp.linalg.slogdet(self.M).logabsdet + (n_observed - self.z.shape[1]) * float(np.log(model.noise))
         return normal_log_density(distance, log_det, n_observed)
+
+    @property
+    def feature_log_density(self) -> Array:
+        """Log-density of each observed value given the others of the sample.
+
+        The precision matrix of the observed values r is P = (I - W inverse W') / noise, so P r = (r - W z) / noise. A
+        precision is at least that of the feature without the others, below which only rounding errors take it.
+        """
+        xp, noise, W = array_namespace(self.z), self.model.noise, self.model.loadings
+        precisions = (1 - _quadratic_forms(self.inverse, W)) / noise
+        precisions = xp.maximum(precisions, 1 / (noise + xp.sum(W**2, axis=1)))
+        return xp.where(self.observed, conditional_log_density(self.residual / noise, precisions), xp.nan)
+
+    @property
+    def residual(self) -> Array:
+        """Observed values minus their expectation given z, and zeros."""
+        return self.rows - self.mask * (self.z @ self.model.loadings.T)
 
 
 def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | None = None) -> tuple[Spectrum, bool]:
@@ -255,6 +275,16 @@ def _pack(Z: Array) -> Array:
     xp = array_namespace(Z)
     i, j = (xp.asarray(index, device=device_of(Z)) for index in np.triu_indices(Z.shape[1]))
     return xp.take(Z, i, axis=1) * xp.take(Z, j, axis=1)
+
+
+def _quadratic_forms(matrices: Array, W: Array) -> Array:
+    """Products w_j' A w_j of symmetric matrices A (n, k, k) with each row of W (n_features, k), (n, n_features)."""
+    xp, k = array_namespace(W), W.shape[1]
+    i, j = np.triu_indices(k)
+    flat = xp.reshape(matrices, (matrices.shape[0], k * k))
+    upper = xp.take(flat, xp.asarray(i * k + j, device=device_of(W)), axis=1)
+    twice = xp.asarray(np.where(i == j, 1.0, 2.0), device=device_of(W))
+    return upper @ (twice * _pack(W)).T
 
 
 def _pack_square(matrices: Array) -> Array:

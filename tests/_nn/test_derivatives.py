@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sklatent._nn import derivatives
-from sklatent._nn.derivatives import is_plain, taylor_expansion
+from sklatent._nn.derivatives import is_plain, linearize, taylor_expansion
 
 
 class Subclass(nn.Sequential):
@@ -54,6 +54,8 @@ def assert_right(decoder, n=4, n_directions=3):
     directions = torch.randn(n_directions, 3, dtype=torch.float64)
     found = taylor_expansion(model, z, directions, lambda eta: eta.sin() + 1)
     assert not any(field.requires_grad for field in found)
+    for one, other in zip(linearize(model, z, directions), (found.eta, found.tangents), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     for i in range(n):
 
         def values(way, i=i):

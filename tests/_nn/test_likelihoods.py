@@ -75,6 +75,25 @@ def test_gaussian_is_that_of_torch_distributions(standardizer, likelihood, log_v
     )
 
 
+@pytest.mark.parametrize("likelihood", ALL)
+def test_feature_log_probs_add_up_to_log_prob(standardizer, likelihood):
+    model = likelihood(standardizer).double()
+    x, eta = target(model, normal(5, 3).sigmoid().round()), normal(4, 5, 3)
+    log_probs = model.feature_log_probs(x, eta)
+    assert log_probs.shape == eta.shape
+    torch.testing.assert_close(log_probs.sum(-1), model.log_prob(x, eta), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian, diagonal_gaussian, sigmoid_gaussian])
+def test_feature_log_probs_are_those_of_torch_distributions(standardizer, likelihood):
+    model = likelihood(standardizer).double()
+    x, eta = normal(5, 3), normal(4, 5, 3)
+    expected = distributions.Normal(model.mean(eta), torch.as_tensor(model.noise_variance, dtype=torch.float64).sqrt())
+    torch.testing.assert_close(
+        model.feature_log_probs(target(model, x), eta), expected.log_prob(x), rtol=1e-12, atol=1e-12
+    )
+
+
 def test_gaussian_mean_is_in_the_units_of_the_data(standardizer):
     torch.testing.assert_close(Gaussian(standardizer).mean(torch.zeros(1, 3)), standardizer.loc[None].float())
     assert 0 < Gaussian(standardizer, "sigmoid").mean(normal(1, 3)).min() < 1

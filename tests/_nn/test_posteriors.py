@@ -33,6 +33,13 @@ def test_log_prob_is_that_of_torch_distributions(q):
     torch.testing.assert_close(q.log_prob(z), reference(q).log_prob(z), rtol=1e-12, atol=1e-12)
 
 
+def test_pull_back_is_the_chain_rule(q):
+    eps = normal(*q.mu.shape, seed=1).requires_grad_()
+    gradients = normal(*q.mu.shape, 3, seed=2)
+    pulled = [torch.autograd.grad(q.sample(eps), eps, g)[0] for g in gradients.unbind(-1)]
+    torch.testing.assert_close(q.pull_back(gradients), torch.stack(pulled, dim=-1), rtol=1e-12, atol=1e-12)
+
+
 def test_kl_is_the_general_gaussian_one(q):
     """Eq. 14.1 with full matrices, the prior's being the identity."""
     nz = q.mu.shape[-1]

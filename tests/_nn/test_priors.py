@@ -30,7 +30,26 @@ def test_kl_per_dimension_is_that_of_the_marginals():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_normal_near_is_the_standard_normal_itself():
+    z = normal(4, 3)
+    torch.testing.assert_close(StandardNormal(3).normal_near(z).log_prob(z), StandardNormal(3).log_prob(z))
+
+
 class TestMixture:
+    def test_normal_near_has_the_gradient_of_the_mixture(self):
+        z = (3 * normal(6, 3, seed=3)).requires_grad_()
+        density = self.prior().density(None)
+        (expected,) = torch.autograd.grad(density.log_prob(z).sum(), z)
+        near = density.normal_near(z.detach())
+        (found,) = torch.autograd.grad(near.log_prob(z).sum(), z)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+    def test_normal_near_a_single_component_is_that_component(self):
+        prior = GaussianMixturePrior(normal(1, 3)).double()
+        z = normal(6, 3, seed=3)
+        density = prior.density(None)
+        torch.testing.assert_close(density.normal_near(z).log_prob(z), density.log_prob(z), rtol=1e-10, atol=1e-10)
+
     def prior(self):
         prior = GaussianMixturePrior(2 * normal(4, 3)).double()
         with torch.no_grad():
