@@ -374,8 +374,16 @@ def forget_fit(estimator: BaseEstimator) -> None:
 
 
 def has_method(name: str) -> Callable[[Any], bool]:
-    """Condition of `available_if`: the estimator of a meta-estimator, fitted or not, has this method."""
-    return lambda self: hasattr(getattr(self, "estimator_", self.estimator), name)
+    """Condition of `available_if`: the estimator of a meta-estimator, fitted or not, has this method.
+
+    An estimator of None stands for one of this package, which has them all.
+    """
+
+    def condition(self: Any) -> bool:
+        estimator = getattr(self, "estimator_", self.estimator)
+        return estimator is None or hasattr(estimator, name)
+
+    return condition
 
 
 def resolve_device(device: str) -> str:

@@ -2,6 +2,8 @@
 
 __all__ = ["GenerativeClassifier"]
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import copy
 from inspect import signature
 from itertools import count
@@ -19,7 +21,12 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, validate_dat
 
 from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method, spawn_seeds
 from sklatent._memo import is_open
+from sklatent._search.crossfit import Subset, complements, folds
+from sklatent._search.plan import learned_together
 from sklatent._sklearn_compat import HasMethods, Interval, fit_context
+
+# Folds by which `reject_fraction` chooses the threshold.
+N_SPLITS = 5
 
 
 class GenerativeClassifier(ClassifierMixin, BaseEstimator):
@@ -46,7 +53,11 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         frequencies of the training data.
     reject_threshold : float or None, default=None
         Threshold on log p(x), in nats. `predict` returns `reject_label_` for samples below it. None rejects no sample.
-        A low quantile of `score_samples` on held-out samples is a reasonable choice.
+        `reject_fraction` chooses it by cross-validation.
+    reject_fraction : float in (0, 1) or None, default=None
+        Fraction of new samples of the classes to reject. The threshold is this quantile of log p(x) of the training
+        samples, each scored by densities that were fitted without it: five more fits for each class, of which each
+        leaves out one of five folds, learned together where they can be. It cannot be combined with `reject_threshold`.
     n_jobs : int or None, default=None
         Number of classes to fit or score in parallel. None means 1, and -1 means all processors.
 
@@ -58,6 +69,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         Number of training samples of each class.
     class_prior_ : ndarray of shape (n_classes,)
         Class priors p(c), in float64.
+    reject_threshold_ : float
+        Threshold on log p(x), in nats, that `reject_fraction` has led to; only defined with `reject_fraction`.
     estimators_ : list of object
         The fitted density of each class, in the order of `classes_`.
     reject_label_ : int or str
@@ -96,6 +109,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         "estimator": [HasMethods(["fit", "score_samples"])],
         "class_prior": ["array-like", None],
         "reject_threshold": [Interval(Real, None, None, closed="neither"), None],
+        "reject_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "n_jobs": [Integral, None],
     }
 
@@ -105,11 +119,13 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         *,
         class_prior: ArrayLike | None = None,
         reject_threshold: float | None = None,
+        reject_fraction: float | None = None,
         n_jobs: int | None = None,
     ):
         self.estimator = estimator
         self.class_prior = class_prior
         self.reject_threshold = reject_threshold
+        self.reject_fraction = reject_fraction
         self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -132,7 +148,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a density cannot be fitted to the samples of its class (the message states the class and the number of
-            its samples), or if `class_prior` is not a distribution over the classes.
+            its samples), if `class_prior` is not a distribution over the classes, or if `reject_fraction` is set
+            together with `reject_threshold` or with a class of fewer than five samples.
         """
         with all_or_nothing(self):
             rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES)
@@ -140,16 +157,14 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             self.classes_, self.class_count_ = np.unique(labels, return_counts=True)
             self.class_prior_ = self._make_class_prior()
             self.reject_label_ = _make_reject_label(self.classes_)
-            # What a search has learned for the densities is found in this process, not in others.
-            parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem" if is_open() else None)
-            fits = _fits(self.estimator, rows, labels)
-            self.estimators_ = parallel(
-                delayed(_fit_class)(*fit, label) for fit, label in zip(fits, self.classes_.tolist(), strict=True)
-            )
+            parts = self._folds(labels)
+            self.estimators_, *without_fold = self._fit_densities(rows, labels, parts)
+            if self.reject_fraction is not None:
+                self.reject_threshold_ = self._find_threshold(self.reject_fraction, rows, parts, without_fold)
         return self
 
     def fits_within(self, X: ArrayLike, y: ArrayLike) -> list[tuple[Any, NDArray]]:
-        """List what `fit(X, y)` fits: a clone of `estimator` for each class, and the samples of the class.
+        """List what `fit(X, y)` fits: clones of `estimator`, for each class and for each class without each fold.
 
         Parameters
         ----------
@@ -159,9 +174,12 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         fits : list of (estimator, ndarray)
-            Unfitted, in the order of the sorted class labels. The fused searches train these estimators together.
+            Unfitted, with the samples of the sorted classes; with `reject_fraction`, then those without the first fold,
+            and so on. The fused searches train these estimators together.
         """
-        return _fits(self.estimator, *validate_data(clone(self), X, y, dtype=FLOAT_DTYPES))
+        rows, labels = validate_data(clone(self), X, y, dtype=FLOAT_DTYPES)
+        subsets = _class_subsets(labels, self._folds(labels))
+        return [(clone(self.estimator), rows[subset]) for subset in subsets]
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Predict the most probable class of each sample, or reject it.
@@ -174,18 +192,19 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            Predicted classes, and `reject_label_` for samples whose log p(x) is below `reject_threshold`. The type is
-            that of `classes_`. If `reject_threshold` is set and this type cannot hold `reject_label_`, it is widened:
+            Predicted classes, and `reject_label_` for samples whose log p(x) is below the threshold. The type is
+            that of `classes_`. If there is a threshold and this type cannot hold `reject_label_`, it is widened:
             bool to int8, uint8 to int16, uint64 to int64.
         """
         log_joint = self._log_joint(self._validate_rows(X))
         labels = self.classes_[self._log_posterior(log_joint).argmax(axis=1)]
-        if self.reject_threshold is None:
+        threshold = self.reject_threshold if self.reject_fraction is None else self.reject_threshold_
+        if threshold is None:
             return labels
         # The type is widened first: NumPy would truncate "rejected" to the length of the longest class, and -1 would
         # wrap around in unsigned labels.
         labels = labels.astype(_common_type(labels.dtype, self.reject_label_))
-        labels[logsumexp(log_joint, axis=1) < self.reject_threshold] = self.reject_label_
+        labels[logsumexp(log_joint, axis=1) < threshold] = self.reject_label_
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -318,6 +337,51 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             X[members == k] = _sample(self.estimators_[k], int(np.sum(members == k)), seeds[k])
         return X, self.classes_[members]
 
+    def _folds(self, y: NDArray) -> list[Subset]:
+        """Indices of the samples of each fold, which `reject_fraction` asks for; none without it."""
+        if self.reject_fraction is None:
+            return []
+        if self.reject_threshold is not None:
+            raise ValueError(
+                f"reject_fraction={self.reject_fraction!r} cannot be combined with reject_threshold="
+                f"{self.reject_threshold!r}. Set one of them to None."
+            )
+        classes, counts = np.unique(y, return_counts=True)
+        if counts.min() < N_SPLITS:
+            raise ValueError(
+                f"reject_fraction needs at least {N_SPLITS} samples of each class, for {N_SPLITS} folds. Got "
+                f"n_samples={counts.min()} of class {classes[counts.argmin()].item()!r}."
+            )
+        return folds(len(y), N_SPLITS, y)
+
+    def _fit_densities(self, X: NDArray, y: NDArray, parts: Sequence[Subset]) -> list[list[Any]]:
+        """The densities of all classes, fitted to all samples and to those outside each fold."""
+        subsets, n = _class_subsets(y, parts), len(self.classes_)
+        with learned_together(self.estimator, X, subsets) if parts else nullcontext():
+            # What was learned for the densities is found in this process, not in others.
+            parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem" if is_open() else None)
+            models = parallel(
+                delayed(_fit_class)(clone(self.estimator), X[subset], label)
+                for subset, label in zip(subsets, self.classes_.tolist() * (1 + len(parts)), strict=True)
+            )
+        return [models[start : start + n] for start in range(0, len(models), n)]
+
+    def _find_threshold(
+        self, fraction: float, X: NDArray, parts: Sequence[Subset], densities: Sequence[list[Any]]
+    ) -> float:
+        """The quantile of log p(x) over samples that the densities were not fitted to."""
+        log_prob = np.concatenate(
+            [logsumexp(self._log_joint(X[part], models), axis=1) for part, models in zip(parts, densities, strict=True)]
+        )
+        with np.errstate(invalid="ignore"):  # scores of -inf are reported below
+            threshold = float(np.quantile(log_prob, fraction))
+        if not np.isfinite(threshold):
+            raise ValueError(
+                f"reject_fraction={fraction!r} gives no finite threshold: the density of "
+                f"{np.sum(np.isneginf(log_prob))} of {len(log_prob)} samples is zero without their fold."
+            )
+        return threshold
+
     def _class_numbers(self, n_samples: int, y: Any, seed: int) -> NDArray[np.int_]:
         """Positions in `classes_` of the labels y, or of random classes."""
         if y is None:
@@ -353,9 +417,10 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             )
         return prior
 
-    def _log_joint(self, X: NDArray) -> NDArray[np.float64]:
-        """Log p(x | c) + log p(c) for each sample and class."""
-        log_prob = np.stack(self._scores("score_samples", X), axis=1, dtype=np.float64)  # (n_samples, n_classes)
+    def _log_joint(self, X: NDArray, densities: Sequence[Any] | None = None) -> NDArray[np.float64]:
+        """Log p(x | c) + log p(c) for each sample and class; by `estimators_`, or by other densities."""
+        scores = self._scores("score_samples", X, densities)
+        log_prob = np.stack(scores, axis=1, dtype=np.float64)  # (n_samples, n_classes)
         undefined = ~(log_prob < np.inf)
         if undefined.any():
             row, k = np.argwhere(undefined)[0]
@@ -365,11 +430,11 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             )
         return log_prob + self._log_prior()
 
-    def _scores(self, method: str, X: NDArray) -> list[NDArray]:
+    def _scores(self, method: str, X: NDArray, densities: Sequence[Any] | None = None) -> list[NDArray]:
         """What a method of each density gives for X."""
         # Threads suffice, since NumPy and PyTorch release the interpreter lock. They copy neither samples nor networks.
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
-        return parallel(delayed(getattr(density, method))(X) for density in self.estimators_)
+        return parallel(delayed(getattr(density, method))(X) for density in densities or self.estimators_)
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         check_is_fitted(self)
@@ -385,9 +450,10 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             return np.log(self.class_prior_)
 
 
-def _fits(estimator: Any, X: NDArray, y: NDArray) -> list[tuple[Any, NDArray]]:
-    """A clone of `estimator` for each class, and the samples of the class."""
-    return [(clone(estimator), X[y == label]) for label in np.unique(y)]
+def _class_subsets(y: NDArray, parts: Sequence[Subset]) -> list[Subset]:
+    """Indices of the samples of each class, and then of those of each class outside each fold."""
+    subsets = [np.arange(len(y)), *complements(len(y), parts)]
+    return [subset[y[subset] == label] for subset in subsets for label in np.unique(y)]
 
 
 def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:

@@ -1,17 +1,28 @@
-"""Outlier detection by log-likelihood."""
+"""Outlier detection by log-likelihood, with thresholds and p-values that hold for new samples."""
 
 __all__ = ["LatentOutlierDetector"]
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method
+from sklatent._pca import PCAReducer
+from sklatent._search.crossfit import (
+    KnownScores,
+    Subset,
+    complements,
+    concentrated_supports,
+    fit_subsets,
+    folds,
+    out_of_fold_scores,
+)
 from sklatent._sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 
 
@@ -22,24 +33,39 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
 
     .. math:: s(x) = \ln p(x), \qquad x \text{ is an outlier} \iff s(x) < t.
 
-    If `contamination` is a number c, t is the 100 c-th percentile of the training scores, so that a fraction c of the
-    training samples lies below it. If it is "auto", t is Tukey's lower fence
+    A density gives higher scores to the samples that it was fitted to than to new ones. So no sample is scored by a
+    density that was fitted to it: new ones are scored by `estimator_`, which is fitted to all training samples, and
+    each training sample by a density that was fitted to the other folds of a cross-validation (`training_scores_`). If
+    `contamination` is a number c, t is the 100 c-th percentile of these scores, and about the fraction c of new samples
+    like the training samples lies below it. If it is "auto", t is Tukey's lower fence
 
     .. math:: t = Q_1 - 1.5 \, (Q_3 - Q_1)
 
-    of the quartiles Q of the training scores. A change of the units of X adds the same constant to the scores and to t,
-    so neither rule depends on the units (apart from the Monte Carlo error of scores that are estimated by sampling).
+    of the quartiles Q of these scores. A change of the units of X adds the same constant to the scores and to t, so
+    neither rule depends on the units (apart from the Monte Carlo error of scores that are estimated by sampling).
 
     Parameters
     ----------
-    estimator : object
+    estimator : object or None, default=None
         Estimator with `fit` and `score_samples`, whose larger scores mean more normal samples: an estimator of this
         package, :class:`sklearn.mixture.GaussianMixture`, :class:`sklearn.neighbors.KernelDensity`, or a Pipeline that
-        ends in one of these. A clone is fitted. It receives X as an array, also if X is a DataFrame.
+        ends in one of these. Clones are fitted. They receive X as an array, also if X is a DataFrame. None stands for
+        `PCAReducer("parallel", random_state=0)`: a normal density with as many components as stand out from noise.
     contamination : "auto" or float in (0, 0.5], default="auto"
         Fraction of outliers among the training samples. "auto" does not assume a fraction, and detects no outlier if
         the scores have no lower tail. For normally distributed samples that are scored by their own density, it detects
         7.6 % with one feature, 4.8 % with two, 1.9 % with ten and 0.7 % with a hundred features.
+    support_fraction : float in (0.5, 1] or None, default=None
+        Fraction of the training samples to fit to, for training data that contain outliers. Concentration steps choose
+        the most probable ones: fit PCAReducer to them, take those with the largest scores, and repeat until they no
+        longer change. PCAReducer stands for the last step of a Pipeline there: it cannot follow a few outliers, which a
+        flexible density learns as well. `estimator` is fitted to what they end at. None fits to all samples, which is
+        better if there are hardly any outliers among them.
+    n_splits : int or None, default=5
+        Number of folds, at least 2. `estimator` is fitted once to all samples and once without each fold. Models of
+        this package are trained together where they can be. None scores the training samples by the density that was
+        fitted to them: the fraction of new samples below the threshold may then be far larger than `contamination`, and
+        there are no p-values.
 
     Attributes
     ----------
@@ -47,6 +73,12 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         The fitted clone of `estimator`.
     offset_ : float
         The threshold t, in the unit of the scores: nats for log-densities.
+    training_scores_ : ndarray of shape (n_samples,), float64
+        Score of each training sample by a density that was fitted without it; with `n_splits=None`, by `estimator_`.
+    support_ : ndarray of shape (n_samples,), bool
+        Mask of the training samples that `estimator_` was fitted to; all of them with `support_fraction=None`.
+    fold_estimators_ : list of object
+        For each fold, the clone of `estimator` that was fitted without it; empty with `n_splits=None`.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -59,13 +91,26 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    The threshold is computed from the samples to which the estimator was fitted. A flexible estimator gives them higher
-    scores than new samples, so the fraction of new samples below the threshold may be larger than `contamination`.
+    Training samples are recognized by their values, up to the precision of float64, wherever scores are asked for:
+    `score_samples(X)` of the training data is `training_scores_`, `predict(X)` detects the fraction `contamination` of
+    them, and `fit_predict(X)` does the same.
+
+    With `support_fraction`, the concentration steps are taken anew without each fold. They start at all samples and at
+    those about the median, and the result with the larger likelihood counts. A sample of the fold has no part
+    in the fit that scores it, whether it is an outlier or not, so the threshold and the p-values keep their meaning.
+    Outliers among the training samples have low scores, which makes the p-values of new ones larger.
+
+    The folds are chosen at random, and are the same in each fit. The densities without a fold are fitted to fewer
+    samples than `estimator_`, so their scores are slightly too low if there are few samples.
 
     References
     ----------
     Tukey (1977), "Exploratory Data Analysis", chapter 2 (the fences).
     Bishop (1994), "Novelty detection and neural network validation", IEE Proc. Vision 141 (a threshold on ln p(x)).
+    Rousseeuw & Van Driessen (1999), "A fast algorithm for the minimum covariance determinant estimator", Technometrics
+    41 (concentration steps).
+    Neykov & Mueller (2003), "Breakdown point and computation of trimmed likelihood estimators", in "Developments in
+    Robust Statistics" (the same steps for likelihoods).
 
     Examples
     --------
@@ -78,17 +123,28 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
-        "estimator": [HasMethods(["fit", "score_samples"])],
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "support_fraction": [Interval(Real, 0.5, 1, closed="right"), None],
+        "n_splits": [Interval(Integral, 2, None, closed="left"), None],
     }
 
-    def __init__(self, estimator: Any, *, contamination: float | Literal["auto"] = "auto"):
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        contamination: float | Literal["auto"] = "auto",
+        support_fraction: float | None = None,
+        n_splits: int | None = 5,
+    ):
         self.estimator = estimator
         self.contamination = contamination
+        self.support_fraction = support_fraction
+        self.n_splits = n_splits
 
     @fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
     def fit(self, X: ArrayLike, y: Any = None) -> Any:
-        """Fit a clone of the estimator to X, and set the threshold from its scores of X.
+        """Fit clones of the estimator to X and without each fold, and set the threshold from their scores.
 
         Parameters
         ----------
@@ -105,16 +161,23 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `estimator` has no `score_samples` (before anything is fitted), or if the threshold is not finite.
+            If `estimator` has no `score_samples` or there are fewer samples than folds (before anything is fitted), or
+            if the threshold is not finite.
         """
         with all_or_nothing(self):
             rows = validate_data(self, X, dtype=FLOAT_DTYPES)
-            self.estimator_ = clone(self.estimator).fit(rows)
-            self.offset_ = self._threshold(self._score_rows(rows))
+            self._parts = self._folds(rows)
+            subsets = self._subsets(rows, self._parts)
+            self.estimator_, *self.fold_estimators_ = fit_subsets(self._density(), rows, subsets)
+            self.support_ = np.isin(np.arange(len(rows)), subsets[0])
+            models = self.fold_estimators_ or [self.estimator_]
+            self.training_scores_ = out_of_fold_scores(models, rows, self._parts or [np.arange(len(rows))])
+            self._known = KnownScores(rows, self.training_scores_)
+            self.offset_ = self._threshold(self.training_scores_)
         return self
 
     def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, NDArray]]:
-        """List what `fit(X)` fits: a clone of `estimator`, on all samples.
+        """List what `fit(X)` fits: clones of `estimator`, to all samples and without each fold.
 
         Parameters
         ----------
@@ -125,12 +188,14 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         fits : list of (estimator, ndarray)
-            One pair of an unfitted estimator and its samples. The fused searches train such estimators together.
+            Unfitted estimators and their samples: `n_splits` + 1 pairs, or one without `n_splits`. The fused searches
+            train such estimators together.
         """
-        return [(clone(self.estimator), validate_data(clone(self), X, dtype=FLOAT_DTYPES))]
+        rows = validate_data(clone(self), X, dtype=FLOAT_DTYPES)
+        return [(clone(self._density()), rows[subset]) for subset in self._subsets(rows, self._folds(rows))]
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score each sample with the fitted estimator.
+        """Score each sample with a density that was not fitted to it.
 
         Parameters
         ----------
@@ -140,11 +205,11 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            `estimator_.score_samples(X)`; larger values mean more normal samples. Log-densities are in nats. The
-            documentation of the estimator states whether they are exact, bounds or estimates.
+            `estimator_.score_samples(X)`, and for training samples their `training_scores_`; larger values mean more
+            normal samples. Log-densities are in nats. The documentation of the estimator states whether they are exact,
+            bounds or estimates.
         """
-        check_is_fitted(self)
-        return self._score_rows(validate_data(self, X, dtype=FLOAT_DTYPES, reset=False))
+        return self._score_rows(self._validate_new_rows(X))
 
     @available_if(has_method("score_features"))
     def score_features(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -174,8 +239,7 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         >>> [iris.feature_names[j] for j in detector.score_features(strange).argmin(axis=1)]
         ['petal width (cm)']
         """
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        rows = self._validate_new_rows(X)
         return np.asarray(self.estimator_.score_features(rows), dtype=np.float64)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -208,8 +272,142 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
+    def p_values(self, X: ArrayLike) -> NDArray[np.float64]:
+        r"""Compute the probability that a normal sample scores as low as each sample: cross-conformal p-values.
+
+        With the fold :math:`S_k`, the density :math:`s_k` that was fitted without it, and n training samples,
+
+        .. math:: p(x) = \frac{1 + \sum_k \#\{i \in S_k : s_k(x_i) \le s_k(x)\}}{n + 1}.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New samples, to test against the hypothesis that they are like the training samples. Those of training
+            samples are too large, since most of the densities were fitted to them.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,), float64
+            Between 1 / (n + 1) and 1; small for outliers.
+
+        Raises
+        ------
+        ValueError
+            If the detector was fitted with `n_splits=None`.
+
+        Notes
+        -----
+        Whatever the density is, if x and the training samples are exchangeable, then in K folds
+
+        .. math:: P(p(x) \le a) \le 2 a + 2 (1 - a) \frac{K - 1}{n + K},
+
+        since each fold by itself gives a p-value, and twice a mean of p-values is one. In practice the probability is
+        about a. It is over training samples and x: given the training samples it differs from a by about
+        :math:`\sqrt{a (1 - a) / n}`. Outliers among the training samples make the p-values larger.
+
+        References
+        ----------
+        Vovk (2015), "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74.
+        Vovk & Wang (2020), "Combining p-values via averaging", Biometrika 107 (the factor 2).
+        Barber, Candes, Ramdas & Tibshirani (2021), "Predictive inference with the jackknife+", Annals of Statistics 49,
+        section 3 (the bound for K folds).
+        Bates, Candes, Lei, Romano & Sesia (2023), "Testing for outliers with conformal p-values", Annals of
+        Statistics 51.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector
+        >>> from sklearn.datasets import load_iris
+        >>> detector = LatentOutlierDetector().fit(load_iris().data)
+        >>> detector.p_values([[5.1, 3.5, 1.4, 0.2], [5.1, 3.5, 1.4, 5.0]]).round(3)
+        array([0.755, 0.007])
+        """
+        rows = self._validate_new_rows(X)
+        if not self.fold_estimators_:
+            raise ValueError(
+                "p_values needs out-of-fold scores. Got n_splits=None, set n_splits to an int of at least 2."
+            )
+        counts = np.zeros(len(rows))
+        for model, part in zip(self.fold_estimators_, self._parts, strict=True):
+            known = np.sort(self.training_scores_[part])
+            counts += np.searchsorted(known, np.asarray(model.score_samples(rows), dtype=np.float64), side="right")
+        return (1 + counts) / (1 + len(self.training_scores_))
+
+    def select(self, X: ArrayLike, fdr: float = 0.1) -> NDArray[np.bool_]:
+        """Select the samples that are outliers, such that few of those selected are normal.
+
+        The procedure of Benjamini & Hochberg selects by the p-values of all samples together.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples to select from.
+        fdr : float in (0, 1), default=0.1
+            False discovery rate: expected fraction of normal samples among those that are selected.
+
+        Returns
+        -------
+        is_outlier : ndarray of shape (n_samples,), bool
+            Mask of the selected samples. A sample can only be selected if there are enough training samples: the least
+            p-value of n training samples is 1 / (n + 1).
+
+        Raises
+        ------
+        ValueError
+            If `fdr` is not in (0, 1), or if the detector was fitted with `n_splits=None`.
+
+        Notes
+        -----
+        Bates et al. (2023) show that the procedure controls the false discovery rate for conformal p-values of one
+        split into samples to fit to and samples to compare with. For cross-conformal p-values it holds in practice.
+
+        References
+        ----------
+        Benjamini & Hochberg (1995), "Controlling the false discovery rate", JRSS B 57.
+        Bates, Candes, Lei, Romano & Sesia (2023), "Testing for outliers with conformal p-values", Annals of
+        Statistics 51.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector
+        >>> from sklearn.datasets import load_iris
+        >>> detector = LatentOutlierDetector().fit(load_iris().data)
+        >>> detector.select([[5.1, 3.5, 1.4, 0.2], [5.1, 3.5, 1.4, 5.0]])
+        array([False,  True])
+        """
+        check_scalar(fdr, "fdr", Real, min_val=0, max_val=1, include_boundaries="neither")
+        return false_discovery_control(self.p_values(X)) <= fdr
+
+    def _density(self) -> Any:
+        """The unfitted density that `estimator` stands for."""
+        return PCAReducer("parallel", random_state=0) if self.estimator is None else self.estimator
+
+    def _folds(self, X: NDArray) -> list[Subset]:
+        """Indices of the samples of each fold; none without `n_splits`."""
+        if self.n_splits is None:
+            return []
+        if len(X) < self.n_splits:
+            raise ValueError(
+                f"n_splits={self.n_splits} must be less than or equal to the number of samples, n_samples={len(X)}. "
+                "Use fewer folds, or n_splits=None."
+            )
+        return folds(len(X), self.n_splits)
+
+    def _subsets(self, X: NDArray, parts: list[Subset]) -> list[Subset]:
+        """Indices of the samples to fit to: all and those outside each fold, or their supports."""
+        subsets = [np.arange(len(X)), *complements(len(X), parts)]
+        if self.support_fraction is None:
+            return subsets
+        return concentrated_supports(self._density(), X, subsets, self.support_fraction)
+
+    def _validate_new_rows(self, X: ArrayLike) -> NDArray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+
     def _score_rows(self, X: NDArray) -> NDArray[np.float64]:
-        return np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
+        """Scores by a density that has not seen the samples; by `estimator_` if all others have."""
+        scores = np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
+        return self._known.replace(X, scores)
 
     def _threshold(self, scores: NDArray[np.float64]) -> float:
         with np.errstate(invalid="ignore"):  # scores of -inf are reported below
@@ -220,7 +418,7 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         if not np.isfinite(threshold):
             raise ValueError(
                 f"The scores of X have no finite threshold with contamination={self.contamination!r}: "
-                f"{type(self.estimator).__name__}.score_samples returns values that are not finite for "
+                f"{type(self.estimator_).__name__}.score_samples returns values that are not finite for "
                 f"{np.sum(~np.isfinite(scores))} of {len(scores)} samples."
             )
         return threshold

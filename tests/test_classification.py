@@ -476,3 +476,71 @@ def test_check_estimator(estimator, check):
 @pytest.mark.parametrize("check", NEVER_YIELDED)
 def test_check_never_yielded(check):
     getattr(estimator_checks, check)("GenerativeClassifier", GenerativeClassifier(PCAReducer(1)))
+
+
+@pytest.mark.parametrize(
+    "estimator", [PCAReducer(2), GaussianMixture(1), make_pipeline(StandardScaler(), PCAReducer(1))]
+)
+def test_reject_fraction_is_the_quantile_of_scores_without_the_fold(estimator, blobs):
+    X, y = blobs
+    model = GenerativeClassifier(estimator, reject_fraction=0.1).fit(X, y)
+    log_prob = np.empty(len(X))
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(X, y):
+        prior = model.class_prior_
+        log_prob[test] = (
+            GenerativeClassifier(estimator, class_prior=prior).fit(X[train], y[train]).score_samples(X[test])
+        )
+    assert model.reject_threshold_ == pytest.approx(np.quantile(log_prob, 0.1), rel=1e-9)
+    np.testing.assert_array_equal(model.predict(X) == -1, model.score_samples(X) < model.reject_threshold_)
+    plain = GenerativeClassifier(estimator).fit(X, y)
+    np.testing.assert_array_equal(model.score_samples(X), plain.score_samples(X))
+    assert not hasattr(plain, "reject_threshold_")
+
+
+def test_reject_fraction_of_new_samples(rng):
+    """A quantile of the training scores would reject three times as many."""
+    rejected = []
+    for _ in range(10):
+        X, y = rng.standard_normal((1200, 20)) + np.repeat([0, 3], 600)[:, None], np.repeat([0, 1], 600)
+        train = np.arange(1200) % 10 == 0  # 60 of each class
+        model = GenerativeClassifier(PCAReducer(5), reject_fraction=0.1).fit(X[train], y[train])
+        rejected.append(np.mean(model.predict(X[~train]) == -1))
+    # 0.03: 120 training samples tell a quantile to 0.027, which ten repetitions divide by 3, and the bias of the folds.
+    assert np.mean(rejected) == pytest.approx(0.1, abs=0.03)
+
+
+def test_reject_fraction_trains_each_model_once_in_a_search(blobs):
+    fits = GenerativeClassifier(PCAReducer(1), reject_fraction=0.1).fits_within(*blobs)
+    n_classes = len(np.unique(blobs[1]))
+    assert len(fits) == 6 * n_classes
+    assert sum(len(X) for _, X in fits) == 5 * len(blobs[0])
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, np.nan, "auto"], ids=repr)
+def test_bad_reject_fraction(value, blobs):
+    with pytest.raises(ValueError, match="The 'reject_fraction' parameter of GenerativeClassifier must be a float in"):
+        GenerativeClassifier(PCAReducer(2), reject_fraction=value).fit(*blobs)
+
+
+def test_reject_fraction_beside_reject_threshold(blobs):
+    model = GenerativeClassifier(PCAReducer(2), reject_fraction=0.1, reject_threshold=-20)
+    with pytest.raises(ValueError, match=r"reject_fraction=0.1 cannot be combined with reject_threshold=-20. Set one"):
+        model.fit(*blobs)
+    assert not hasattr(model, "classes_")
+
+
+def test_reject_fraction_with_a_class_too_small_to_split(blobs):
+    X, y = blobs
+    y = np.where(np.arange(len(y)) < 4, 9, y)
+    model = GenerativeClassifier(PCAReducer(1), reject_fraction=0.1)
+    with pytest.raises(
+        ValueError, match=r"reject_fraction needs at least 5 samples of each class.*n_samples=4 of class 9"
+    ):
+        model.fit(X, y)
+    assert not hasattr(model, "classes_")
+
+
+def test_reject_fraction_of_densities_that_are_zero_without_a_fold(blobs):
+    model = GenerativeClassifier(KernelDensity(kernel="tophat", bandwidth=0.01), reject_fraction=0.1)
+    with pytest.raises(ValueError, match=r"reject_fraction=0.1 gives no finite threshold: the density of \d+ of 120"):
+        model.fit(*blobs)

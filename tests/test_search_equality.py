@@ -472,11 +472,26 @@ def test_each_class_is_fitted_once_on_every_backend(route, backend, n_search, n_
         (lambda model: pipeline(StandardScaler(), model, LogisticRegression()), "step1__", 1),
         (lambda model: pipeline(PCAReducer(3), pipeline(StandardScaler(), model)), "step1__step1__", 1),
         (lambda model: pipeline(model, vae(nz=1, max_epochs=1), LogisticRegression()), "step0__", 1),
-        (lambda model: LatentOutlierDetector(model), "estimator__", 1),
+        (lambda model: LatentOutlierDetector(model, n_splits=None), "estimator__", 1),
+        (lambda model: LatentOutlierDetector(pipeline(StandardScaler(), model)), "estimator__step1__", 6),
+        (lambda model: LatentOutlierDetector(model, support_fraction=0.75, n_splits=2), "estimator__", 3),
         (lambda model: GenerativeClassifier(pipeline(StandardScaler(), model), n_jobs=2), "estimator__step1__", 2),
         (lambda model: pipeline(StandardScaler(), GenerativeClassifier(model)), "step1__estimator__", 2),
+        (lambda model: GenerativeClassifier(model, reject_fraction=0.1), "estimator__", 12),
     ],
-    ids=["itself", "scaled", "classified", "nested", "two", "detector", "classes of scaled", "scaled classes"],
+    ids=[
+        "itself",
+        "scaled",
+        "classified",
+        "nested",
+        "two",
+        "detector",
+        "folds",
+        "supports",
+        "classes of scaled",
+        "scaled classes",
+        "rejection",
+    ],
 )
 def test_each_model_is_fitted_once(wrap, prefix, n_models, backend, n_jobs, random_state, data, tmp_path):
     path = tmp_path / "fits"

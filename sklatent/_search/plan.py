@@ -1,10 +1,10 @@
 """What the fits of a search are about to learn: found out before the first of them, and learned together."""
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "learned_together"]
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from sklatent._base import BaseLatentModel, is_reproducible, learn, learn_many, route, training_samples
-from sklatent._memo import Memo, Outcome, fingerprint, model_key
+from sklatent._memo import Memo, Outcome, fingerprint, is_open, model_key
 from sklatent._sklearn_compat import has_callbacks, safe_split
 
 # An unfitted latent model, and the samples that it will be fitted to.
@@ -156,6 +156,23 @@ class Plan:
                     wishes[key] = _Wish(clone(model) if is_instance else model, samples, [])
                 wishes[key].tasks.append(task)
         return list(wishes.values())
+
+
+@contextmanager
+def learned_together(estimator: Any, X: Any, subsets: Sequence[Any]) -> Iterator[None]:
+    """Within the block, clones of an estimator that are fitted to these subsets of X find what was learned together.
+
+    Where a search has a memo open already, it has learned what `fits_within` lists, and nothing is learned here.
+    """
+    if is_open():
+        yield
+        return
+    plan = Plan(estimator, [{}])
+    try:
+        plan.learn(X, None, [(subset, None) for subset in subsets])
+        yield
+    finally:
+        plan.close()
 
 
 class Candidate(dict):

@@ -1,0 +1,137 @@
+"""Cross-fitting: a density for all samples and one without each fold, learned together, and their robust supports."""
+
+__all__ = [
+    "KnownScores",
+    "Subset",
+    "complements",
+    "concentrated_supports",
+    "fit_subsets",
+    "folds",
+    "out_of_fold_scores",
+]
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from sklatent._pca import PCAReducer
+from sklatent._search.plan import learned_together
+
+# As in scikit-learn's `MinCovDet`. PCA stands after a few steps.
+MAX_STEPS = 30
+Subset = NDArray[np.intp]
+
+
+class KnownScores:
+    """Scores of training samples, to be found by the values of a sample.
+
+    A sample is known by 64 bits that depend on all of its values. Another sample has the same with a probability of
+    2**-64 for each that is known.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    scores : ndarray of shape (n_samples,)
+    """
+
+    def __init__(self, X: NDArray, scores: NDArray[np.float64]):
+        self.keys, first = np.unique(_hashes(X), return_index=True)
+        self.scores = scores[first]
+
+    def replace(self, X: NDArray, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of X, in which those of known samples are put in place of others."""
+        keys = _hashes(X)
+        found = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+        return np.where(self.keys[found] == keys, self.scores[found], scores)
+
+
+def folds(n_samples: int, n_splits: int, y: NDArray | None = None) -> list[Subset]:
+    """Indices of the samples of each fold, at random, since samples are often sorted; always the same.
+
+    With class labels y, each fold has samples of each class in proportion.
+    """
+    splitter = (KFold if y is None else StratifiedKFold)(n_splits, shuffle=True, random_state=0)
+    return [fold for _, fold in splitter.split(np.empty((n_samples, 1)), y)]
+
+
+def complements(n_samples: int, parts: Sequence[Subset]) -> list[Subset]:
+    """Indices of the samples outside each fold."""
+    return [np.setdiff1d(np.arange(n_samples), part, assume_unique=True) for part in parts]
+
+
+def fit_subsets(estimator: Any, X: NDArray, subsets: Sequence[Subset]) -> list[Any]:
+    """A clone of an estimator fitted to each subset of X; latent models within them are learned together."""
+    with learned_together(estimator, X, subsets):
+        return [clone(estimator).fit(X[subset]) for subset in subsets]
+
+
+def out_of_fold_scores(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) -> NDArray[np.float64]:
+    """Score of each sample by the model of its fold, which was fitted without it."""
+    scores = np.empty(len(X))
+    for model, part in zip(models, parts, strict=True):
+        scores[part] = model.score_samples(X[part])
+    return scores
+
+
+def concentrated_supports(estimator: Any, X: NDArray, subsets: Sequence[Subset], fraction: float) -> list[Subset]:
+    """The fraction of each subset that is most probable under probabilistic PCA of itself.
+
+    PCA stands for the last step of a Pipeline. It cannot follow a few outliers as a network can; and a network gives
+    the samples that it was fitted to the highest scores, so further steps with the network itself change little.
+    """
+    return [subset[_pca_support(_before_last_step(estimator, X[subset]), fraction)] for subset in subsets]
+
+
+def _before_last_step(estimator: Any, X: NDArray) -> NDArray:
+    """What the last step of a Pipeline is fitted to; X for other estimators."""
+    if not isinstance(estimator, Pipeline) or len(estimator) == 1:
+        return X
+    Z = clone(estimator[:-1]).fit_transform(X)
+    return np.asarray(Z.toarray() if issparse(Z) else Z)
+
+
+def _pca_support(X: NDArray, fraction: float) -> Subset:
+    """The support at which the concentration steps of PCA stand: of two, the one with the larger likelihood.
+
+    The steps never decrease the likelihood of the support, but end in different maxima. One start is all samples; the
+    other the samples about the median, from which a cluster of outliers cannot draw PCA to itself.
+    """
+    central = _largest(-np.linalg.norm(X - np.median(X, axis=0), axis=1), fraction)
+    found = [_concentrate(X, start, fraction) for start in (np.arange(len(X)), central)]
+    return max(found, key=lambda support_and_likelihood: support_and_likelihood[1])[0]
+
+
+def _concentrate(X: NDArray, support: Subset, fraction: float) -> tuple[Subset, float]:
+    """Take concentration steps until the support stands; its mean log-likelihood too."""
+    for _ in range(MAX_STEPS):
+        scores = PCAReducer("parallel", random_state=0).fit(X[support]).score_samples(X)
+        previous, support = support, _largest(scores, fraction)
+        if np.array_equal(previous, support):
+            break
+    return support, float(scores[support].mean())
+
+
+def _largest(scores: ArrayLike, fraction: float) -> Subset:
+    """Sorted indices of the fraction of the samples with the largest scores."""
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    return np.sort(order[: math.ceil(fraction * len(order))])
+
+
+def _hashes(X: NDArray) -> NDArray[np.uint64]:
+    """64 bits of each sample: sum of its values, scrambled with their places by SplitMix64 (Steele et al., 2014)."""
+    bits = (np.ascontiguousarray(X, dtype=np.float64) + 0.0).view(np.uint64)  # -0.0 equals 0.0
+    place = np.arange(1, X.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return _scrambled(_scrambled(bits) + place).sum(axis=1, dtype=np.uint64)
+
+
+def _scrambled(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    return bits ^ (bits >> np.uint64(31))
