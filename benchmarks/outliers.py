@@ -21,16 +21,36 @@ distribution one value is moved by six of its conditional standard deviations, a
 feature, in standard deviations, and how much longer `score_features` takes than `score_samples`.
 
     python benchmarks/outliers.py --part features      # about half a minute
+
+With `--part contaminated` the training samples contain outliers: 0, 1, 5 or 10 % of them. Each of the ten digits in
+turn is normal, the benign samples of the breast cancer data, and each of the three classes of the wine data; the others
+are outliers. Half of the normal samples are fitted to, with outliers, and all that is left is ranked: ROC AUC. Columns
+of breast cancer and wine are scaled by StandardScaler, for every detector. Beside ours, with and without
+`support_fraction=0.75`, are three of scikit-learn and PyOD's two networks with the layers of ours.
+
+    python benchmarks/outliers.py --part contaminated --splits 1      # about ten minutes
+
+With `--part thresholds` it is asked what a threshold is worth. Half of the normal samples are fitted to; of the other
+half, the fraction below the threshold for a `contamination` of 0.05 and 0.1 is compared with it, with `n_splits=5` and
+with `n_splits=None`, and the fraction of the p-values up to a with a. Then as many outliers as make up 10 % of the new
+samples are added, and `select` at `fdr=0.1` is compared with the truth. Behind each mean is its standard error over the
+splits. Last, the time of a fit with 5 splits over that of a single one.
+
+    python benchmarks/outliers.py --part thresholds --splits 20
 """
 
 import argparse
 import time
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
-from sklearn.datasets import load_digits
+from sklearn.covariance import EllipticEnvelope
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -39,12 +59,14 @@ from sklatent import AutoencoderTransformer, LatentOutlierDetector, PCAReducer, 
 NZ = 8
 HIDDEN = [256, 128]
 OURS = {
-    "PCAReducer": lambda seed: LatentOutlierDetector(PCAReducer(NZ)),
-    "AutoencoderTransformer": lambda seed: LatentOutlierDetector(AutoencoderTransformer(NZ, random_state=seed)),
-    'AutoencoderTransformer, density="residual"': lambda seed: LatentOutlierDetector(
-        AutoencoderTransformer(NZ, density="residual", random_state=seed)
+    "PCAReducer": lambda seed: LatentOutlierDetector(PCAReducer(NZ), n_splits=None),
+    "AutoencoderTransformer": lambda seed: LatentOutlierDetector(
+        AutoencoderTransformer(NZ, random_state=seed), n_splits=None
     ),
-    "VAETransformer": lambda seed: LatentOutlierDetector(VAETransformer(NZ, random_state=seed)),
+    'AutoencoderTransformer, density="residual"': lambda seed: LatentOutlierDetector(
+        AutoencoderTransformer(NZ, density="residual", random_state=seed), n_splits=None
+    ),
+    "VAETransformer": lambda seed: LatentOutlierDetector(VAETransformer(NZ, random_state=seed), n_splits=None),
 }
 FEATURE_SCORERS = {
     "farthest from the mean": lambda nz, seed: None,
@@ -162,11 +184,166 @@ def pyod_detectors():
     return makers
 
 
-PARTS = {"one-class": one_class_detection, "features": features}
+CONTAMINATIONS = (0.0, 0.01, 0.05, 0.1)
+DENSITIES = {
+    "PCAReducer": lambda seed: PCAReducer(NZ),
+    "AutoencoderTransformer": lambda seed: AutoencoderTransformer(NZ, random_state=seed),
+    "VAETransformer": lambda seed: VAETransformer(NZ, random_state=seed),
+}
+SCIKIT_LEARN = {
+    "IsolationForest": lambda seed: IsolationForest(random_state=seed),
+    "EllipticEnvelope": lambda seed: EllipticEnvelope(random_state=seed),
+    "LocalOutlierFactor": lambda seed: LocalOutlierFactor(novelty=True),
+}
+
+
+def normal_classes():
+    """Name of the data, samples, mask of the normal ones, and whether to scale the columns."""
+    X, y = load_digits(return_X_y=True)
+    yield from (("digits", X / 16, y == label, False) for label in np.unique(y))
+    X, y = load_breast_cancer(return_X_y=True)
+    yield "breast cancer", X, y == 1, True
+    X, y = load_wine(return_X_y=True)
+    yield from (("wine", X, y == label, True) for label in np.unique(y))
+
+
+def split_contaminated(is_normal, fraction, rng):
+    """Indices of half of the normal samples with a fraction of outliers among them, and of all others."""
+    normal, outliers = (rng.permutation(np.flatnonzero(mask)) for mask in (is_normal, ~is_normal))
+    n_normal = len(normal) // 2
+    n_outliers = round(fraction / (1 - fraction) * n_normal)
+    train = np.concatenate([normal[:n_normal], outliers[:n_outliers]])
+    return train, np.setdiff1d(np.arange(len(is_normal)), train)
+
+
+def contaminated(n_splits):
+    """Print the ROC AUC of detectors that were fitted to samples with outliers among them."""
+    names = list(dict.fromkeys(name for name, *_ in normal_classes()))
+    print("ROC AUC with 0, 1, 5 and 10 % outliers among the training samples; mean over classes, median over splits")
+    print(f"{'':46}" + "".join(f"{name:>26}" for name in [*names, "mean of all"]))
+    for detector, make in contaminated_detectors().items():
+        start = time.perf_counter()
+        areas = {name: contaminated_areas(make, name, n_splits) for name in names}
+        values = [*areas.values(), np.mean(list(areas.values()), axis=0)]
+        cells = "".join("  " + "".join(f"{area:6.3f}" for area in row) for row in values)
+        print(f"{detector:46}{cells}  {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def contaminated_detectors():
+    """Ours with and without robust supports, scikit-learn's, and PyOD's with the layers of ours."""
+    pyod = {name: make for name, make in pyod_detectors().items() if name.count(",") == 0}
+    densities = {"default: PCAReducer, parallel": lambda seed: None} | DENSITIES
+    ours = {
+        f"{name}{label}": lambda seed, density=density, fraction=fraction: LatentOutlierDetector(
+            density(seed), support_fraction=fraction, n_splits=None
+        )
+        for name, density in densities.items()
+        for label, fraction in (("", None), (", support_fraction=0.75", 0.75))
+    }
+    return ours | SCIKIT_LEARN | pyod
+
+
+def contaminated_areas(make, name, n_splits):
+    """ROC AUC for each contamination: mean over the classes of a data set, median over the splits."""
+    problems = [problem[1:] for problem in normal_classes() if problem[0] == name]
+    areas = np.empty((n_splits, len(problems), len(CONTAMINATIONS)))
+    for split, k, column in np.ndindex(areas.shape):
+        X, is_normal, scaled = problems[k]
+        rng = np.random.default_rng(split)
+        train, test = split_contaminated(is_normal, CONTAMINATIONS[column], rng)
+        areas[split, k, column] = ranked(make(split), X, is_normal, scaled, train, test)
+    return np.median(areas.mean(axis=1), axis=0)
+
+
+def ranked(detector, X, is_normal, scaled, train, test):
+    """ROC AUC of a detector on the samples that it was not fitted to."""
+    if scaled:
+        scaler = StandardScaler().fit(X[train])
+        X = scaler.transform(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of EllipticEnvelope, for blank pixels
+        decision = detector.fit(X[train]).decision_function(X[test])
+    is_ours = not hasattr(detector, "steps")  # PyOD's are Pipelines here, and larger for outliers
+    return roc_auc_score(is_normal[test], decision if is_ours else -decision)
+
+
+def thresholds(n_splits):
+    """Print what thresholds, p-values and selections are worth on new samples."""
+    for name, make in DENSITIES.items():
+        for data in ("digits", "breast cancer"):
+            problems = [problem[1:] for problem in normal_classes() if problem[0] == data]
+            found = np.array(
+                [
+                    np.mean([threshold_figures(make(split), *problem, split) for problem in problems], axis=0)
+                    for split in range(n_splits)
+                ]
+            )
+            report_thresholds(f"{name}, {data}", found)
+    fit_times()
+
+
+LEVELS = (0.01, 0.05, 0.1, 0.2)
+
+
+def threshold_figures(density, X, is_normal, scaled, split):
+    """Flagged fractions with and without splits, fractions of p-values, and the false discovery proportion."""
+    rng = np.random.default_rng(split)
+    model = make_pipeline(StandardScaler(), density) if scaled else density
+    train, rest = split_contaminated(is_normal, 0.0, rng)
+    new, outliers = rest[is_normal[rest]], rng.permutation(rest[~is_normal[rest]])
+    detectors = [LatentOutlierDetector(model, n_splits=n).fit(X[train]) for n in (5, None)]
+    scores = [detector.score_samples(X[new]) for detector in detectors]
+    flagged = [
+        np.mean(score < np.percentile(detector.training_scores_, 100 * c))
+        for detector, score in zip(detectors, scores, strict=True)
+        for c in (0.05, 0.1)
+    ]
+    p_values = detectors[0].p_values(X[new])
+    mixed = np.concatenate([new, outliers[: round(len(new) / 9)]])
+    selected = detectors[0].select(X[mixed], fdr=0.1)
+    false = np.sum(selected & is_normal[mixed]) / max(selected.sum(), 1)
+    power = np.mean(selected[~is_normal[mixed]])
+    return [*flagged, *(np.mean(p_values <= a) for a in LEVELS), false, power]
+
+
+def report_thresholds(title, found):
+    """A block of the figures, each with its standard error over the splits."""
+    names = [
+        *(f"flagged at contamination={c}, n_splits={n}" for n in (5, None) for c in (0.05, 0.1)),
+        *(f"P(p <= {a})" for a in LEVELS),
+        "false discoveries at fdr=0.1",
+        "outliers selected at fdr=0.1",
+    ]
+    print(f"\n{title}, {len(found)} splits")
+    for name, values in zip(names, found.T, strict=True):
+        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        print(f"  {name:44}{values.mean():8.3f} +- {error:.3f}", flush=True)
+
+
+def fit_times():
+    """Print the time of a fit with 5 splits over that of a single one, on all digits; median of three."""
+    X = load_digits().data / 16
+    print("\nTime of a fit with n_splits=5 over n_splits=None, digits (1,797 samples)")
+    for name, make in DENSITIES.items():
+        ratios = []
+        for seed in range(3):
+            five, one = (timed(LatentOutlierDetector(make(seed), n_splits=n).fit, X, 1)[1] for n in (5, None))
+            ratios.append(five / one)
+        print(f"  {name:44}{np.median(ratios):8.2f}", flush=True)
+
+
+PARTS = {
+    "one-class": one_class_detection,
+    "features": features,
+    "contaminated": contaminated,
+    "thresholds": thresholds,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, default="one-class", help="default: one-class")
-    parser.add_argument("--seeds", type=int, default=3, help="fits of each detector (default: 3)")
+    parser.add_argument(
+        "--seeds", "--splits", type=int, default=3, help="fits of each detector, or random splits (default: 3)"
+    )
     arguments = parser.parse_args()
     PARTS[arguments.part](arguments.seeds)

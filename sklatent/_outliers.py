@@ -100,6 +100,10 @@ class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     in the fit that scores it, whether it is an outlier or not, so the threshold and the p-values keep their meaning.
     Outliers among the training samples have low scores, which makes the p-values of new ones larger.
 
+    A Pipeline scores what its steps make of a sample, in their units. Steps that are fitted without a fold, such as
+    scalers, differ slightly from those of all samples, and so do the units. With very few samples put them before the
+    detector.
+
     The folds are chosen at random, and are the same in each fit. The densities without a fold are fitted to fewer
     samples than `estimator_`, so their scores are slightly too low if there are few samples.
 
