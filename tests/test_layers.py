@@ -35,6 +35,7 @@ ORDER = [
     "_nn.objectives",
     "_nn.modules",
     "_nn.backbones",
+    "_nn.start",
     "_nn.data",
     "_nn.schedules",
     "_nn.training",
