@@ -4,6 +4,7 @@ __all__ = ["AutoencoderTransformer"]
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from os import PathLike
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import BaseAutoencoder, infer
+from sklatent._nn.base import BaseAutoencoder, Training, infer
 from sklatent._nn.conditionals import laplace_conditionals, residual_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder
@@ -26,7 +27,7 @@ from sklatent._nn.objectives import (
 )
 from sklatent._nn.priors import Normal, Prior, StandardNormal
 from sklatent._ppca.factors import shrink
-from sklatent._sklearn_compat import StrOptions
+from sklatent._sklearn_compat import Interval, StrOptions
 
 # Smallest variance of the latent codes along any direction, as a fraction of the largest.
 MIN_LATENT_VARIANCE = 1e-9
@@ -56,6 +57,14 @@ class AutoencoderTransformer(BaseAutoencoder):
     ----------
     nz : int, default=2
         Latent dimension.
+    init : {"pca", "random"}, default="pca"
+        Initial weights. "pca" starts at a linear model: probabilistic PCA, or factor analysis for "gaussian_diagonal".
+        Training starts with the scores of `PCAReducer`, also where the spread of the features differs widely. The map
+        occupies 2 nz units of each hidden layer, and is exact for "silu", "gelu" and "relu" and nearly so for "tanh";
+        layers that are narrower carry the leading components. With "bernoulli", only the means of the latent codes and
+        a share of the decoder start there, and with the other likelihoods, or `output_activation="sigmoid"`, only the
+        means. "random" draws all weights, as `backbone="conv"` and a callable always do. With `hidden_sizes=()` the
+        linear model is all there is.
     backbone : {"mlp", "conv"} or callable, default="mlp"
         Encoder and decoder. "mlp" is a multilayer perceptron for any features. "conv" is a convolutional network for
         images, the one of Chaudhury (2024), listings 14.2 and 14.3. A callable `backbone(input_shape, nz, n_code)`
@@ -79,10 +88,13 @@ class AutoencoderTransformer(BaseAutoencoder):
     output_activation : {"sigmoid"} or None, default=None
         None uses the link function of the likelihood. "sigmoid" restricts the mean of a Gaussian likelihood to (0, 1),
         for X in [0, 1].
-    noise : float, default=0.0
+    noise : float or "auto", default="auto"
         Amount of noise that is added to the input of the encoder in training (denoising). Targets and scores are not
         affected. For `noise_kind="gaussian"` it is the standard deviation of the noise, in units of the square root of
-        the mean variance of the features; for "masking" it is the fraction of entries that are masked.
+        the mean variance of the features; for "masking" it is the fraction of entries that are masked. "auto" is as
+        much noise again as the model finds in the samples, the standard deviation of x given z, which keeps the network
+        from learning the noise (Bishop 1995). It is none for likelihoods without a noise variance, for "masking" and
+        for `hidden_sizes=()`.
     noise_kind : {"gaussian", "masking"}, default="gaussian"
         Kind of noise. "gaussian" adds normally distributed noise. "masking" replaces entries by the mean of their
         feature.
@@ -127,7 +139,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         contains numbers only, no pickle. It does not contain the state of `callbacks`.
     callbacks : list of skorch callbacks or None, default=None
         Callbacks of the training loop, called as skorch calls them. skorch's `EarlyStopping` with
-        `monitor="valid_loss"`, its default, requires `early_stopping=True`, since otherwise there is no validation set.
+        `monitor="valid_loss"`, its default, requires samples that are left out of the training: `early_stopping=True`,
+        or a Gaussian likelihood and hidden layers.
         For scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
         Verbosity level. 1 prints one line per epoch.
@@ -144,7 +157,8 @@ class AutoencoderTransformer(BaseAutoencoder):
     latent_covariance_ : ndarray of shape (nz, nz)
         Covariance S of these latent codes, less the mean covariance of their errors.
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of x given z, in squared units of X: the squared error divided by n_features - nz degrees of freedom.
+        Variance of x given z, in squared units of X: the squared error divided by n_features - nz degrees of freedom,
+        also of samples that are left out of the training (see Notes).
         An array with one value for each feature for "gaussian_diagonal", and NaN for likelihoods that are not Gaussian.
     n_components_ : int
         The latent dimension, equal to `nz`.
@@ -154,8 +168,9 @@ class AutoencoderTransformer(BaseAutoencoder):
         Mean training loss of each epoch, in nats per sample.
     history_ : skorch.history.History
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
-        negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds and, with `early_stopping`, the same
-        losses with prefix `valid_`. For example, `history_[:, "train_kl"]` lists the KL divergence of every epoch.
+        negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
+        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example, `history_[:,
+        "train_kl"]` lists the KL divergence of every epoch.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -166,6 +181,16 @@ class AutoencoderTransformer(BaseAutoencoder):
     The network sees features that are centred and divided by one common scale (with "gaussian_diagonal", by one for
     each feature). So a common unit and offsets do not matter, but the relative spread of the features does, as in PCA:
     scale the features first if they should have equal weight.
+
+    With a Gaussian likelihood and hidden layers, a tenth of the samples, at most 100, is left out of the training for
+    the noise variance, since the network fits its training samples better than others (with `early_stopping=True` it is
+    the validation set). With the mean squared error e of the n training samples and that of the m samples left out, q,
+
+    .. math:: s^2 = e_1^{1 - w} (c q)^w, \quad w = \frac{m}{m + 5}, \quad e_1 = \frac{n + n_z + 1}{n - n_z - 1} e,
+
+    where e1 is the error that is expected of a linear model (Mallows 1973), and the correction c is the mean squared
+    error under PCA of all samples over that of the samples left out. Each epoch ends with this estimate. A linear
+    network uses all samples, as PCA does.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor
@@ -187,7 +212,10 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     References
     ----------
-    Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.5 and listings 14.2 to 14.4.
+    Bishop (1995), "Training with noise is equivalent to Tikhonov regularization", Neural Computation 7. Chaudhury
+    (2024), "Math and Architectures of Deep Learning", section 14.5 and listings 14.2 to 14.4. Mallows (1973), "Some
+    comments on Cp", Technometrics 15. Vincent et al. (2008), "Extracting and composing robust features with denoising
+    autoencoders".
 
     Examples
     --------
@@ -207,6 +235,7 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseAutoencoder._parameter_constraints,
+        "noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "density": [StrOptions(set(DENSITIES))],
     }
 
@@ -214,13 +243,14 @@ class AutoencoderTransformer(BaseAutoencoder):
         self,
         nz: int = 2,
         *,
+        init: Literal["pca", "random"] = "pca",
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
         activation: str = "silu",
         image_shape: tuple[int, int, int] | None = None,
         likelihood: str = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
-        noise: float = 0.0,
+        noise: float | Literal["auto"] = "auto",
         noise_kind: Literal["gaussian", "masking"] = "gaussian",
         density: Literal["laplace", "residual"] = "laplace",
         max_epochs: int | Literal["auto"] = "auto",
@@ -243,6 +273,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         self.density = density
         super().__init__(
             nz,
+            init=init,
             backbone=backbone,
             hidden_sizes=hidden_sizes,
             activation=activation,
@@ -293,59 +324,19 @@ class AutoencoderTransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def score_features(self, X: Any) -> NDArray[np.float64]:
-        r"""Estimate the log-likelihood log p(x_j | all other features) of each value.
-
-        It tells which value made a sample improbable. "laplace" leaves each feature out of the Laplace approximation of
-        `score_samples`: one Newton step about the most probable latent code z, which has a closed form,
-
-        .. math::
-            \ln p(x_j | x_{-j}) \approx \ln p(x_j | z) - \frac12 \frac{r_j^2 v_j}{1 - c_j v_j}
-            + \frac12 \ln(1 - c_j v_j),
-
-        with the derivative r_j of the log-likelihood with respect to the output j of the decoder, the Fisher
-        information c_j about it, and its posterior variance v_j. It is exact for a linear decoder with Gaussian
-        likelihood, and an estimate otherwise. It takes less than twice the time of `score_samples`.
-
-        "residual" is log p(x_j | z), given the latent code of the encoder. This is conditional on x_j itself, which the
-        encoder has seen, so an outlier that moves the latent code seems less improbable than it is.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Samples to score.
-
-        Returns
-        -------
-        log_prob : ndarray of shape (n_samples, n_features), float64
-            Estimate for each value in nats, with respect to Lebesgue measure in the unit of the feature (to counting
-            measure for "bernoulli" and "poisson"); -inf where no finite value is found.
-
-        References
-        ----------
-        Cook & Weisberg (1982), "Residuals and influence in regression", section 2.2, for the step of a linear model.
-
-        Examples
-        --------
-        >>> from sklatent import AutoencoderTransformer
-        >>> from sklearn.datasets import load_iris
-        >>> autoencoder = AutoencoderTransformer(2, random_state=0).fit(load_iris().data)
-        >>> autoencoder.score_features([[5.1, 3.5, 1.4, 2.2]]).argmin(axis=1)  # the petal width of another species
-        array([3])
-        """
-        return super().score_features(X)
-
-    def _describe_latent_space(self, module: Autoencoder, X: NDArray, draw_seed: int) -> dict[str, Any]:
+    def _describe_latent_space(self, module: Autoencoder, X: NDArray, training: Training) -> dict[str, Any]:
         """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
-        X = X.astype(np.float64)
-        n_samples, n_features = X.shape
         nz, likelihood = self.nz, module.likelihood
-        moments = self._by_chunks(partial(infer, module, _code_moments), X, n_values=n_features * nz)
-        Z, errors, squares, shares = np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
+        Z, errors, squares, shares = self._moments_of_codes(module, X)
         errors = errors.mean(axis=0).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
-            errors *= self._learn_noise_variance(likelihood, squares, shares)
-        spread = np.atleast_2d(np.cov(Z, rowvar=False)) if n_samples > 1 else np.eye(nz)
+            learned = likelihood.noise_variance
+            likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares)))
+            if training.left_out is not None:
+                squares = self._moments_of_codes(module, training.left_out.X)[2]
+                likelihood.rescale(training.left_out.factor(self._level(likelihood.noise_variance, squares)))
+            errors *= np.mean(likelihood.noise_variance / learned)
+        spread = np.atleast_2d(np.cov(Z, rowvar=False)) if len(X) > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
         values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
@@ -355,8 +346,13 @@ class AutoencoderTransformer(BaseAutoencoder):
         module.prior = prior.to(module.standardizer.loc.device)
         return {"latent_mean_": mean, "latent_covariance_": covariance}
 
-    def _learn_noise_variance(self, likelihood: Gaussian, squares: NDArray, leverages: NDArray) -> float:
-        """Set the variances by moments, and return the factor by which their level rises.
+    def _moments_of_codes(self, module: Autoencoder, X: NDArray) -> list[NDArray]:
+        n_features, nz = X.shape[1], self.nz
+        moments = self._by_chunks(partial(infer, module, _code_moments), X.astype(np.float64), n_values=n_features * nz)
+        return np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
+
+    def _noise_variances(self, learned: float | NDArray, squares: NDArray, leverages: NDArray) -> NDArray:
+        """Variances by moments of the errors of the training samples.
 
         The latent codes are fitted to each sample, and take up the fraction nz / n_features of the noise, so the level
         is the squared error divided by the rest. With a variance for each feature they take up more of one than of
@@ -364,16 +360,16 @@ class AutoencoderTransformer(BaseAutoencoder):
         the network is linear. Elsewhere the errors of a curved decoder are not those of a plane: on digits the step is
         worth 6 nats.
         """
-        n_samples, n_features = squares.shape
-        freedom = max(n_samples - 1, 1) * max(n_features - self.nz, 1) / n_features
-        learned = likelihood.noise_variance
-        if not likelihood.is_diagonal:
-            likelihood.set_noise_variance(torch.from_numpy(squares.sum(axis=0) / freedom))
-            return float(likelihood.noise_variance / learned)
-        level = float((squares.sum(axis=0) / learned).mean() / freedom)
-        variances = squares.mean(axis=0) + level * learned * leverages.mean(axis=0)
-        likelihood.set_noise_variance(torch.from_numpy(shrink(variances, n_samples)))
-        return level
+        n_samples = len(squares)
+        level = self._level(learned, squares) * n_samples / max(n_samples - 1, 1)
+        if np.ndim(learned) == 0:
+            return np.full(squares.shape[1], level * learned)
+        return shrink(squares.mean(axis=0) + level * learned * leverages.mean(axis=0), n_samples)
+
+    def _level(self, variances: float | NDArray, squares: NDArray) -> float:
+        """Squared errors over given variances, of which nz latent codes have taken up as many degrees of freedom."""
+        n_features = squares.shape[1]
+        return float((squares / variances).mean()) * n_features / max(n_features - self.nz, 1)
 
     def _log_prob(self, X: NDArray) -> NDArray:
         score_samples, _ = DENSITIES[self.density]

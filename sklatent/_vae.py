@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._base import active_units
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import BaseAutoencoder, infer, some_rows
+from sklatent._nn.base import BaseAutoencoder, Training, infer, some_rows
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
@@ -61,6 +61,15 @@ class VAETransformer(BaseAutoencoder):
     n_draws : int, default=32
         Number of importance samples of z per sample in `score_samples`. More make the bound tighter; each costs one
         forward pass through the decoder.
+    init : {"pca", "random"}, default="pca"
+        Initial weights. "pca" starts at a linear model: probabilistic PCA, or factor analysis for "gaussian_diagonal".
+        The evidence lower bound starts at the log-likelihood of `PCAReducer`, also where the spread of the features
+        differs widely. The map occupies 2 nz units of each hidden layer, and is exact for "silu", "gelu" and "relu" and
+        nearly so for "tanh"; layers that are narrower carry the leading components. With "bernoulli", only the means of
+        the latent codes and a share of the decoder start there, and with the other likelihoods, or
+        `output_activation="sigmoid"`, only the means. "random" draws all weights, as `backbone="conv"` and a callable
+        always do. With `hidden_sizes=()` the linear model is all there is. The start is that for the prior N(0, I),
+        whatever the prior is.
     backbone : {"mlp", "conv"} or callable, default="mlp"
         Encoder and decoder. "mlp" is a multilayer perceptron for any features. "conv" is a convolutional network for
         images, the one of Chaudhury (2024), listings 14.2 and 14.3. A callable `backbone(input_shape, nz, n_code)`
@@ -130,7 +139,8 @@ class VAETransformer(BaseAutoencoder):
         contains numbers only, no pickle. It does not contain the state of `callbacks`.
     callbacks : list of skorch callbacks or None, default=None
         Callbacks of the training loop, called as skorch calls them. skorch's `EarlyStopping` with
-        `monitor="valid_loss"`, its default, requires `early_stopping=True`, since otherwise there is no validation set.
+        `monitor="valid_loss"`, its default, requires samples that are left out of the training: `early_stopping=True`,
+        or a Gaussian likelihood and hidden layers.
         For scikit-learn's callbacks use `set_callbacks` (from scikit-learn 1.9 on).
     verbose : int, default=0
         Verbosity level. 1 prints one line per epoch.
@@ -143,7 +153,8 @@ class VAETransformer(BaseAutoencoder):
     module_ : torch.nn.Module
         The trained network, in evaluation mode.
     noise_variance_ : float or ndarray of shape (n_features,)
-        Variance of x given z, in squared units of X. An array with one value for each feature for "gaussian_diagonal",
+        Variance of x given z, in squared units of X, also of samples that are left out of the training (see Notes). An
+        array with one value for each feature for "gaussian_diagonal",
         and NaN for likelihoods that are not Gaussian.
     kl_per_dimension_ : ndarray of shape (nz,)
         KL divergence of each marginal of q(z | x) from that of p(z) in nats, averaged over the training samples (at
@@ -159,8 +170,9 @@ class VAETransformer(BaseAutoencoder):
         Mean training loss of each epoch, in nats per sample.
     history_ : skorch.history.History
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
-        negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds and, with `early_stopping`, the same
-        losses with prefix `valid_`. For example, `history_[:, "train_kl"]` lists the KL divergence of every epoch.
+        negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
+        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example, `history_[:,
+        "train_kl"]` lists the KL divergence of every epoch.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -171,6 +183,16 @@ class VAETransformer(BaseAutoencoder):
     The network sees features that are centred and divided by one common scale (with "gaussian_diagonal", by one for
     each feature). So a common unit and offsets do not matter, but the relative spread of the features does, as in PCA:
     scale the features first if they should have equal weight.
+
+    With a Gaussian likelihood and hidden layers, a tenth of the samples, at most 100, is left out of the training for
+    the noise variance, since the network fits its training samples better than others (with `early_stopping=True` it is
+    the validation set). With the mean squared error e of the n training samples and that of the m samples left out, q,
+
+    .. math:: s^2 = e_1^{1 - w} (c q)^w, \quad w = \frac{m}{m + 5}, \quad e_1 = \frac{n + n_z + 1}{n - n_z - 1} e,
+
+    where e1 is the error that is expected of a linear model (Mallows 1973), and the correction c is the mean squared
+    error under PCA of all samples over that of the samples left out. Each epoch ends with this estimate. A linear
+    network uses all samples, as PCA does.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor
@@ -192,7 +214,8 @@ class VAETransformer(BaseAutoencoder):
 
     References
     ----------
-    Kingma & Welling (2014), "Auto-encoding variational Bayes". Higgins et al. (2017), "beta-VAE". Chaudhury (2024),
+    Kingma & Welling (2014), "Auto-encoding variational Bayes". Mallows (1973), "Some comments on Cp", Technometrics 15.
+    Higgins et al. (2017), "beta-VAE". Chaudhury (2024),
     "Math and Architectures of Deep Learning", section 14.7 and listings 14.5 to 14.9.
 
     Examples
@@ -231,6 +254,7 @@ class VAETransformer(BaseAutoencoder):
         posterior: Literal["diagonal", "full"] = "diagonal",
         kl_warmup: float = 0.5,
         n_draws: int = 32,
+        init: Literal["pca", "random"] = "pca",
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
         activation: str = "silu",
@@ -264,6 +288,7 @@ class VAETransformer(BaseAutoencoder):
         self.n_draws = n_draws
         super().__init__(
             nz,
+            init=init,
             backbone=backbone,
             hidden_sizes=hidden_sizes,
             activation=activation,
@@ -310,57 +335,27 @@ class VAETransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def score_features(self, X: Any) -> NDArray[np.float64]:
-        r"""Estimate the log-likelihood log p(x_j | all other features) of each value.
-
-        It tells which value made a sample improbable. Features are independent given the latent code, so
-
-        .. math::
-            \ln p(x_j | x_{-j}) = \ln p(x) - \ln p(x_{-j}) = -\ln \mathrm{E}_{p(z | x)} \frac{1}{p(x_j | z)}.
-
-        Both log-likelihoods are estimated with the importance samples of `score_samples`, and so is the same difference
-        for a linear model about the posterior mean, whose exact value is known and removes most of the error. The
-        result is neither a bound nor normalized. It is exact for a linear decoder with Gaussian likelihood and the
-        standard normal prior, and converges with larger `n_draws` otherwise. It takes up to about twice the time of
-        `score_samples`, and two and a half times if `nz` is as large as `n_draws`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Samples to score.
-
-        Returns
-        -------
-        log_prob : ndarray of shape (n_samples, n_features), float64
-            Estimate for each value in nats, with respect to Lebesgue measure in the unit of the feature (to counting
-            measure for "bernoulli" and "poisson"); -inf where no finite value is found.
-
-        References
-        ----------
-        Gelfand, Dey & Chang (1992), "Model determination using predictive distributions with implementation via
-        sampling-based methods", Bayesian Statistics 4, for the second form.
-
-        Examples
-        --------
-        >>> from sklatent import VAETransformer
-        >>> from sklearn.datasets import load_iris
-        >>> vae = VAETransformer(2, random_state=0).fit(load_iris().data)
-        >>> vae.score_features([[5.1, 3.5, 1.4, 2.2]]).argmin(axis=1)  # the petal width of another species
-        array([3])
-        """
-        return super().score_features(X)
-
-    def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
+    def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
-        eps = np.random.default_rng(draw_seed).standard_normal((len(X), self.nz)).astype(X.dtype)
-        likelihood = module.likelihood
-        if isinstance(likelihood, Gaussian) and likelihood.is_diagonal:
-            exact = (array.astype(np.float64) for array in (X, eps))
-            squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1])
-            likelihood.set_noise_variance(torch.from_numpy(shrink(squares.mean(axis=0), len(X))))
+        eps = np.random.default_rng(training.seeds["draws"]).standard_normal((len(X), self.nz)).astype(X.dtype)
+        if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
+            self._learn_noise_variances(module, X, eps, training)
         found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_values=X.shape[1])
         kl, mu = np.split(found, [self.nz], axis=1)
         return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": active_units(mu)}
+
+    def _learn_noise_variances(self, module: Any, X: NDArray, eps: NDArray, training: Training) -> None:
+        """Ratios of the variances from the errors of the training samples, and their level from samples left out."""
+        variances = shrink(self._mean_squares(module, X, eps), len(X))
+        module.likelihood.set_noise_variance(torch.from_numpy(variances))
+        if training.left_out is not None:
+            left_out = training.left_out
+            squares = self._mean_squares(module, left_out.X, eps[: len(left_out.X)])
+            module.likelihood.rescale(left_out.factor((squares / variances).mean()))
+
+    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray) -> NDArray:
+        exact = (array.astype(np.float64) for array in (X, eps))
+        return self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1]).mean(axis=0)
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)

@@ -19,6 +19,7 @@ from torch import nn
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 from sklatent._nn import objectives
+from sklatent._nn.data import batch_sizes
 from sklatent.datasets import make_curve_cloud
 from sklatent.metrics import reconstruction_scorer
 
@@ -217,7 +218,7 @@ def test_verbose_prints_a_line_an_epoch(network, X, capsys):
 @pytest.mark.parametrize(("n_samples", "n_steps"), [(20, 50), (1400, 50 * 22), (55_000, 20 * 430)])
 def test_auto_aims_at_a_number_of_steps(network, n_samples, n_steps):
     model = network()
-    assert model._n_epochs(n_samples) * int(np.ceil(n_samples / model._n_batch(n_samples))) == n_steps
+    assert model._n_epochs(n_samples) * len(batch_sizes(n_samples, model._n_batch(n_samples))) == n_steps
 
 
 @pytest.mark.slow
@@ -461,7 +462,7 @@ class TestAutoencoder:
             decoder.bias.zero_()
             encoder.weight.copy_(torch.as_tensor(np.linalg.pinv(axes.T) * 1.1 + 0.05))
             encoder.bias.fill_(0.3)
-        vars(model).update(model._describe_latent_space(model.module_, X, 0))
+        vars(model).update(model._describe_latent_space(model.module_, X, model._prepare(X)))
         return model, X
 
     def test_linear_autoencoder_scores_as_probabilistic_pca(self, on_the_plane):

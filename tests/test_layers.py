@@ -36,6 +36,7 @@ ORDER = [
     "_nn.conditionals",
     "_nn.modules",
     "_nn.backbones",
+    "_nn.start",
     "_nn.data",
     "_nn.schedules",
     "_nn.training",

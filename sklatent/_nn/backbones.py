@@ -1,6 +1,6 @@
 """Encoders and decoders: a multilayer perceptron (MLP) and a convolutional network, for any input size."""
 
-__all__ = ["ACTIVATIONS", "BACKBONES", "Backbone", "build_backbone"]
+__all__ = ["ACTIVATIONS", "BACKBONES", "Backbone", "Scale", "build_backbone"]
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Base class of the two network estimators: parameters, training and inference."""
 
-__all__ = ["BaseAutoencoder", "infer", "some_rows"]
+__all__ = ["BaseAutoencoder", "Training", "infer", "some_rows"]
 
 import math
 import warnings
@@ -31,14 +31,17 @@ from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
 from sklatent._nn.grouping import Trainee, train_together
-from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, SUPPORTS, Gaussian, Likelihood, Standardizer
+from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
 from sklatent._nn.schedules import SCHEDULES, Schedule
+from sklatent._nn.start import start_at_pca
 from sklatent._nn.threads import limited_threads, product_size
 from sklatent._nn.training import PRECISIONS, EarlyStop, LatentNet
 from sklatent._ppca.centered import mean_and_variance
-from sklatent._ppca.factors import unique_variances
+from sklatent._ppca.density import bound_noise_variance, initial_loadings, squared_residuals
+from sklatent._ppca.factors import Factors, factor_analysis
+from sklatent._ppca.solvers import Spectrum, decompose
 from sklatent._sklearn_compat import (
     CallbackSupportMixin,
     Interval,
@@ -59,9 +62,15 @@ GRADIENT_NORM = 0.3
 # Increase of the loss over the training that causes a warning, in nats per feature and as a fraction of the first loss.
 # Random fluctuations are smaller.
 WORSE_BY = 0.02
-# Ratio between the spreads of two features above which a warning is given, and the number of samples to estimate it.
-MAX_SPREAD_RATIO = 1000
-N_ROWS_FOR_SCALES = 1000
+# Mean squared error that causes a warning, as a multiple of the mean variance of the features.
+WORSE_THAN_MEAN = 1.5
+# Fraction of the samples that are left out of the training for the noise variance, and their largest number.
+LEFT_OUT_FRACTION = 0.1
+MAX_LEFT_OUT = 100
+# Number of samples left out for which their errors count as much as the prior about the errors of the training samples.
+N_PRIOR_LEFT_OUT = 5
+# Smallest squared residual of PCA, as a fraction of the variance, that differs from rounding errors.
+MIN_RESIDUAL = 1e-6
 # With a variance for each feature a network sees each in units of its own standard deviation: in one unit for all it
 # learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
 # would be large where it varies, and throw training about: so much of the common unit is added in squares.
@@ -77,6 +86,42 @@ _float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Auto
 FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"}
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    r"""Samples that a network with noise variance was not trained on.
+
+    The network fits its training samples better than others, so their mean squared error e is too small for a noise
+    variance. The mean squared error q of the m samples that are left out is not, but it varies, the more so the heavier
+    the tails are. So the noise variance is
+
+    .. math::
+        s^2 = (e_1)^{1 - w} (c q)^w, \quad w = \frac{m}{m + m_0}, \quad e_1 = \frac{n + n_z + 1}{n - n_z - 1} e,
+
+    which is the most probable value for a normal error of ln q with variance v / m, and a normal prior of
+    :math:`\ln s^2` about :math:`\ln e_1` with variance v / m0. There e1 is the expected error of a linear model, which
+    has nz + 1 parameters for each feature (Mallows 1973; Akaike 1970, eq. 4.7). The correction c is the mean squared
+    error of all samples over that of the m samples under PCA: a ratio estimator (Cochran 1977, chapter 6), since a few
+    extreme samples among them have large errors under either model.
+
+    Attributes
+    ----------
+    X : ndarray of shape (m, n_features)
+    correction : float
+        The number c.
+    prior_ratio : float
+        The ratio e1 / e.
+    """
+
+    X: NDArray
+    correction: float
+    prior_ratio: float
+
+    def factor(self, ratio: float) -> float:
+        """The ratio s^2 / e for a ratio q / e."""
+        weight = len(self.X) / (len(self.X) + N_PRIOR_LEFT_OUT)
+        return self.prior_ratio ** (1 - weight) * (self.correction * max(ratio, 0.0)) ** weight
+
+
 @dataclass
 class Training:
     """The module, the data and the settings of one training."""
@@ -85,6 +130,7 @@ class Training:
     seeds: dict[str, int]
     train: Any
     valid: Any
+    left_out: "LeftOut | None"
     batch_size: int
     max_epochs: int
     lr: float
@@ -127,6 +173,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "nz": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"pca", "random"})],
         "backbone": [StrOptions(set(BACKBONES)), callable],
         "hidden_sizes": [SequenceOf(Integral, 1, None, closed="left"), None],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -162,6 +209,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self,
         nz,
         *,
+        init,
         backbone,
         hidden_sizes,
         activation,
@@ -188,6 +236,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         random_state,
     ):
         self.nz = nz
+        self.init = init
         self.backbone = backbone
         self.hidden_sizes = hidden_sizes
         self.activation = activation
@@ -244,18 +293,18 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return self
 
     def _learn(self, X: NDArray) -> Learned:
-        self._check_callbacks()
         training = self._prepare(X, former=getattr(self, "module_", None))
+        self._check_callbacks(training)
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
         callbacks = [
             *(self.callbacks or []),
-            *([] if context is None else [_Report(self, context, X)]),
+            *([] if context is None else [_Report(self, context, training, X)]),
             *early_stopping,
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks, self._schedule(training)).train(training.train, training.valid)
-        learned = self._learned(net.module_, net.history, training.seeds["draws"], X)
+        learned = self._learned(net.module_, net.history, training, X)
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
@@ -274,8 +323,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
             "likelihood": deepcopy(net.module_.likelihood.state_dict()),
         }
-        draw_seed = getattr(self, "_draw_seed", training.seeds["draws"])
-        return replace(self._learned(net.module_, net.history, draw_seed, X), training_state=state)
+        training.seeds["draws"] = getattr(self, "_draw_seed", training.seeds["draws"])
+        return replace(self._learned(net.module_, net.history, training, X), training_state=state)
 
     @classmethod
     def _learn_many(
@@ -290,15 +339,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Train networks of one architecture as one."""
         samples: dict[Hashable, tuple[Any, Any]] = {}
         trainings = [model._prepare_shared(X, samples) for model, X in zip(models, Xs, strict=True)]
-        numbers = [k for k, training in enumerate(trainings) if training is not None]
+        numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
-        together = train_together([models[k]._trainee(trainings[k]) for k in numbers], max_models, verbose)
-        for k, outcome in zip(numbers, together, strict=True):
+        trainees = [models[k]._trainee(training) for k, training in numbered.items()]
+        for k, outcome in zip(numbered, train_together(trainees, max_models, verbose), strict=True):
+            learned[k] = outcome
             if isinstance(outcome, LatentNet):
-                seed = trainings[k].seeds["draws"]  # type: ignore[union-attr]
-                learned[k] = models[k]._learned(outcome.module_, outcome.history, seed, Xs[k])
-            else:
-                learned[k] = outcome
+                learned[k] = models[k]._learned(outcome.module_, outcome.history, numbered[k], Xs[k])
         return learned
 
     def _prepare_shared(self, X: NDArray, samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
@@ -310,7 +357,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             training = self._prepare(X)
         except Exception:  # which the fit by itself meets too, and there it is reported
             return None
-        split = (training.seeds["split"], self.validation_fraction) if self.early_stopping else None
+        split = None if training.valid is None else (training.seeds["split"], len(training.valid))
         key = (id(X), training.device, split)
         training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
         return training
@@ -321,10 +368,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         nz = self.nz if callable(self.backbone) else None
         return Trainee(net, training.train, training.valid, self.nz, (type(self), settings(self, FREE_PARAMETERS), nz))
 
-    def _learned(self, module: Autoencoder, history: History, draw_seed: int, X: Any) -> Learned:
+    def _learned(self, module: Autoencoder, history: History, training: Training, X: Any) -> Learned:
         """What a trained network tells, and its latent codes of the training samples."""
         module.eval()
-        return Learned(module, history, draw_seed, self._describe_latent_space(module, some_rows(X), draw_seed))
+        return Learned(
+            module, history, training.seeds["draws"], self._describe_latent_space(module, some_rows(X), training)
+        )
 
     def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
@@ -333,40 +382,88 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
             seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"])
+        is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
+        train, valid = self._split(X, 0 if is_further else self._n_left_out(X.shape[0]), seeds["split"], device)
+        has_left_out = valid is not None and self._is_gaussian()
+        spectrum: Any = self._spectrum(module, train) if former is None or has_left_out else None
+        left_out = _left_out(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
         if former is None:
-            # Other data, such as images in [0, 1], cannot be scaled.
-            if self.output_activation is None and module.likelihood.support == "reals":
-                _warn_of_scales(X, type(self).__name__)
-            self._start_noise_variance(X, module)
+            self._start(module, spectrum, X)
         else:
             _adopt(module, former)
         tail_weight = _tail_weight(X, module.standardizer)
-        max_gradient_norm = GRADIENT_NORM * math.sqrt(X.shape[1]) if tail_weight > CLIPPED_TAIL else None
-        train, valid = self._split(X, seeds["split"], device)
-        batch_size = self._n_batch(len(train))
-        max_epochs = max_epochs or self._n_epochs(len(train))
-        lr = self.lr / _lr_divisor(tail_weight)
-        return Training(module, seeds, train, valid, batch_size, max_epochs, lr, max_gradient_norm, device)
+        return Training(
+            module,
+            seeds,
+            train,
+            valid,
+            left_out,
+            batch_size=self._n_batch(len(train)),
+            max_epochs=max_epochs or self._n_epochs(len(train)),
+            lr=self.lr / _lr_divisor(tail_weight),
+            max_gradient_norm=GRADIENT_NORM * math.sqrt(X.shape[1]) if tail_weight > CLIPPED_TAIL else None,
+            device=device,
+        )
 
-    def _start_noise_variance(self, X: Any, module: Autoencoder) -> None:
-        """With a variance for each feature, start at the ratios of factor analysis, which training keeps.
+    def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
+        """Leading principal components of the standardized training samples."""
+        rows = module.standardizer(as_tensor(train.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
+        return decompose(rows, nz=min(self.nz, *rows.shape))
 
-        The mean stays that of the data, as with one variance for all: from the small variances that factor analysis
-        finds, training ended 13 nats lower where there is little noise.
+    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> None:
+        """Set the weights and the noise variance from which training starts."""
+        standardizer, likelihood = module.standardizer, module.likelihood
+        is_linear = self._is_gaussian() and self.output_activation is None
+        factors = self._factors(module, spectrum, X)
+        if self.init == "pca" and self.backbone == "mlp":
+            # A logit changes by at least four times as much as the probability. A quarter of that is enough of a start,
+            # and better on MNIST; with the other links the decoder's share costs up to 13 nats on digits.
+            unit = 1.0 if is_linear else float(standardizer.scale) if self.likelihood == "bernoulli" else None
+            origin = likelihood.start(standardizer.loc)
+            parts = module.encoder, module.decoder, factors, self.nz, module.beta
+            start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
+            noise = torch.from_numpy(factors.noise) * standardizer.scale**2
+        else:  # the level is that of the data
+            noise = torch.from_numpy(factors.noise / factors.noise.mean()) * standardizer.variances.mean()
+        if isinstance(likelihood, Gaussian):
+            likelihood.set_noise_variance(noise if is_linear else standardizer.variances)
+
+    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> Factors:
+        """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
+        if self.likelihood == "gaussian_diagonal" and self.output_activation is None:
+            return factor_analysis(module.standardizer(as_tensor(some_rows(X))).double().cpu().numpy(), self.nz)
+        noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
+        k = min(self.nz, len(spectrum.components))
+        return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(X.shape[1], noise))
+
+    def _is_gaussian(self) -> bool:
+        return self.likelihood in GAUSSIANS
+
+    def _is_linear(self) -> bool:
+        return self.backbone == "mlp" and self.hidden_sizes is not None and len(self.hidden_sizes) == 0
+
+    def _n_left_out(self, n_samples: int) -> int | float:
+        """Number or fraction of samples that are not trained on.
+
+        The network fits its training samples better than others, so their errors are too small for a noise variance. A
+        linear one fits them as well as PCA does, which is known. Beyond some number more samples gain nothing: with m
+        of them the noise variance costs about 1 / (2 m) nats.
         """
-        if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
-            noise = unique_variances(some_rows(X).astype(np.float64), self.nz)
-            level = module.standardizer.variances.mean() / noise.mean()
-            module.likelihood.set_noise_variance(level * torch.from_numpy(noise))
+        if self.early_stopping:
+            return self.validation_fraction
+        if not self._is_gaussian() or self._is_linear():
+            return 0
+        n_left_out = min(round(LEFT_OUT_FRACTION * n_samples), MAX_LEFT_OUT)
+        return n_left_out if n_left_out > 1 else 0
 
-    def _split(self, X: Any, seed: int, device: str) -> tuple[Any, Any]:
-        """Training set, and validation set for early stopping."""
-        if not self.early_stopping:
+    def _split(self, X: Any, n_left_out: int | float, seed: int, device: str) -> tuple[Any, Any]:
+        """Samples to train on, and those that are left out or None."""
+        if not n_left_out:
             return (MappedRows if is_sliceable(X) else Rows)(X, device), None
         if not is_sliceable(X):
-            train, valid = train_test_split(X, test_size=self.validation_fraction, random_state=seed)
+            train, valid = train_test_split(X, test_size=n_left_out, random_state=seed)
             return Rows(train, device), Rows(valid, device)
-        index = train_test_split(np.arange(X.shape[0]), test_size=self.validation_fraction, random_state=seed)[1]
+        index = train_test_split(np.arange(X.shape[0]), test_size=n_left_out, random_state=seed)[1]
         left_out = np.zeros(X.shape[0], dtype=bool)
         left_out[index] = True
         return MappedRows(X, device, ~left_out), MappedRows(X, device, left_out)
@@ -381,6 +478,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             lr=training.lr,
             weight_decay=self.weight_decay,
             max_gradient_norm=training.max_gradient_norm,
+            generalization=None if training.left_out is None else training.left_out.factor,
             precision=self.precision,
             module_seed=training.seeds["layers"] if callable(self.backbone) else None,
             callbacks=list(callbacks),
@@ -408,17 +506,27 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         }
 
     def _warn_where_worse(self) -> None:
-        """Warn if the loss, with the full weight of the KL divergence, increased over the training."""
-        beta = self.module_.beta
-        ends = self.history_[0], self.history_[-1]
-        first, last = (epoch["train_reconstruction"] + beta * epoch["train_kl"] for epoch in ends)
-        is_constant = not self.module_.standardizer.variances.any()  # only the mean can be learned
-        if not (self.early_stopping or is_constant) and last > first + WORSE_BY * (abs(first) + self.n_features_in_):
+        problem = None if self.early_stopping else self._problem(self.history_[0], self.history_[-1])
+        if problem is not None:
             warnings.warn(
-                f"{type(self).__name__} ended its training with a loss of {last:.6g} nats per sample, worse than "
-                f"{first:.6g} after the first epoch. Try a smaller lr (now {self.lr}), or scale the features of X.",
+                f"{type(self).__name__} ended its training with {problem}. Try a smaller lr (now {self.lr}), or "
+                "scale the features of X.",
                 ConvergenceWarning,
             )
+
+    def _problem(self, first: dict[str, Any], last: dict[str, Any]) -> str | None:
+        """In words, whether reconstructions are worse than the mean, or the loss is worse than after the first epoch.
+
+        Where there is a noise variance the loss does not tell, since the samples left out may raise the variance.
+        """
+        variance = float(self.module_.standardizer.variances.mean())
+        if "noise_variance" in last:
+            before, after = first["noise_variance"], last["noise_variance"]
+            words = f"a mean squared error of {after:.6g}, more than {before:.6g} after the first epoch"
+            return words if variance and after > max(2 * before, WORSE_THAN_MEAN * variance) else None
+        before, after = (end["train_reconstruction"] + self.module_.beta * end["train_kl"] for end in (first, last))
+        words = f"a loss of {after:.6g} nats per sample, worse than {before:.6g} after the first epoch"
+        return words if variance and after > before + WORSE_BY * (abs(before) + self.n_features_in_) else None
 
     def _schedule(self, training: Training) -> Schedule:
         return Schedule(training.n_steps, self.lr_schedule, self.kl_warmup)
@@ -429,12 +537,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         # The validation loss has the full weight of the KL divergence also during the warm-up, so all epochs compare.
         return [EarlyStopping(patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True)]
 
-    def _check_callbacks(self) -> None:
+    def _check_callbacks(self, training: Training) -> None:
         """Raise ValueError for a skorch callback that monitors a validation loss without a validation set."""
         for entry in self.callbacks or []:
             callback = entry[1] if isinstance(entry, tuple) else entry
             monitor = getattr(callback, "monitor", None)
-            if not self.early_stopping and isinstance(monitor, str) and monitor.startswith("valid_"):
+            if training.valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
                 raise ValueError(
                     f"callbacks must not monitor {monitor!r} with early_stopping=False, got "
                     f"{type(callback).__name__}(monitor={monitor!r}): no samples are left out to compute it. Pass "
@@ -471,7 +579,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
-        if self.noise_kind == "masking" and self.noise >= 1:
+        if self.noise_kind == "masking" and self.noise != "auto" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
         encoder, decoder = build_backbone(
             self.backbone,
@@ -482,9 +590,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             activation=self.activation,
             seed=seed,
         )
-        corrupt = Corruption(self.noise_kind, self.noise) if self.noise else None
+        noise = self._noise()
+        corrupt = Corruption(self.noise_kind, noise) if noise else None
         prior = self._build_prior(X, standardizer, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+
+    def _noise(self) -> float | str:
+        """Amount of corruption in training. "auto" is none where there is no noise variance, or no layer to overfit."""
+        is_for_auto = self._is_gaussian() and not self._is_linear() and self.noise_kind == "gaussian"
+        return 0.0 if self.noise == "auto" and not is_for_auto else self.noise
 
     def _scale(self, variances: NDArray) -> float | NDArray:
         """Units in which the network sees the columns: one for all, or with a variance for each one for each."""
@@ -514,7 +628,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Build the module from encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
 
     @abstractmethod
-    def _describe_latent_space(self, module: Any, X: NDArray, draw_seed: int) -> dict[str, Any]:
+    def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
         """Estimate fitted attributes from latent codes of training samples, and set those of the module."""
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
@@ -550,7 +664,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _n_batch(self, n_samples: int) -> int:
         if self.batch_size != "auto":
             return int(self.batch_size)
-        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 32, 128))
+        return int(np.clip(2 ** round(math.log2(n_samples / 20)), 16, 128))
 
     def _n_epochs(self, n_samples: int) -> int:
         if self.max_epochs != "auto":
@@ -596,9 +710,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 class _Report(Callback):
     """Call scikit-learn's callbacks in each epoch, and stop the training if one of them requests it."""
 
-    def __init__(self, estimator: BaseAutoencoder, context: Any, X: Any):
+    def __init__(self, estimator: BaseAutoencoder, context: Any, training: Training, X: Any):
         self.estimator = estimator
         self.context = context
+        self.training = training
         self.X = X
 
     def on_epoch_begin(self, net: LatentNet, **kwargs: Any) -> None:
@@ -613,7 +728,7 @@ class _Report(Callback):
     def _attributes(self, net: LatentNet) -> dict[str, Any]:
         """Fitted attributes as if training ended here. They are only computed for callbacks that request them."""
         estimator = self.estimator
-        learned = estimator._learned(deepcopy(net.module_), deepcopy(net.history), 0, self.X)
+        learned = estimator._learned(deepcopy(net.module_), deepcopy(net.history), self.training, self.X)
         return dict(vars(estimator)) | estimator._fitted_attributes(learned)
 
 
@@ -633,6 +748,24 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
     device = module.standardizer.loc.device
     with torch.no_grad():
         return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
+
+
+def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
+    """The samples left out, with the correction by PCA of the others."""
+    X = valid.some(MAX_ROWS_AFTER_TRAINING)
+    theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
+    others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
+    mean = (theirs + others) / (len(X) + spectrum.n_samples)
+    is_exact = min(theirs / len(X), others / spectrum.n_samples) <= MIN_RESIDUAL * spectrum.total
+    n_samples, n_parameters = len(train), nz + 1
+    # The noise of the latent codes, or of the encoder's input, is part of the error, as nz / n_features of the noise
+    # variance. If this part were multiplied by more than its inverse, it would grow from epoch to epoch.
+    largest = max(math.sqrt(X.shape[1] / nz), 1.0)
+    return LeftOut(
+        X,
+        correction=1.0 if is_exact else float(mean / (theirs / len(X))),
+        prior_ratio=min((n_samples + n_parameters) / max(n_samples - n_parameters, 1), largest),
+    )
 
 
 def some_rows(X: Any) -> NDArray:
@@ -673,19 +806,6 @@ def _lr_divisor(tail_weight: float) -> float:
     It is 1 for most data, and rounding makes it the same for all folds of a cross-validation.
     """
     return 2.0 ** max(round(math.log2(tail_weight / math.sqrt(3))), 0)
-
-
-def _warn_of_scales(X: Any, name: str) -> None:
-    """Warn if the spreads of the features differ so much that the network sees only the largest."""
-    rows = some_rows(X)
-    low, high = np.percentile(rows[:: -(-len(rows) // N_ROWS_FOR_SCALES)], [25, 75], axis=0, method="nearest")
-    spreads = (high - low)[high > low]  # constant features and features with only rare events are left out
-    if len(spreads) and spreads.max() > MAX_SPREAD_RATIO * spreads.min():
-        warnings.warn(
-            f"The features of X differ in spread by a factor of {spreads.max() / spreads.min():.3g}, so {name} mostly "
-            "models those with the largest spread. Consider scaling X, for example with StandardScaler.",
-            UserWarning,
-        )
 
 
 def _adopt(module: Autoencoder, former: Autoencoder) -> None:

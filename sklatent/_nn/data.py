@@ -43,6 +43,10 @@ class Rows(Dataset):
         """All samples as one block."""
         yield self.X
 
+    def some(self, n_samples: int) -> NDArray:
+        """At most n_samples evenly spaced samples."""
+        return self.X[:: -(-len(self) // n_samples)].cpu().numpy()
+
 
 class MappedRows(Dataset):
     """Samples of data that are too large for memory and are read by slices, such as a memory map.
@@ -79,6 +83,11 @@ class MappedRows(Dataset):
                 block = block[self.keep[cut]]
             if len(block):
                 yield as_tensor(block).to(self.device)
+
+    def some(self, n_samples: int) -> NDArray:
+        """At most n_samples evenly spaced samples, in memory."""
+        step = -(-len(self) // n_samples)
+        return read(self.X, slice(None, None, step) if self.keep is None else np.flatnonzero(self.keep)[::step])
 
 
 class Batches:
@@ -162,12 +171,13 @@ class Draws:
 def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
     """Number of samples in each batch of an epoch.
 
-    A last batch with a single sample is merged into the batch before, since batch norm needs more than one sample.
+    A last batch of less than half the size is merged into the one before: a step of few samples would be as long as the
+    others, in a direction that is mostly noise.
     """
     n_full, rest = divmod(n_samples, batch_size)
     sizes = [batch_size] * n_full + [rest] * (rest > 0)
-    if len(sizes) > 1 and sizes[-1] == 1:
-        sizes[-2:] = [sizes[-2] + 1]
+    if len(sizes) > 1 and (2 * sizes[-1] < batch_size or sizes[-1] == 1):  # batch norm needs more than one sample
+        sizes[-2:] = [sizes[-2] + sizes[-1]]
     return sizes
 
 
@@ -198,7 +208,7 @@ def row_blocks(X: Any) -> Iterator[NDArray]:
         yield read(X, cut)
 
 
-def read(X: Any, cut: slice) -> NDArray:
+def read(X: Any, cut: slice | NDArray) -> NDArray:
     """Samples of sliceable data, as float32 or float64."""
     rows = np.asarray(X[cut])
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)

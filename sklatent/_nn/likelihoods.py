@@ -3,6 +3,7 @@
 __all__ = [
     "GAUSSIANS",
     "LIKELIHOODS",
+    "MIN_VARIANCE",
     "SUPPORTS",
     "Bernoulli",
     "ContinuousBernoulli",
@@ -93,6 +94,23 @@ class Likelihood(nn.Module):
     noise_variance: float | NDArray[np.float64] = math.nan
     """Variance of x given z, as a number or one for each feature; NaN for likelihoods without one."""
 
+    @property
+    def deviations(self) -> Tensor:
+        """Standard deviation of x given z in the units of X, (1,) or (n_features,); 0 if it is not a parameter."""
+        return torch.zeros(1)
+
+    def update_noise_variance(self, log_prob: float, factor: Callable[[float], float] = float) -> None:
+        """Multiply the noise variance, if there is one, by a factor that depends on the squared errors of some samples.
+
+        Parameters
+        ----------
+        log_prob : float
+            Mean of `log_prob` over the samples.
+        factor : callable, default=float
+            Maps their mean squared error, relative to the present noise variance, to the factor. By default the factor
+            is this number, so the new noise variance is the mean squared error.
+        """
+
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-density of each sample in nats, of shape (..., n): features are independent given z."""
         return self.feature_log_probs(x, eta).sum(-1)
@@ -139,8 +157,9 @@ class Gaussian(Likelihood):
 
     Attributes
     ----------
-    log_variance : Parameter, of shape (1,)
-        ln s^2, in standardized units for the identity link. Its initial value is the variance of the data.
+    log_variance : Tensor of shape (1,)
+        ln s^2, in standardized units for the identity link. Its initial value is the variance of the data. It is not
+        trained by gradients: each epoch sets it by `update_noise_variance`.
     log_ratios : Tensor of shape (n_features,)
         With `diagonal`, the difference between the log-variance of each feature and `log_variance`. It is not trained:
         with latent codes that are free or nearly so, the network would reconstruct nz features exactly, leave them no
@@ -152,6 +171,7 @@ class Gaussian(Likelihood):
     """
 
     support = "reals"
+    log_variance: Tensor
     log_unit: Tensor
     log_ratios: Tensor
 
@@ -164,7 +184,7 @@ class Gaussian(Likelihood):
             standardizer = Standardizer(torch.zeros_like(standardizer.loc), 1.0, standardizer.variances)
         self.standardizer = standardizer
         variances = standardizer.variances / standardizer.scale**2
-        self.log_variance = nn.Parameter(variances.mean(0, keepdim=True).clamp(min=MIN_VARIANCE).log().float())
+        self.register_buffer("log_variance", variances.mean(0, keepdim=True).clamp(min=MIN_VARIANCE).log().float())
         if diagonal:
             self.register_buffer("log_ratios", torch.zeros_like(variances).float())
             self.set_noise_variance(standardizer.variances)
@@ -182,10 +202,23 @@ class Gaussian(Likelihood):
         scale = self.standardizer.scale
         relative = (variances.to(scale.device) / scale**2).clamp(min=MIN_VARIANCE)
         mean = relative.mean(0, keepdim=True)
-        with torch.no_grad():
-            self.log_variance.copy_(mean.log())
-            if self.is_diagonal:
-                self.log_ratios.copy_((relative / mean).log())
+        self.log_variance.copy_(mean.log())
+        if self.is_diagonal:
+            self.log_ratios.copy_((relative / mean).log())
+
+    def rescale(self, factor: float) -> None:
+        """Multiply the noise variances by a factor."""
+        self.log_variance.add_(math.log(max(factor, MIN_VARIANCE))).clamp_(min=math.log(MIN_VARIANCE))
+
+    def update_noise_variance(self, log_prob: float, factor: Callable[[float], float] = float) -> None:
+        r"""Multiply the noise variance by a factor that depends on the squared errors of some samples.
+
+        Their mean q, relative to the present variances, follows from the mean log-density L:
+
+        .. math:: q = -\frac1d \Bigl(2 L + \sum_j \ln 2 \pi s_j^2 \Bigr)
+        """
+        constants = float((self._log_variance() + self.log_unit).double().mean())
+        self.rescale(factor(-2 * log_prob / len(self.standardizer.loc) - constants))
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-density of each sample, with respect to Lebesgue measure in the units of X.
@@ -222,8 +255,7 @@ class Gaussian(Likelihood):
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
         """Sample x given z, once for each latent code."""
         noise = torch.randn(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
-        deviation = (self._log_variance() / 2).exp() * self.standardizer.scale
-        return self.mean(eta) + deviation.to(eta.dtype) * noise
+        return self.mean(eta) + self.deviations.to(eta.dtype) * noise
 
     def start(self, mean: Tensor) -> Tensor:
         """Zeros, which are the feature means for the identity link.
@@ -233,6 +265,11 @@ class Gaussian(Likelihood):
         larger by 0.4, median of six seeds).
         """
         return torch.zeros_like(mean)
+
+    @property
+    def deviations(self) -> Tensor:
+        """Standard deviation of x given z in the units of X."""
+        return (self._log_variance() / 2).exp() * self.standardizer.scale32
 
     def _squares(self, x: Tensor, eta: Tensor) -> Tensor:
         return (x.to(eta.dtype) - self._mean(eta)).square()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +30,7 @@ class ParameterGroup(NamedTuple):
     """Names of parameters that training treats alike."""
 
     names: list[str]
-    lr_factor: float = 1.0
-    """Their learning rate, relative to that of the weights."""
     is_decayed: bool = False
-    is_clipped: bool = True
-    """Whether their gradient counts for its maximum norm, and is scaled down to it."""
 
 
 class Autoencoder(nn.Module):
@@ -52,7 +49,7 @@ class Autoencoder(nn.Module):
     prior : Prior
         Density of the latent codes.
     input_shape : tuple of int
-    corrupt : callable (h, noise) -> h or None
+    corrupt : Corruption or None
         Corruption of the encoder's input in training.
 
     Attributes
@@ -73,7 +70,7 @@ class Autoencoder(nn.Module):
         likelihood: Likelihood,
         prior: Prior,
         input_shape: tuple[int, ...],
-        corrupt: Callable[[Tensor, Tensor], Tensor] | None,
+        corrupt: "Corruption | None",
     ):
         super().__init__()
         self.encoder = encoder
@@ -116,22 +113,17 @@ class Autoencoder(nn.Module):
         """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
         return terms.weighted(self.beta * kl_weight).mean()
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The parameters, by how they are trained.
+    def update_noise_variance(self, log_prob: float, factor: Callable[[float], float]) -> float:
+        """As `Likelihood.update_noise_variance`. Return the mean noise variance, or NaN if there is none."""
+        self.likelihood.update_noise_variance(log_prob, factor)
+        return float(np.mean(self.likelihood.noise_variance))
 
-        Only matrices and kernels of the networks have weight decay. The learning rate of the variance of the likelihood
-        is ten times larger: it may have to change by as much as a weight does, but is a single parameter. Its gradient
-        is not clipped, since the variance would then not account for the loss of extreme samples.
-        """
-        likelihood, prior = (
-            [f"{part}.{name}" for name, _ in getattr(self, part).named_parameters()] for part in ("likelihood", "prior")
-        )
-        networks = {name: p for name, p in self.named_parameters() if name not in (*likelihood, *prior)}
-        return [
-            ParameterGroup([name for name, p in networks.items() if p.ndim > 1], is_decayed=True),
-            ParameterGroup([name for name, p in networks.items() if p.ndim <= 1] + prior),
-            ParameterGroup(likelihood, lr_factor=10.0, is_clipped=False),
-        ]
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The parameters, by how they are trained: only matrices and kernels of the networks have weight decay."""
+        parameters = dict(self.named_parameters())
+        decayed = [name for name, p in parameters.items() if p.ndim > 1 and not name.startswith("prior.")]
+        others = [name for name in parameters if name not in decayed]
+        return [ParameterGroup(decayed, is_decayed=True), ParameterGroup(others)]
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the encoder's output for a latent dimension nz."""
@@ -143,7 +135,17 @@ class Autoencoder(nn.Module):
 
     def corrupted(self, h: Tensor, noise: Tensor) -> Tensor:
         """Standardized samples h, corrupted in training."""
-        return self.corrupt(h, noise) if self.training and self.corrupt is not None else h
+        if not self.training or self.corrupt is None:
+            return h
+        return self.corrupt(h, noise, self.relative_deviations)
+
+    @property
+    def relative_deviations(self) -> Tensor | float:
+        """Standard deviation of x given z in standardized units, (1,) or (n_features,); 0 if there is none.
+
+        It is at most 1, the deviation of the samples: the more noise the encoder sees, the larger the errors become.
+        """
+        return torch.clamp(self.likelihood.deviations / self.standardizer.scale32, max=1.0)
 
     def read(self, h: Tensor) -> Tensor:
         """The encoder's output (n, n_code) for its inputs (n, n_features)."""
@@ -221,22 +223,25 @@ class Corruption(nn.Module):
     ----------
     kind : str
         A key of `CORRUPTIONS`.
-    amount : float
-        Amount of noise.
+    amount : float or "auto"
+        Amount of noise; "auto" is the standard deviation of x given z.
     """
 
     amount: Tensor
+    share: Tensor
 
-    def __init__(self, kind: str, amount: float):
+    def __init__(self, kind: str, amount: float | str):
         super().__init__()
         self.kind = kind
-        # A tensor, so that networks with different amounts can be stacked. It is not part of the state, since it is a
-        # parameter of the fit.
-        self.register_buffer("amount", torch.tensor(amount, dtype=torch.float32), persistent=False)
+        is_auto = isinstance(amount, str)
+        # Tensors, so that networks with different amounts can be stacked. They are not part of the state, since they
+        # are parameters of the fit.
+        self.register_buffer("amount", torch.tensor(0.0 if is_auto else amount, dtype=torch.float32), persistent=False)
+        self.register_buffer("share", torch.tensor(float(is_auto), dtype=torch.float32), persistent=False)
 
-    def forward(self, h: Tensor, eps: Tensor) -> Tensor:
+    def forward(self, h: Tensor, eps: Tensor, deviations: Tensor | float) -> Tensor:
         """Corrupt inputs h with random numbers eps from N(0, 1), both (n, n_features)."""
-        return CORRUPTIONS[self.kind](h, eps, self.amount)
+        return CORRUPTIONS[self.kind](h, eps, self.amount + self.share * deviations)
 
 
 def _add_noise(h: Tensor, eps: Tensor, amount: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 __all__ = ["Stack", "can_stack", "n_activations", "stack_noise"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import accumulate
 from typing import Any
@@ -93,6 +93,17 @@ class Stack(nn.Module):
         stacked = self._stacked_state()
         for name, tensor in _state(self._members[member]).items():
             tensor.copy_(_narrow(stacked[name][member], tensor, self._places[member]))
+
+    def update_noise_variance(self, member: int, log_prob: float, factor: Callable[[float], float]) -> float:
+        """Update the noise variance of a network in the stack, and return it."""
+        likelihood = self._members[member].likelihood
+        stacked = self._buffers.get("likelihood.log_variance")
+        if stacked is not None:
+            likelihood.log_variance.copy_(stacked[member])
+        variance = self._members[member].update_noise_variance(log_prob, factor)
+        if stacked is not None:
+            stacked[member] = likelihood.log_variance
+        return variance
 
     def inputs(self, member: int, x: Tensor) -> Tensor:
         """Samples of a network as the stack takes them: standardized once for all steps if its likelihood allows it."""

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+from skorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -182,7 +183,7 @@ class StackedNet(LatentNet):
         if method_name not in ("on_epoch_begin", "on_epoch_end"):
             return
         for k, net in list(self.running_.items()):
-            if kwargs["dataset_valid"] is not None:  # early stopping keeps the best weights
+            if any(isinstance(callback, EarlyStopping) for _, callback in net.callbacks_):  # it keeps the best weights
                 self.module_.unstack(k)
             try:
                 net.notify(method_name, **kwargs)
@@ -206,7 +207,10 @@ class StackedNet(LatentNet):
         totals = [torch.cat(sums, dim=1).sum(1, dtype=torch.float64).tolist() for sums in (losses, reconstruction, kl)]
         for k, net in list(self.running_.items()):
             try:
-                net.record(prefix, [total[k] / iterator.rows.lengths[k] for total in totals])
+                means = [total[k] / iterator.rows.lengths[k] for total in totals]
+                net.record(prefix, means)
+                if (factor := net.noise_factor(prefix)) is not None:
+                    net.record_noise_variance(self.module_.update_noise_variance(k, -means[1], factor))
             except FloatingPointError as error:
                 self.failures_[k] = error
                 del self.running_[k]

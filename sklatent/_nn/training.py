@@ -53,6 +53,9 @@ class LatentNet(NeuralNet):
         Fraction, times the learning rate, by which a step decreases the parameters that are decayed.
     max_gradient_norm : float or None, default=None
         Norm at which the gradient is clipped.
+    generalization : callable or None, default=None
+        Maps the mean squared error of the validation set, relative to that of the training samples, to the factor by
+        which the noise variance is larger than the latter. None makes it equal to the latter.
     precision : {"float32", "bf16"}, default="float32"
     module_seed : int or None, default=None
         Seed for layers that use PyTorch's global generator, such as dropout. None for a module without such layers.
@@ -75,6 +78,7 @@ class LatentNet(NeuralNet):
         seeds: tuple[int, int, int],
         weight_decay: float = 0.0,
         max_gradient_norm: float | None = None,
+        generalization: Callable[[float], float] | None = None,
         precision: str = "float32",
         module_seed: int | None = None,
         device: str = "cpu",
@@ -87,6 +91,7 @@ class LatentNet(NeuralNet):
         self.seeds = seeds
         self.weight_decay = weight_decay
         self.max_gradient_norm = max_gradient_norm
+        self.generalization = generalization
         self.precision = precision
         super().__init__(
             module,
@@ -155,19 +160,16 @@ class LatentNet(NeuralNet):
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "LatentNet":
         """Create a fused AdamW optimizer, with one group of parameters for each setting."""
-        rules = {name: group for group in self.module_.parameter_groups() for name in group.names}
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        self.clipped_ = []
-        for name, parameter in self.module_.named_parameters():
-            rule = rules[name]
-            setting = (rule.lr_factor * self.lr, self.weight_decay if rule.is_decayed else 0.0)
-            groups.setdefault(setting, []).append(parameter)
-            if rule.is_clipped:
-                self.clipped_.append(parameter)
+        parameters = dict(self.module_.named_parameters())
         self.optimizer_ = torch.optim.AdamW(
             [
-                {"params": params, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-                for (lr, decay), params in groups.items()
+                {
+                    "params": [parameters[name] for name in group.names],
+                    "lr": self.lr,
+                    "peak_lr": self.lr,
+                    "weight_decay": self.weight_decay if group.is_decayed else 0.0,
+                }
+                for group in self.module_.parameter_groups()
             ],
             fused=True,
         )
@@ -212,6 +214,8 @@ class LatentNet(NeuralNet):
         sums += [_sums(steps)] if steps else []
         means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the only copy from the device
         self.record(prefix, means)
+        if (factor := self.noise_factor(prefix)) is not None:
+            self.record_noise_variance(self.module_.update_noise_variance(-means[1], factor))
 
     def record(self, prefix: str, means: Sequence[float]) -> None:
         """Record the means of an epoch and, like skorch, whether its loss is the best so far.
@@ -225,6 +229,15 @@ class LatentNet(NeuralNet):
         losses = self.history[:, f"{prefix}_loss"]
         self._check_finite(losses[-1])
         self.history.record(f"{prefix}_loss_best", losses[-1] <= min(losses))
+
+    def record_noise_variance(self, variance: float) -> None:
+        """Record the noise variance at the end of an epoch, unless it is NaN, for likelihoods without one."""
+        if not math.isnan(variance):
+            self.history.record("noise_variance", variance)
+
+    def noise_factor(self, prefix: str) -> Callable[[float], float] | None:
+        """How the squared errors of the samples that were just evaluated change the noise variance; None for not."""
+        return float if prefix == "train" else self.generalization
 
     def on_batch_begin(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         """Set the learning rate of the next step, instead of adding skorch's record of each batch."""
@@ -250,7 +263,7 @@ class LatentNet(NeuralNet):
             step = self._evaluate(batch, self.schedule.kl_weight(self.step_))
             step["loss"].backward()
         if self.max_gradient_norm is not None:
-            clip_gradient(self.clipped_, self.max_gradient_norm, self.n_stack_dims)
+            clip_gradient(self.module_.parameters(), self.max_gradient_norm, self.n_stack_dims)
         self.optimizer_.step()
         self.step_ += 1
         return step

@@ -2,12 +2,14 @@
 
 __all__ = [
     "NestedScores",
+    "bound_noise_variance",
     "conditional_log_density",
     "feature_log_density",
     "initial_loadings",
     "log_density",
     "model_variances",
     "normal_log_density",
+    "squared_residuals",
     "variance_scale",
 ]
 
@@ -169,3 +171,31 @@ def initial_loadings(spectrum: Spectrum, k: int, noise: float) -> Array:
     xp = array_namespace(spectrum.variances)
     excess = xp.clip(spectrum.variances[:k] - noise, min=1e-3 * noise)
     return spectrum.components[:k, :].T * xp.sqrt(excess)
+
+
+def bound_noise_variance(spectrum: Spectrum, nz: int, beta: float) -> float:
+    r"""Noise variance at which the evidence lower bound of a linear VAE is largest, with its KL divergence times beta.
+
+    .. math:: s^2 = \frac{\sum_i \lambda_i - \sum_{i \le k} \lambda_i}{r - \beta k}
+
+    for rank r and the largest k up to nz with :math:`\lambda_k > \beta s^2`: other components are not worth their KL
+    divergence. With beta = 1 it is the noise variance of probabilistic PCA, and with beta = 0 the mean squared error.
+
+    References
+    ----------
+    Lucas et al. (2019), "Don't blame the ELBO! A linear VAE perspective on posterior collapse", NeurIPS 32, for beta=1.
+    """
+    variances = spectrum.variances[:nz]
+    for k in range(len(variances), 0, -1):
+        freedom = spectrum.rank - beta * k
+        noise = max(spectrum.total - float(variances[:k].sum()), 0.0) / freedom if freedom > 0 else 0.0
+        if freedom > 0 and variances[k - 1] > beta * noise:
+            return noise
+    return spectrum.total / spectrum.rank
+
+
+def squared_residuals(spectrum: Spectrum, X: NDArray) -> NDArray:
+    """Squared distance of each sample from the plane of the components, (n_samples,)."""
+    rows = X - spectrum.mean
+    squares = np.square(rows).sum(axis=1) - np.square(rows @ spectrum.components.T).sum(axis=1)
+    return np.maximum(squares, 0.0)

@@ -1,6 +1,8 @@
-"""Factor analysis: the variance of each column that a few common factors leave to it."""
+"""Factor analysis: a few common factors, and the variance that they leave to each feature."""
 
-__all__ = ["shrink", "unique_variances"]
+__all__ = ["Factors", "factor_analysis", "shrink"]
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,15 @@ N_STEPS = 50
 
 # Least variance, over the mean variance of the columns: factors that explain everything leave none to shrink towards.
 MIN_RATIO = 1e-6
+
+
+class Factors(NamedTuple):
+    """Parameters of factor analysis, x ~ N(mean, W W' + diag psi)."""
+
+    loadings: NDArray[np.float64]
+    """W, of shape (n_features, n_factors)."""
+    noise: NDArray[np.float64]
+    """psi, of shape (n_features,), in squared units of X; positive."""
 
 
 def shrink(errors: NDArray, n_samples: int) -> NDArray:
@@ -55,8 +66,8 @@ def shrink(errors: NDArray, n_samples: int) -> NDArray:
     return (errors + weight * errors.mean()) / (1 + weight)
 
 
-def unique_variances(X: NDArray, n_factors: int) -> NDArray[np.float64]:
-    r"""Noise variances psi of factor analysis, x ~ N(mean, W W' + diag psi), by EM from probabilistic PCA.
+def factor_analysis(X: NDArray, n_factors: int) -> Factors:
+    r"""Fit factor analysis, x ~ N(mean, W W' + diag psi), by EM from probabilistic PCA.
 
     With the posterior means Z and the posterior covariance :math:`H = (I + W' \Psi^{-1} W)^{-1}` of the factors, a step
     is
@@ -76,8 +87,7 @@ def unique_variances(X: NDArray, n_factors: int) -> NDArray[np.float64]:
 
     Returns
     -------
-    variances : ndarray of shape (n_features,)
-        In squared units of X; positive.
+    factors : Factors
 
     References
     ----------
@@ -89,7 +99,7 @@ def unique_variances(X: NDArray, n_factors: int) -> NDArray[np.float64]:
     floor = MIN_RATIO * (variances.mean() or 1.0)
     n_factors = min(n_factors, n_samples - 1, n_features - 1)
     if n_factors < 1:
-        return np.maximum(shrink(variances, n_samples), floor)
+        return Factors(np.zeros((n_features, 0)), np.maximum(shrink(variances, n_samples), floor))
     spectrum = decompose(X, nz=n_factors)
     noise = np.full(n_features, max(spectrum.noise_variance(n_factors), floor))
     loadings = initial_loadings(spectrum, n_factors, noise[0])
@@ -100,4 +110,4 @@ def unique_variances(X: NDArray, n_factors: int) -> NDArray[np.float64]:
         cross = X.T @ Z / n_samples
         loadings = np.linalg.solve(Z.T @ Z / n_samples + covariance, cross.T).T
         noise = np.maximum(shrink(variances - (cross * loadings).sum(axis=1), n_samples), floor)
-    return noise
+    return Factors(loadings, noise)

@@ -7,9 +7,18 @@ from sklatent._nn.data import Batches, Draws, MappedRows, Rows, batch_sizes
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "sizes"),
-    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (3, 100, [3]), (1, 4, [1]), (3, 1, [1, 2])],
+    [
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),
+        (8, 4, [4, 4]),
+        (23, 10, [10, 13]),
+        (25, 10, [10, 10, 5]),
+        (3, 100, [3]),
+        (1, 4, [1]),
+        (3, 1, [1, 2]),
+    ],
 )
-def test_sizes_merge_a_lone_last_row(n, batch_size, sizes):
+def test_sizes_merge_a_last_batch_of_less_than_half_the_size(n, batch_size, sizes):
     batches = Batches(Rows(np.arange(n * 2.0).reshape(n, 2)), batch_size)
     assert batch_sizes(n, batch_size) == sizes
     assert [len(x) for x in batches] == sizes

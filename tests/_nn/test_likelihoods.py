@@ -149,12 +149,16 @@ def test_gaussian_with_a_unit_for_each_feature_is_that_of_torch_distributions(li
     torch.testing.assert_close(model.gradient(x, eta.detach()), gradient)
 
 
-def test_one_training_step_moves_the_variances_of_all_features_by_one_factor():
-    model, x = scaled("identity"), normal(20, 3)
+@pytest.mark.parametrize("link", ["identity", "sigmoid"])
+def test_the_updated_variances_are_those_of_largest_density(link):
+    """A common factor of all variances, in closed form from the squared errors."""
+    model, x, eta = scaled(link), normal(20, 3), normal(20, 3)
     before = model.noise_variance
-    model.log_prob(target(model, x), torch.zeros_like(x)).mean().neg().backward()
-    torch.optim.Adam(model.parameters(), lr=0.1).step()
-    np.testing.assert_allclose(model.noise_variance / before, np.exp(0.1), rtol=1e-6)
+    ratio = ((x - model.mean(eta)).square().numpy() / before).mean()
+    model.update_noise_variance(float(model.log_prob(target(model, x), eta).mean()))
+    np.testing.assert_allclose(model.noise_variance / before, ratio, rtol=1e-5)  # kept as a float32 logarithm
+    model.update_noise_variance(float(model.log_prob(target(model, x), eta).mean()), lambda ratio: 3 * ratio)
+    np.testing.assert_allclose(model.noise_variance / before, 3 * ratio, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n_features", [1, 3])

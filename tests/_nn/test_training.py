@@ -29,6 +29,9 @@ class Mean(nn.Module):
     def loss(self, terms, kl_weight=1.0):
         return -terms.log_prob.mean()
 
+    def update_noise_variance(self, log_prob, factor):
+        return math.nan
+
     def parameter_groups(self):
         return [ParameterGroup(["mean"])]
 

@@ -4,7 +4,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import invgamma, multivariate_normal, norm
 from sklearn.decomposition import FactorAnalysis
 
-from sklatent._ppca.factors import shrink, unique_variances
+from sklatent._ppca.factors import factor_analysis, shrink
 
 
 @pytest.mark.parametrize("n_samples", [1, 4, 300])
@@ -44,7 +44,7 @@ def test_unique_variances_are_those_of_factor_analysis(is_homoscedastic, n_featu
     loadings = rng.standard_normal((n_factors, n_features))
     X = rng.standard_normal((n_samples, n_factors)) @ loadings + noise * rng.standard_normal((n_samples, n_features))
     reference = FactorAnalysis(n_factors, tol=1e-8, max_iter=10_000, svd_method="lapack").fit(X)
-    found = unique_variances(X + 100, n_factors)
+    found = factor_analysis(X + 100, n_factors).noise
     best, score = (mean_log_density(X, variances, n_factors) for variances in (reference.noise_variance_, found))
     assert best == pytest.approx(reference.score(X), abs=1e-4)
     # What 50 steps of EM leave, and the prior.
@@ -71,7 +71,7 @@ def tables(rng):
 def test_unique_variances_of_any_table_are_bounded(name, n_factors, rng):
     X = tables(rng)[name]
     for scale in (1e-100, 1, 1e100):
-        found = unique_variances(scale * X, n_factors) / scale**2
+        found = factor_analysis(scale * X, n_factors).noise / scale**2
         assert (found > 0).all()
         # The prior bounds their ratios, where there is anything to explain.
         assert found.min() >= found.mean() / (len(X) + 1) * (1 - 1e-9)
