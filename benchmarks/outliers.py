@@ -26,9 +26,10 @@ With `--part contaminated` the training samples contain outliers: 0, 1, 5 or 10 
 turn is normal, the benign samples of the breast cancer data, and each of the three classes of the wine data; the others
 are outliers. Half of the normal samples are fitted to, with outliers, and all that is left is ranked: ROC AUC. Columns
 of breast cancer and wine are scaled by StandardScaler, for every detector. Beside ours, with and without
-`support_fraction=0.75`, are three of scikit-learn and PyOD's two networks with the layers of ours.
+`support_fraction=0.75`, are three of scikit-learn and PyOD's two networks with the layers of ours, in batches of 16,
+since the classes of wine have too few samples for its 32.
 
-    python benchmarks/outliers.py --part contaminated --splits 1      # about ten minutes
+    python benchmarks/outliers.py --part contaminated --splits 1      # about a quarter of an hour
 
 With `--part thresholds` it is asked what a threshold is worth. Half of the normal samples are fitted to; of the other
 half, the fraction below the threshold for a `contamination` of 0.05 and 0.1 is compared with it, with `n_splits=5` and

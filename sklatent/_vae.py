@@ -67,7 +67,7 @@ class VAETransformer(BaseAutoencoder):
         differs widely. The map occupies 2 nz units of each hidden layer, and is exact for "silu", "gelu" and "relu" and
         nearly so for "tanh"; layers that are narrower carry the leading components. With "bernoulli", only the means of
         the latent codes and a share of the decoder start there, and with the other likelihoods, or
-        `output_activation="sigmoid"`, only the means. "random" draws all weights, as `backbone="conv"` and a callable
+        `output_activation="sigmoid"`, only the means. "random" chooses all weights, as `backbone="conv"` and a callable
         always do. With `hidden_sizes=()` the linear model is all there is. The start is that for the prior N(0, I),
         whatever the prior is.
     backbone : {"mlp", "conv"} or callable, default="mlp"
