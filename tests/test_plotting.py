@@ -1,7 +1,9 @@
 """Pictures, by the data of their artists: against scikit-learn's PCA, closed forms and the estimators themselves."""
 
+import doctest
 import sys
 import time
+from pathlib import Path
 
 import matplotlib
 
@@ -508,7 +510,7 @@ def test_wrong_parameters_of_reconstructions_are_refused(iris):
     pca = PCA(2).fit(iris)
     with pytest.raises(ValueError, match="select='random' must be one of"):
         ReconstructionDisplay.from_estimator(pca, iris, select="random")
-    with pytest.raises(ValueError, match=r"n_samples=0 must be an int in the range \[1, 50\]"):
+    with pytest.raises(ValueError, match=r"n_samples=0 must be an int in the range \[1, 20\]"):
         ReconstructionDisplay.from_estimator(pca, iris, n_samples=0)
 
 
@@ -550,6 +552,12 @@ def test_fifty_dimensions_of_images(digits):
     X, _ = digits
     display = TraversalDisplay.from_estimator(PCA(50).fit(X), X, dimensions=range(50), image_shape=(8, 8))
     assert display.image_.get_array().shape == (50 * 9 - 1, 9 * 9 - 1)
+
+
+def test_profiles_of_many_dimensions_are_refused(rng):
+    X = rng.standard_normal((60, 40))
+    with pytest.raises(ValueError, match="of TraversalDisplay must be None or a list of 1 to 20 different integers"):
+        TraversalDisplay.from_estimator(PCA(30).fit(X), X, dimensions=range(30))
 
 
 def test_a_traversal_without_samples_needs_a_prior(iris, digits):
@@ -707,3 +715,11 @@ def test_wine_has_three_components_above_noise():
     X = load_wine().data
     pipeline = make_pipeline(StandardScaler(), PCA()).fit(X)
     assert ScreeDisplay.from_estimator(pipeline, X, random_state=0).active.sum() == 3
+
+
+@pytest.mark.slow
+def test_the_snippets_of_the_guide_run():
+    page = Path(__file__).parents[1] / "docs" / "user_guide.rst"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.attempted > 20
+    assert not found.failed

@@ -32,14 +32,15 @@ from sklatent._plotting.models import (
     to_images,
 )
 
-MAX_SAMPLES = 50
+# Numbers of images beside or above one another, and of panels of profiles, which take longer.
+MAX_IMAGES, MAX_PANELS = 50, 20
 # More features than this are not named along an axis.
 MAX_NAMED = 16
 # Number of panels of profiles beside one another.
 N_COLUMNS = 5
 # A traversal covers this fraction of the latent density along each dimension.
 COVERAGE = 0.95
-MAX_TRAVERSED, DEFAULT_TRAVERSED = 50, 10
+DEFAULT_TRAVERSED = 10
 
 
 class ReconstructionDisplay:
@@ -146,7 +147,7 @@ class ReconstructionDisplay:
             Which samples to show: the first ones, those with the smallest or largest errors, or both, from the best to
             the worst.
         n_samples : int, default=10
-            Number of samples to show, at most 50.
+            Number of samples to show: at most 50 images, or 20 profiles.
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
         **kwargs : dict
@@ -196,7 +197,7 @@ class ReconstructionDisplay:
             Which samples to show: the first ones, those with the smallest or largest errors, or both, from the best to
             the worst.
         n_samples : int, default=10
-            Number of samples to show, at most 50.
+            Number of samples to show: at most 50 images, or 20 profiles.
         **kwargs : dict
             Keyword arguments of :meth:`matplotlib.axes.Axes.imshow`, or of :meth:`matplotlib.axes.Axes.plot` for
             profiles.
@@ -207,7 +208,7 @@ class ReconstructionDisplay:
         """
         if select not in _SELECTIONS:
             raise ValueError(f"select={select!r} must be one of {list(_SELECTIONS)}.")
-        check_count("n_samples", n_samples, MAX_SAMPLES)
+        check_count("n_samples", n_samples, MAX_PANELS if self.image_shape is None else MAX_IMAGES)
         self.errors_ = np.nansum((self.X - self.X_reconstructed) ** 2, axis=1)
         order = np.argsort(self.errors_, kind="stable")
         self.shown_ = _SELECTIONS[select](order, min(n_samples, len(order)))
@@ -231,7 +232,8 @@ class ReconstructionDisplay:
         self.axes_, ax = _profile_panels(ax, len(self.shown_), names)
         for panel, i in zip(self.axes_, self.shown_, strict=True):
             style = {"marker": "." if self.X.shape[1] <= MAX_NAMED else ""} | kwargs
-            (original,) = panel.plot(self.X[i], **{"color": BLUE, "label": "sample"} | style)
+            wide = {"color": BLUE, "label": "sample", "linewidth": 3, "alpha": 0.6}  # to be seen below an equal one
+            (original,) = panel.plot(self.X[i], **wide | style)
             (copy,) = panel.plot(self.X_reconstructed[i], **{"color": ORANGE, "label": "reconstruction"} | style)
             self.lines_.append((original, copy))
             panel.set_title(f"sample {i}: {self.errors_[i]:.3g}", fontsize="small")
@@ -347,7 +349,8 @@ class TraversalDisplay:
             At least two samples, whose latent codes give the means and standard deviations. None stands for the prior
             of a `VAETransformer` with `prior="standard_normal"`.
         dimensions : list of int or None, default=None
-            Latent dimensions to move, at most 50. None selects the ten with the largest variance.
+            Latent dimensions to move: at most 50 for images, or 20 for profiles. None selects the ten with the largest
+            variance.
         n_steps : int, default=9
             Number of values of each latent dimension, from 2 to 50.
         image_shape : (height, width), (channels, height, width) or None, default=None
@@ -374,19 +377,16 @@ class TraversalDisplay:
             If X has fewer than two samples, or is None with `standardized=True`, or another parameter is not valid.
         """
         pyplot()
-        check_count("n_steps", n_steps, MAX_SAMPLES, at_least=2)
+        check_count("n_steps", n_steps, MAX_IMAGES, at_least=2)
         if standardized and X is None:
             raise ValueError("standardized=True needs X, whose standard deviations are the units, got X=None.")
         mean, spread = _latent_moments(estimator, X, cls.__name__)
-        chosen = most_varied(
-            np.stack([mean - spread, mean + spread]),
-            dimensions,
-            DEFAULT_TRAVERSED if dimensions is None else MAX_TRAVERSED,
-            cls.__name__,
-        )
+        shape = image_shape_of(estimator, image_shape, decode(estimator, mean[None], cls.__name__).shape[1])
+        at_most = MAX_PANELS if shape is None else MAX_IMAGES
+        ends = np.stack([mean - spread, mean + spread])
+        chosen = most_varied(ends, dimensions, DEFAULT_TRAVERSED if dimensions is None else at_most, cls.__name__)
         steps = ndtri(np.linspace((1 - COVERAGE) / 2, (1 + COVERAGE) / 2, n_steps))
         values = mean[chosen, None] + spread[chosen, None] * steps
-        shape = image_shape_of(estimator, image_shape, decode(estimator, mean[None], cls.__name__).shape[1])
         grid = len(chosen) == 2 and shape is not None
         Z = (_grid if grid else _lines)(mean, chosen, values)  # (n_rows, n_steps, nz)
         decoded = decode(estimator, Z.reshape(-1, len(mean)), cls.__name__).reshape(*Z.shape[:2], -1)
