@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import norm
 from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import PCA
@@ -267,8 +268,6 @@ def test_one_latent_dimension_against_a_quantity(rng):
 def test_ellipses_are_one_standard_deviation_of_the_posterior(posterior, iris):
     pipeline = make_pipeline(StandardScaler(), VAETransformer(3, posterior=posterior, max_epochs=3, random_state=0))
     display = LatentDisplay.from_estimator(pipeline.fit(iris), iris, dimensions=[2, 0], ellipses=True)
-    import torch
-
     module = pipeline[-1].module_
     with torch.no_grad():
         q = module.posterior(torch.from_numpy(pipeline[0].transform(iris)).float())
@@ -276,13 +275,11 @@ def test_ellipses_are_one_standard_deviation_of_the_posterior(posterior, iris):
     # The networks of the display are float64, those of the test float32.
     np.testing.assert_allclose(as_table(display.ellipses_), q.mu[shown][:, [2, 0]], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.einsum("nii->ni", display.covariances), q.variances[shown], rtol=1e-4)
-    # An ellipse with its widths, heights and angles has the covariance that it was made from.
-    width, height, angle = (getattr(display.ellipses_, f"get_{name}")() for name in ("widths", "heights", "angles"))
-    angle = np.radians(angle)
-    axes = np.stack([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
-    scaled = axes * (np.stack([width, height], axis=1) / 2)[:, None, :]
+    # What maps the unit circle to an ellipse is a square root of the covariance.
+    display.figure_.canvas.draw()
+    roots = display.ellipses_.get_transforms()[:, :2, :2]
     expected = display.covariances[:, [[2], [0]], [2, 0]]
-    np.testing.assert_allclose(scaled @ scaled.swapaxes(1, 2), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(roots @ roots.swapaxes(1, 2), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_ellipses_need_a_posterior(iris):
@@ -388,8 +385,6 @@ def test_standardized_loadings_are_correlations(steps, iris):
 @pytest.mark.parametrize("name", ["vae", "autoencoder"])
 def test_loadings_of_a_network_are_its_mean_jacobian(name, iris, request):
     """Against the derivatives by PyTorch, with every sample."""
-    import torch
-
     model = request.getfixturevalue(name)
     module = model.module_
     loadings = LoadingsDisplay.from_estimator(model, iris).loadings
