@@ -19,6 +19,7 @@ __all__ = [
 from sklatent._plotting.curves import LossCurveDisplay, ScoreDisplay
 from sklatent._plotting.latent import LatentDisplay
 from sklatent._plotting.loadings import LoadingsDisplay
-from sklatent._plotting.samples import ReconstructionDisplay, TraversalDisplay
+from sklatent._plotting.reconstruction import ReconstructionDisplay
 from sklatent._plotting.scree import ScreeDisplay
 from sklatent._plotting.tradeoff import RateDistortionDisplay
+from sklatent._plotting.traversal import TraversalDisplay

@@ -126,6 +126,13 @@ def test_what_encodes_nothing_is_refused(display, iris):
     assert not plt.get_fignums()
 
 
+@pytest.mark.parametrize("display", OF_SAMPLES)
+@pytest.mark.parametrize("ax", ["ax", 0])
+def test_what_is_no_axes_is_refused(display, ax, iris):
+    with pytest.raises(TypeError, match=f"ax must be a matplotlib Axes or None, got {type(ax).__name__}"):
+        display.from_estimator(PCA(2).fit(iris), iris, ax=ax)
+
+
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_a_missing_matplotlib_is_named(display, monkeypatch, iris):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
@@ -301,7 +308,7 @@ def test_contours_need_two_dimensions():
         LatentDisplay(np.zeros((1, 2))).plot(contour=True)
 
 
-@pytest.mark.parametrize("dimensions", [[], [0, 0], [3], [-1], [0.5], [True], list(range(9))])
+@pytest.mark.parametrize("dimensions", [[], [0, 0], [3], [-1], [0.5], [True], list(range(9)), 1, "ab"])
 def test_wrong_dimensions_are_refused(dimensions):
     with pytest.raises(ValueError, match=r"dimensions=.* must be None or a list of 1 to 8 different integers"):
         LatentDisplay(np.zeros((5, 3))).plot(dimensions=dimensions)
@@ -360,6 +367,8 @@ def test_parallel_analysis_refuses_what_it_cannot_permute(iris):
     pca = PCAReducer(2).fit(iris)
     with pytest.raises(ValueError, match="must have at least 2 samples and no missing values, got 1 samples"):
         ScreeDisplay.from_estimator(pca, iris[:1])
+    with pytest.raises(ValueError, match="X has 3 features, but PCAReducer is expecting 4"):
+        ScreeDisplay.from_estimator(pca, iris.to_numpy()[:, :3])
     with pytest.raises(ValueError, match=r"n_permutations=0 must be an int in the range \[1, 1000\]"):
         ScreeDisplay.from_estimator(pca, iris, n_permutations=0)
 
@@ -494,7 +503,7 @@ def test_the_image_shape_of_a_network_is_known(digits):
     assert ReconstructionDisplay.from_estimator(model.fit(X[:64]), X).image_shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize("image_shape", [(8, 9), (2, 4, 8), (64,), (-8, -8), (1, 1, 8, 8)])
+@pytest.mark.parametrize("image_shape", [(8, 9), (2, 4, 8), (64,), (-8, -8), (1, 1, 8, 8), (8.0, 8.0), 64, "ab"])
 def test_wrong_image_shapes_are_refused(image_shape, digits):
     X, _ = digits
     with pytest.raises(ValueError, match=r"image_shape=.* must be \(height, width\) or .* n_features=64"):
@@ -653,6 +662,13 @@ def test_what_scores_nothing_is_refused(iris):
         ScoreDisplay.from_estimator(StandardScaler().fit(iris), iris)
 
 
+def test_the_threshold_is_a_number(iris):
+    display = ScoreDisplay.from_estimator(PCA(2).fit(iris), iris, threshold=-7.5)
+    assert set(display.line_.get_xdata()) == {-7.5}
+    with pytest.raises(TypeError, match="threshold must be an instance of"):
+        ScoreDisplay.from_estimator(PCA(2).fit(iris), iris, threshold="low")
+
+
 # RateDistortionDisplay
 
 
@@ -718,3 +734,12 @@ def test_the_snippets_of_the_guide_run():
     found = doctest.testfile(str(page), module_relative=False)
     assert found.attempted > 20
     assert not found.failed
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -1e12, 1e17, 1e-300])
+def test_bins_of_values_that_are_equal_up_to_rounding(value):
+    from sklatent._plotting.canvas import bin_edges
+
+    edges = bin_edges([value, np.nextafter(value, 1)], 60)
+    assert (np.diff(edges) > 0).all()
+    assert edges[0] <= value <= edges[-1]

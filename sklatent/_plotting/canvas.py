@@ -7,6 +7,7 @@ __all__ = [
     "ORANGE",
     "SEQUENTIAL",
     "axes_or_new",
+    "bin_edges",
     "finish",
     "histogram",
     "mosaic",
@@ -54,7 +55,11 @@ def pyplot() -> Any:
 def axes_or_new(ax: Any, width: float, height: float) -> Any:
     """The axes that the user passed, or those of a new figure of this size in inches."""
     plt = pyplot()
-    return ax if ax is not None else plt.subplots(figsize=(width, height), layout="constrained")[1]
+    if ax is None:
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    if not isinstance(ax, plt.Axes):
+        raise TypeError(f"ax must be a matplotlib Axes or None, got {type(ax).__name__}.")
+    return ax
 
 
 def finish(display: Any, ax: Any, *panels: Any) -> Any:
@@ -92,6 +97,16 @@ def panels(ax: Any, n_panels: int, n_columns: int, *, gap: tuple[float, float] =
         left, bottom = j * width * (1 + gap[0]), 1 - height - i * height * (1 + gap[1])
         axes[number] = ax.inset_axes((left, bottom, width, height), **kwargs)
     return axes
+
+
+def bin_edges(values: ArrayLike, n_bins: int) -> NDArray:
+    """Edges of bins of one width for finite values, which may all be equal up to rounding."""
+    low, high = np.min(values), np.max(values)
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, 1e-100):
+        margin = 0.5 * max(1.0, 1e-9 * largest)
+        low, high = low - margin, high + margin
+    return np.linspace(low, high, n_bins + 1)
 
 
 def histogram(ax: Any, values: NDArray, edges: NDArray, *, colour: Any, **kwargs: Any) -> Any:

@@ -3,12 +3,25 @@
 __all__ = ["LossCurveDisplay", "ScoreDisplay"]
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_scalar
 
-from sklatent._plotting.canvas import BLUE, CLASS_COLOURS, GREY, axes_or_new, finish, histogram, panels, plain, pyplot
+from sklatent._plotting.canvas import (
+    BLUE,
+    CLASS_COLOURS,
+    GREY,
+    axes_or_new,
+    bin_edges,
+    finish,
+    histogram,
+    panels,
+    plain,
+    pyplot,
+)
 from sklatent._plotting.models import step_with
 
 # Within the warm-up the weight of the KL divergence is smaller than beta by more than this fraction.
@@ -247,6 +260,8 @@ class ScoreDisplay:
             If no score is finite.
         """
         pyplot()
+        if threshold is not None:
+            check_scalar(threshold, "threshold", Real)
         if not hasattr(estimator, "score_samples"):
             raise TypeError(f"{cls.__name__} needs an estimator with score_samples, got {type(estimator).__name__}.")
         groups = X if isinstance(X, Mapping) else {"samples": X}
@@ -325,4 +340,4 @@ def _edges(groups: Sequence[NDArray], threshold: float | None) -> NDArray:
     lower, upper = np.percentile(finite[0] if len(finite[0]) else together, [25, 75])
     lowest = max(together.min(), lower - MAX_RANGES * (upper - lower)) if upper > lower else together.min()
     ends = [lowest, together.max(), *([threshold] if threshold is not None and np.isfinite(threshold) else [])]
-    return np.histogram_bin_edges(ends, N_BINS)
+    return bin_edges(ends, N_BINS)

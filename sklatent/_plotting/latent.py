@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import gaussian_kde
 
-from sklatent._plotting.canvas import SEQUENTIAL, axes_or_new, finish, histogram, panels, pyplot
+from sklatent._plotting.canvas import SEQUENTIAL, axes_or_new, bin_edges, finish, histogram, panels, pyplot
 from sklatent._plotting.colouring import Colouring
 from sklatent._plotting.models import apply, encode, evenly_spaced, latent_names, most_varied, step_with
 
@@ -223,7 +223,7 @@ class LatentDisplay:
 
     def _distribution(self, ax: Any, k: int, colouring: Colouring, **kwargs: Any) -> None:
         z = self.latent_codes[:, k]
-        edges = np.histogram_bin_edges(z, bins=int(np.clip(3 * len(z) ** (1 / 3), 10, 40)))
+        edges = bin_edges(z, int(np.clip(3 * len(z) ** (1 / 3), 10, 40)))
         for members, colour in colouring.groups():
             histogram(ax, z[members], edges, colour=colour, **kwargs)
         ax.set(xlabel=self._name(k))

@@ -16,8 +16,9 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,8 @@ def most_varied(Z: NDArray, dimensions: Sequence[int] | None, at_most: int, call
     nz = Z.shape[1]
     if dimensions is None:
         return sorted(np.argsort(-Z.var(axis=0), kind="stable")[:at_most].tolist())
-    chosen = list(dimensions)
-    is_valid = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 0 <= k < nz for k in chosen)
+    chosen = list(dimensions) if isinstance(dimensions, Iterable) else []
+    is_valid = all(_is_int(k) and 0 <= k < nz for k in chosen)
     if not is_valid or not 1 <= len(set(chosen)) == len(chosen) <= at_most:
         raise ValueError(
             f"dimensions={dimensions!r} of {caller} must be None or a list of 1 to {at_most} different integers in the "
@@ -100,7 +101,7 @@ def evenly_spaced(n_samples: int, at_most: int) -> NDArray[np.intp]:
 
 def check_count(name: str, value: Any, at_most: int, at_least: int = 1) -> None:
     """Raise ValueError if a number of things is not an int in a range."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not at_least <= value <= at_most:
+    if not _is_int(value) or not at_least <= value <= at_most:
         raise ValueError(f"{name}={value!r} must be an int in the range [{at_least}, {at_most}].")
 
 
@@ -109,7 +110,8 @@ def image_shape_of(estimator: Any, image_shape: Sequence[int] | None, n_features
     if image_shape is None:
         told = (getattr(step, "image_shape", None) for step in _steps(estimator))
         return next((tuple(shape) for shape in told if shape is not None and _is_image(shape, n_features)), None)
-    shape = (1, *image_shape) if len(image_shape) == 2 else tuple(image_shape)
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    shape = (1, *shape) if len(shape) == 2 else shape
     if not _is_image(shape, n_features):
         raise ValueError(
             f"image_shape={image_shape!r} must be (height, width) or (channels, height, width) with 1 or 3 channels, "
@@ -152,4 +154,9 @@ def _knows_fractions(step: Any, nz: int) -> bool:
 
 
 def _is_image(shape: Sequence[int], n_features: int) -> bool:
-    return len(shape) == 3 and shape[0] in (1, 3) and min(shape) > 0 and math.prod(shape) == n_features
+    is_shape = len(shape) == 3 and all(_is_int(length) and length > 0 for length in shape)
+    return is_shape and shape[0] in (1, 3) and math.prod(shape) == n_features
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, (bool, np.bool_))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklatent._base import spawn_seeds
 from sklatent._plotting.canvas import BLUE, GREY, ORANGE, axes_or_new, finish, pyplot
 from sklatent._plotting.models import apply, check_count, step_with
 
@@ -99,7 +100,7 @@ class ScreeDisplay:
         X: ArrayLike | None = None,
         *,
         n_permutations: int = 20,
-        random_state: int | None = None,
+        random_state: Any = None,
         ax: Any = None,
         **kwargs: Any,
     ) -> "ScreeDisplay":
@@ -114,7 +115,7 @@ class ScreeDisplay:
             Training samples, for the parallel analysis. Not used for a VAE.
         n_permutations : int, default=20
             Number of times that the features are permuted, at most 1,000.
-        random_state : int or None, default=None
+        random_state : int, RandomState instance or None, default=None
             Controls the permutations. Pass an int for reproducible results.
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
@@ -141,7 +142,7 @@ class ScreeDisplay:
         variances = np.asarray(model.explained_variance_)
         noise = active = None
         if X is not None:
-            noise = _noise_variances(apply(before, X), len(variances), n_permutations, random_state)
+            noise = _noise_variances(model, apply(before, X), n_permutations, random_state)
             active = np.logical_and.accumulate(variances > np.percentile(noise, PERCENTILE, axis=0))
         fractions = getattr(model, "explained_variance_ratio_", None)
         return cls(variances, fractions=fractions, noise_variances=noise, active=active).plot(ax, **kwargs)
@@ -194,11 +195,14 @@ def _plot_cumulative(ax: Any, fractions: NDArray) -> Any:
     return line
 
 
-def _noise_variances(X: NDArray, nz: int, n_permutations: int, random_state: Any) -> NDArray:
+def _noise_variances(pca: Any, X: NDArray, n_permutations: int, random_state: Any) -> NDArray:
     """Variances of the components of X with permuted features, (n_permutations, nz)."""
     if len(X) < 2 or not np.isfinite(X).all():
         raise ValueError(f"X of ScreeDisplay must have at least 2 samples and no missing values, got {len(X)} samples.")
-    rng = np.random.default_rng(random_state)
+    if X.shape[1] != pca.n_features_in_:
+        raise ValueError(f"X has {X.shape[1]} features, but {type(pca).__name__} is expecting {pca.n_features_in_}.")
+    rng = np.random.default_rng(spawn_seeds(random_state, 1)[0])
+    nz = len(pca.explained_variance_)
     X = X - X.mean(axis=0)
     return np.stack([_largest_variances(rng.permuted(X, axis=0), nz) for _ in range(n_permutations)])
 
