@@ -6,9 +6,6 @@ import time
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -40,12 +37,6 @@ from sklatent.plotting import (
 DISPLAYS = [getattr(plotting, name) for name in plotting.__all__]
 # What each of the displays of samples is made from.
 OF_SAMPLES = [LatentDisplay, LoadingsDisplay, ReconstructionDisplay, TraversalDisplay]
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

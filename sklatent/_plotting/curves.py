@@ -105,11 +105,26 @@ class LossCurveDisplay:
         Returns
         -------
         display : LossCurveDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
         TypeError
             If there is no network, since PCA has no epochs.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklatent import AutoencoderTransformer
+        >>> from sklatent.plotting import LossCurveDisplay
+        >>> from sklearn.datasets import load_iris
+        >>> autoencoder = AutoencoderTransformer(2, max_epochs=5, random_state=0).fit(load_iris().data)
+        >>> display = LossCurveDisplay.from_estimator(autoencoder)
+        >>> list(display.lines_)
+        ['train_loss']
         """
         pyplot()
         network, _ = step_with(estimator, cls.__name__, "history_")
@@ -130,6 +145,21 @@ class LossCurveDisplay:
         Returns
         -------
         display : LossCurveDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklatent import AutoencoderTransformer
+        >>> from sklatent.plotting import LossCurveDisplay
+        >>> from sklearn.datasets import load_iris
+        >>> autoencoder = AutoencoderTransformer(2, max_epochs=5, random_state=0).fit(load_iris().data)
+        >>> display = LossCurveDisplay({"train_loss": autoencoder.loss_curve_}).plot()
+        >>> display.ax_.get_ylabel()
+        'loss (nats per sample)'
         """
         has_kl = bool(np.any(self.losses.get("train_kl", 0)))
         ax = axes_or_new(ax, 6.4, 5.2 if has_kl else 3.8)
@@ -251,6 +281,7 @@ class ScoreDisplay:
         Returns
         -------
         display : ScoreDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
@@ -258,6 +289,21 @@ class ScoreDisplay:
             If the estimator has no `score_samples`.
         ValueError
             If no score is finite.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import ScoreDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = ScoreDisplay.from_estimator(pca, {"setosa": X[:50], "others": X[50:]}, threshold=-5.0)
+        >>> list(display.steps_)
+        ['setosa', 'others']
         """
         pyplot()
         if threshold is not None:
@@ -281,6 +327,22 @@ class ScoreDisplay:
         Returns
         -------
         display : ScoreDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import ScoreDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = ScoreDisplay({"training": pca.score_samples(X)}).plot()
+        >>> display.ax_.get_xlabel()
+        'score (nats per sample)'
         """
         edges = _edges([np.asarray(scores, dtype=float) for scores in self.scores.values()], self.threshold)
         ax = axes_or_new(ax, 6.4, 3.8)

@@ -139,6 +139,7 @@ class LatentDisplay:
         Returns
         -------
         display : LatentDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
@@ -146,6 +147,21 @@ class LatentDisplay:
             If the estimator has no `transform`, or no posterior and `ellipses=True`.
         ValueError
             If `dimensions` are not latent dimensions, or X and y differ in length.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import LatentDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = LatentDisplay.from_estimator(pca, X, y=y, dimensions=[0, 2], contour=True)
+        >>> len(display.contour_.levels)
+        2
         """
         pyplot()
         Z = encode(estimator, X, cls.__name__)
@@ -182,6 +198,22 @@ class LatentDisplay:
         Returns
         -------
         display : LatentDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import LatentDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = LatentDisplay(pca.transform(X), y=y).plot()
+        >>> display.axes_.shape  # all pairs of three latent dimensions
+        (3, 3)
         """
         at_most = DEFAULT_PAIRED if dimensions is None else MAX_PAIRED
         chosen = most_varied(self.latent_codes, dimensions, at_most, type(self).__name__)

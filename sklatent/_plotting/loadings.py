@@ -152,6 +152,7 @@ class LoadingsDisplay:
         Returns
         -------
         display : LoadingsDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
@@ -160,6 +161,21 @@ class LoadingsDisplay:
         ValueError
             If X has fewer than two samples, for which latent codes have no standard deviation, or if a biplot is
             requested of one latent dimension.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import LoadingsDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = LoadingsDisplay.from_estimator(pca, X, standardized=True, dimensions=[0, 1])
+        >>> display.loadings[:, 0].round(2)  # correlations with the first component
+        array([ 0.9 , -0.4 ,  1.  ,  0.97])
         """
         pyplot()
         Z = encode(estimator, X, cls.__name__)
@@ -207,6 +223,22 @@ class LoadingsDisplay:
         Returns
         -------
         display : LoadingsDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import LoadingsDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = LoadingsDisplay(pca.components_.T).plot(dimensions=[0], max_features=2)
+        >>> [label.get_text() for label in display.axes_[0].get_yticklabels()]
+        ['x0', 'x2']
         """
         kinds = {"bars": self._plot_bars, "biplot": self._plot_biplot}
         check_count("max_features", max_features, MAX_FEATURES)
@@ -232,7 +264,7 @@ class LoadingsDisplay:
             panel.set_yticks(np.arange(len(shown)), [""] * len(shown))
             panel.set_title(self._name(k).replace(" (", "\n("), fontsize="medium")
         self.axes_[0].set_yticklabels([self._feature(j) for j in shown])
-        ax.set_xlabel(f"change for one standard deviation of the latent dimension ({self.unit})", labelpad=24)
+        ax.set_xlabel(f"change for one standard deviation of z\n({self.unit})", labelpad=24)
         return finish(self, ax, *self.axes_)
 
     def _plot_biplot(self, ax: Any, dimensions: Any, max_features: int, kwargs: dict) -> "LoadingsDisplay":
@@ -250,7 +282,7 @@ class LoadingsDisplay:
         arrows = arrows * (np.abs(Z[:, pair]).max() / np.linalg.norm(arrows, axis=1).max(initial=1e-300))
         heights = _label_heights(arrows, gap=0.1 * np.abs(Z[:, pair]).max())
         self.arrows_ = [self._arrow(ax, *arrow) for arrow in zip(shown, arrows, heights, strict=True)]
-        ax.margins(0.16)
+        ax.margins(0.25, 0.12)  # for the names of the features
         ax.set(xlabel=self._name(pair[0]), ylabel=self._name(pair[1]))
         self.axes_ = np.array([ax], dtype=object)
         return finish(self, ax)

@@ -136,6 +136,7 @@ class ReconstructionDisplay:
         Returns
         -------
         display : ReconstructionDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
@@ -143,6 +144,21 @@ class ReconstructionDisplay:
             If the estimator has no `transform` or no `inverse_transform`.
         ValueError
             If `image_shape` does not multiply to the number of features, or `select` or `n_samples` is not valid.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import ReconstructionDisplay
+        >>> X = load_digits().data
+        >>> pca = PCA(3).fit(X)
+        >>> display = ReconstructionDisplay.from_estimator(pca, X, image_shape=(8, 8), n_samples=4)
+        >>> display.shown_.shape
+        (4,)
         """
         pyplot()
         X_reconstructed = decode(estimator, encode(estimator, X, cls.__name__), cls.__name__)
@@ -184,6 +200,23 @@ class ReconstructionDisplay:
         Returns
         -------
         display : ReconstructionDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import ReconstructionDisplay
+        >>> X = load_digits().data
+        >>> pca = PCA(3).fit(X)
+        >>> X_reconstructed = pca.inverse_transform(pca.transform(X))
+        >>> display = ReconstructionDisplay(X, X_reconstructed, image_shape=(1, 8, 8)).plot(select="first")
+        >>> display.shown_
+        array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
         """
         if select not in _SELECTIONS:
             raise ValueError(f"select={select!r} must be one of {list(_SELECTIONS)}.")

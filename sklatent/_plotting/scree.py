@@ -125,6 +125,7 @@ class ScreeDisplay:
         Returns
         -------
         display : ScreeDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
@@ -132,6 +133,21 @@ class ScreeDisplay:
             If no step has one of the two attributes, such as an `AutoencoderTransformer`.
         ValueError
             If X has fewer than two samples, or missing values, or `n_permutations` is not valid.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import ScreeDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = ScreeDisplay.from_estimator(pca, X, random_state=0)
+        >>> display.noise_variances.shape
+        (20, 3)
         """
         pyplot()
         check_count("n_permutations", n_permutations, MAX_PERMUTATIONS)
@@ -160,6 +176,22 @@ class ScreeDisplay:
         Returns
         -------
         display : ScreeDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import ScreeDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> pca = PCA(3).fit(X)
+        >>> display = ScreeDisplay(pca.explained_variance_, fractions=pca.explained_variance_ratio_).plot(width=0.5)
+        >>> float(display.bars_[0].get_width())
+        0.5
         """
         nz = len(self.values)
         active = np.ones(nz, dtype=bool) if self.active is None else np.asarray(self.active)

@@ -113,11 +113,28 @@ class RateDistortionDisplay:
         Returns
         -------
         display : RateDistortionDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
         ValueError
             If `cv_results` has no mean test score of one of these names.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklatent.plotting import RateDistortionDisplay
+        >>> results = {
+        ...     "params": [{"nz": 2, "beta": 1.0}, {"nz": 2, "beta": 4.0}],
+        ...     "mean_test_rate": [-5.9, -3.1],
+        ...     "mean_test_distortion": [27.1, 22.0],
+        ... }
+        >>> display = RateDistortionDisplay.from_cv_results(results)
+        >>> [text.get_text() for text in display.texts_]
+        ['nz=2, beta=1.0', 'nz=2, beta=4.0']
         """
         pyplot()
         means = {name: _mean_test(cv_results, name) for name in (rate, distortion, score) if name is not None}
@@ -144,6 +161,18 @@ class RateDistortionDisplay:
         Returns
         -------
         display : RateDistortionDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_cv_results : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklatent.plotting import RateDistortionDisplay
+        >>> display = RateDistortionDisplay([5.9, 3.1], [-27.1, -22.0]).plot(s=80)
+        >>> display.ax_.get_xlabel()
+        'rate (nats per sample)'
         """
         rate, distortion = np.asarray(self.rate, dtype=float), np.asarray(self.distortion, dtype=float)
         ax = axes_or_new(ax, 6.4, 4.8)
@@ -168,7 +197,7 @@ def _mean_test(cv_results: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _label(params: Mapping[str, Any]) -> str:
-    """Nz and beta of a candidate."""
+    """The nz and beta of a candidate, whatever the steps around them are called."""
     found = {name.rpartition("__")[2]: value for name, value in params.items()}
     return ", ".join(f"{name}={found[name]}" for name in LABELS if name in found)
 

@@ -160,6 +160,7 @@ class TraversalDisplay:
         Returns
         -------
         display : TraversalDisplay
+            The display, whose attributes are the artists.
 
         Raises
         ------
@@ -167,6 +168,21 @@ class TraversalDisplay:
             If the estimator has no `inverse_transform`, or X is None and it has no prior.
         ValueError
             If X has fewer than two samples, or is None with `standardized=True`, or another parameter is not valid.
+
+        See Also
+        --------
+        plot : Shows it again.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import TraversalDisplay
+        >>> X = load_digits().data
+        >>> pca = PCA(3).fit(X)
+        >>> display = TraversalDisplay.from_estimator(pca, X, dimensions=[0, 1], n_steps=5, image_shape=(8, 8))
+        >>> display.grid
+        True
         """
         pyplot()
         check_count("n_steps", n_steps, MAX_IMAGES, at_least=2)
@@ -203,6 +219,22 @@ class TraversalDisplay:
         Returns
         -------
         display : TraversalDisplay
+            The display, whose attributes are the artists.
+
+        See Also
+        --------
+        from_estimator : Computes and shows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.decomposition import PCA
+        >>> from sklatent.plotting import TraversalDisplay
+        >>> X = load_digits().data
+        >>> pca = PCA(3).fit(X)
+        >>> display = TraversalDisplay.from_estimator(pca, X, image_shape=(8, 8)).plot(cmap="magma")
+        >>> display.image_.get_cmap().name
+        'magma'
         """
         self.image_ = None
         self.lines_: list[Any] = []
