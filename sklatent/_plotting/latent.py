@@ -14,10 +14,10 @@ from sklatent._plotting.colouring import Colouring
 from sklatent._plotting.models import apply, encode, evenly_spaced, latent_names, most_varied, step_with
 
 # Pairs of k latent dimensions need k (k - 1) / 2 panels.
-MAX_PAIRED, DEFAULT_PAIRED = 8, 4
+MAX_PAIRED, DEFAULT_PAIRED = 5, 4
 MAX_ELLIPSES = 100
-MAX_DENSITY_SAMPLES = 2000
-N_GRID = 60
+MAX_DENSITY_SAMPLES = 1000
+N_GRID = 50
 # The regions of highest density that contain these fractions of the samples.
 CONTOURS = (0.9, 0.5)
 
@@ -121,13 +121,13 @@ class LatentDisplay:
         y : array-like of shape (n_samples,) or None, default=None
             Classes, or a quantity, to colour the samples.
         dimensions : list of int or None, default=None
-            Latent dimensions to show, at most 8. None selects the four with the largest variance.
+            Latent dimensions to show, at most 5. None selects the four with the largest variance.
         ellipses : bool, default=False
             Whether to show the region of one standard deviation of the posterior q(z | x) of at most 100 samples. Only
             a `VAETransformer` has one.
         contour : bool, default=False
             Whether to show the smallest regions that contain 50 % and 90 % of the samples, by a kernel density estimate
-            from at most 2,000 of them.
+            from at most 1,000 of them.
         cmap : str or matplotlib Colormap, default="viridis"
             Colours of a quantity, and of more than ten classes.
         ax : matplotlib Axes or None, default=None
@@ -186,7 +186,7 @@ class LatentDisplay:
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
         dimensions : list of int or None, default=None
-            Latent dimensions to show, at most 8. None selects the four with the largest variance.
+            Latent dimensions to show, at most 5. None selects the four with the largest variance.
         contour : bool, default=False
             Whether to show the smallest regions that contain 50 % and 90 % of the samples.
         cmap : str or matplotlib Colormap, default="viridis"

@@ -20,8 +20,8 @@ from sklatent._plotting.models import (
     most_varied,
 )
 
-DEFAULT_BARS, MAX_BARS = 4, 10
-MAX_FEATURES = 100
+DEFAULT_BARS, MAX_BARS = 4, 6
+MAX_FEATURES = 50
 # Number of latent codes, for all latent dimensions together, that are decoded for the mean Jacobian.
 MAX_DECODED = 4096
 # In standard deviations. Central differences are exact for a linear decoder; for others their error is of the order of
@@ -139,10 +139,10 @@ class LoadingsDisplay:
             "bars" shows the loadings of each latent dimension, "biplot" those of two of them as arrows over the latent
             codes.
         dimensions : list of int or None, default=None
-            Latent dimensions to show: at most 10 for bars, and two for a biplot. None selects those with the largest
+            Latent dimensions to show: at most 6 for bars, and two for a biplot. None selects those with the largest
             variance, at most four.
         max_features : int, default=20
-            Number of features to show, those with the largest loadings; at most 100.
+            Number of features to show, those with the largest loadings; at most 50.
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
         **kwargs : dict
@@ -215,7 +215,7 @@ class LoadingsDisplay:
         dimensions : list of int or None, default=None
             Latent dimensions to show.
         max_features : int, default=20
-            Number of features to show, those with the largest loadings; at most 100.
+            Number of features to show, those with the largest loadings; at most 50.
         **kwargs : dict
             Keyword arguments of :meth:`matplotlib.axes.Axes.barh`, or of :meth:`matplotlib.axes.Axes.scatter` for a
             biplot.

@@ -21,7 +21,7 @@ from sklatent._plotting.canvas import axes_or_new, panels, plain
 from sklatent._plotting.models import as_array
 
 # Numbers of images beside or above one another, and of panels of profiles, which take longer.
-MAX_IMAGES, MAX_PANELS = 50, 20
+MAX_IMAGES, MAX_PANELS = 50, 15
 # More features than this are not named along an axis.
 MAX_NAMED = 16
 # Number of panels of profiles beside one another.

@@ -126,7 +126,7 @@ class ReconstructionDisplay:
             Which samples to show: the first ones, those with the smallest or largest errors, or both, from the best to
             the worst.
         n_samples : int, default=10
-            Number of samples to show: at most 50 images, or 20 profiles.
+            Number of samples to show: at most 50 images, or 15 profiles.
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
         **kwargs : dict
@@ -192,7 +192,7 @@ class ReconstructionDisplay:
             Which samples to show: the first ones, those with the smallest or largest errors, or both, from the best to
             the worst.
         n_samples : int, default=10
-            Number of samples to show: at most 50 images, or 20 profiles.
+            Number of samples to show: at most 50 images, or 15 profiles.
         **kwargs : dict
             Keyword arguments of :meth:`matplotlib.axes.Axes.imshow`, or of :meth:`matplotlib.axes.Axes.plot` for
             profiles.

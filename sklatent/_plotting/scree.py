@@ -114,7 +114,8 @@ class ScreeDisplay:
         X : array-like of shape (n_samples, n_features) or None, default=None
             Training samples, for the parallel analysis. Not used for a VAE.
         n_permutations : int, default=20
-            Number of times that the features are permuted, at most 1,000.
+            Number of times that the features are permuted, at most 1,000. Each takes n_samples * n_features^2
+            operations.
         random_state : int, RandomState instance or None, default=None
             Controls the permutations. Pass an int for reproducible results.
         ax : matplotlib Axes or None, default=None

@@ -141,7 +141,7 @@ class TraversalDisplay:
             At least two samples, whose latent codes give the means and standard deviations. None stands for the prior
             of a `VAETransformer` with `prior="standard_normal"`.
         dimensions : list of int or None, default=None
-            Latent dimensions to move: at most 50 for images, or 20 for profiles. None selects the ten with the largest
+            Latent dimensions to move: at most 50 for images, or 15 for profiles. None selects the ten with the largest
             variance.
         n_steps : int, default=9
             Number of values of each latent dimension, from 2 to 50.
