@@ -17,7 +17,7 @@ from sklatent._plotting.models import apply, encode, evenly_spaced, latent_names
 MAX_PAIRED, DEFAULT_PAIRED = 5, 4
 MAX_ELLIPSES = 100
 MAX_DENSITY_SAMPLES = 1000
-N_GRID = 50
+N_GRID = 70
 # The regions of highest density that contain these fractions of the samples.
 CONTOURS = (0.9, 0.5)
 
