@@ -134,8 +134,10 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     >>> from sklatent import VAETransformer
     >>> from sklatent.model_selection import FusedGridSearchCV
     >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import KFold
     >>> vae = VAETransformer(hidden_sizes=(16,), max_epochs=20, random_state=0)
-    >>> search = FusedGridSearchCV(vae, {"nz": [1, 2], "beta": [1.0, 4.0]}, cv=3).fit(load_iris().data)
+    >>> cv = KFold(3, shuffle=True, random_state=0)  # the species come one after the other
+    >>> search = FusedGridSearchCV(vae, {"nz": [1, 2], "beta": [1.0, 4.0]}, cv=cv).fit(load_iris().data)
     >>> search.best_params_
     {'beta': 1.0, 'nz': 2}
     >>> set(search.cv_results_["route"])

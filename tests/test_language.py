@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import sklatent
-from sklatent import datasets, metrics, model_selection
+from sklatent import datasets, metrics, model_selection, plotting
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
-MODULES = (sklatent, datasets, metrics, model_selection)
+MODULES = (sklatent, datasets, metrics, model_selection, plotting)
 
 # Words that are not used, and what to use instead. Names and options, such as `n_draws`, `--row` and `:header-rows:`,
 # are not words. A latent code is a vector: its dimension is not a number of codes.

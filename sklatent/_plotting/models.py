@@ -1,0 +1,162 @@
+"""What the pictures ask of fitted estimators: latent codes, decoded samples, names, and steps of Pipelines."""
+
+__all__ = [
+    "apply",
+    "as_array",
+    "check_count",
+    "decode",
+    "encode",
+    "evenly_spaced",
+    "feature_names",
+    "image_shape_of",
+    "latent_names",
+    "most_varied",
+    "step_with",
+    "to_images",
+]
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+
+def encode(estimator: Any, X: ArrayLike, caller: str) -> NDArray[np.float64]:
+    """Latent codes of X, (n_samples, nz)."""
+    Z = as_array(_transformer(estimator, caller, "transform").transform(X))
+    if Z.ndim != 2 or not np.isfinite(Z).all():
+        raise ValueError(f"{caller} needs finite latent codes of shape (n_samples, nz), got {Z!r}.")
+    return Z
+
+
+def decode(estimator: Any, Z: NDArray, caller: str) -> NDArray[np.float64]:
+    """Samples in the units of X, (n_samples, n_features), for latent codes."""
+    return as_array(_transformer(estimator, caller, "inverse_transform").inverse_transform(Z))
+
+
+def step_with(estimator: Any, caller: str, *attributes: str) -> tuple[Any, list[Any]]:
+    """The last step that has one of these attributes after fitting, and the steps before it."""
+    steps = _steps(estimator)
+    for number in reversed(range(len(steps))):
+        if any(hasattr(steps[number], attribute) for attribute in attributes):
+            return steps[number], steps[:number]
+    for step in steps:
+        check_is_fitted(step)
+    raise TypeError(
+        f"{caller} needs an estimator, or a Pipeline with a step, that has {' or '.join(attributes)}, got "
+        f"{type(estimator).__name__}."
+    )
+
+
+def apply(steps: Sequence[Any], X: Any) -> NDArray[np.float64]:
+    """X after some steps of a Pipeline."""
+    return as_array(reduce(lambda samples, step: step.transform(samples), steps, X))
+
+
+def as_array(X: Any) -> NDArray[np.float64]:
+    """A dense float64 array, from a DataFrame, a tensor or a sparse matrix too."""
+    return np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
+
+
+def feature_names(estimator: Any, n_features: int) -> list[str]:
+    """Names of the features seen during fit, or x0, x1, ..."""
+    known = getattr(_best(estimator), "feature_names_in_", None)
+    return [f"x{j}" for j in range(n_features)] if known is None else [str(name) for name in known]
+
+
+def latent_names(estimator: Any, nz: int) -> list[str]:
+    """z_0, z_1, ..., with the fraction of the variance where the model knows it."""
+    fractions = next((s.explained_variance_ratio_ for s in _steps(estimator)[::-1] if _knows_fractions(s, nz)), None)
+    names = [f"$z_{{{k}}}$" for k in range(nz)]
+    if fractions is None:
+        return names
+    return [f"{name} ({100 * part:.3g} % of the variance)" for name, part in zip(names, fractions, strict=True)]
+
+
+def most_varied(Z: NDArray, dimensions: Sequence[int] | None, at_most: int, caller: str) -> list[int]:
+    """Check the latent dimensions to show; None selects those of largest variance, in their order."""
+    nz = Z.shape[1]
+    if dimensions is None:
+        return sorted(np.argsort(-Z.var(axis=0), kind="stable")[:at_most].tolist())
+    chosen = list(dimensions) if isinstance(dimensions, Iterable) else []
+    is_valid = all(_is_int(k) and 0 <= k < nz for k in chosen)
+    if not is_valid or not 1 <= len(set(chosen)) == len(chosen) <= at_most:
+        raise ValueError(
+            f"dimensions={dimensions!r} of {caller} must be None or a list of 1 to {at_most} different integers in the "
+            f"range [0, {nz})."
+        )
+    return chosen
+
+
+def evenly_spaced(n_samples: int, at_most: int) -> NDArray[np.intp]:
+    """Indices of at most so many samples."""
+    return np.unique(np.linspace(0, n_samples - 1, min(n_samples, at_most)).round().astype(np.intp))
+
+
+def check_count(name: str, value: Any, at_most: int, at_least: int = 1) -> None:
+    """Raise ValueError if a number of things is not an int in a range."""
+    if not _is_int(value) or not at_least <= value <= at_most:
+        raise ValueError(f"{name}={value!r} must be an int in the range [{at_least}, {at_most}].")
+
+
+def image_shape_of(estimator: Any, image_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...] | None:
+    """(channels, height, width) of a sample: what was passed, or else what a network was told; None for a table."""
+    if image_shape is None:
+        told = (getattr(step, "image_shape", None) for step in _steps(estimator))
+        return next((tuple(shape) for shape in told if shape is not None and _is_image(shape, n_features)), None)
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    shape = (1, *shape) if len(shape) == 2 else shape
+    if not _is_image(shape, n_features):
+        raise ValueError(
+            f"image_shape={image_shape!r} must be (height, width) or (channels, height, width) with 1 or 3 channels, "
+            f"and multiply to n_features={n_features}."
+        )
+    return shape
+
+
+def to_images(X: NDArray, image_shape: tuple[int, ...]) -> NDArray:
+    """Fold samples (..., n_features) to images (..., height, width), or (..., height, width, 3) for colours."""
+    images = X.reshape(*X.shape[:-1], *image_shape)
+    return np.moveaxis(images, -3, -1) if image_shape[0] == 3 else images[..., 0, :, :]
+
+
+def _best(estimator: Any) -> Any:
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def _steps(estimator: Any) -> list[Any]:
+    """The steps of a Pipeline, of those within it and of the best one of a search; or the estimator itself."""
+    estimator = _best(estimator)
+    if not isinstance(estimator, Pipeline):
+        return [estimator]
+    parts = [part for _, part in estimator.steps if part is not None and not isinstance(part, str)]
+    return [step for part in parts for step in _steps(part)]
+
+
+def _transformer(estimator: Any, caller: str, method: str) -> Any:
+    """What encodes samples: the estimator, or all steps of a Pipeline but a last one that predicts."""
+    transformer = _best(estimator)
+    if isinstance(transformer, Pipeline) and len(transformer) > 1 and not hasattr(transformer[-1:], "transform"):
+        transformer = transformer[:-1]
+    if not hasattr(transformer, method):
+        raise TypeError(f"{caller} needs an estimator with {method}, got {type(estimator).__name__}.")
+    return transformer
+
+
+def _knows_fractions(step: Any, nz: int) -> bool:
+    return len(getattr(step, "explained_variance_ratio_", ())) == nz
+
+
+def _is_image(shape: Sequence[int], n_features: int) -> bool:
+    is_shape = len(shape) == 3 and all(_is_int(length) and length > 0 for length in shape)
+    return is_shape and shape[0] in (1, 3) and math.prod(shape) == n_features
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, (bool, np.bool_))
