@@ -69,7 +69,7 @@ class VAETransformer(BaseAutoencoder):
         the latent codes and a share of the decoder start there, and with the other likelihoods, or
         `output_activation="sigmoid"`, only the means. "random" chooses all weights, as `backbone="conv"` and a callable
         always do. With `hidden_sizes=()` the linear model is all there is. The start is that for the prior N(0, I),
-        whatever the prior is.
+        also with "mixture"; with "vamp" it is random.
     backbone : {"mlp", "conv"} or callable, default="mlp"
         Encoder and decoder. "mlp" is a multilayer perceptron for any features. "conv" is a convolutional network for
         images, the one of Chaudhury (2024), listings 14.2 and 14.3. A callable `backbone(input_shape, nz, n_code)`
@@ -404,6 +404,10 @@ class VAETransformer(BaseAutoencoder):
             bits.state = fresh  # takes half the time of creating a generator
             generator.standard_normal(out=out)
         return draws.transpose(1, 0, 2).astype(X.dtype)
+
+    def _starts_at_pca(self) -> bool:
+        # The posteriors of the pseudo-inputs would be so narrow that their mean has holes.
+        return super()._starts_at_pca() and self.prior != "vamp"
 
     def _code_parts(self) -> dict[str, int]:
         return POSTERIORS[self.posterior].parts(self.nz)

@@ -590,9 +590,9 @@ def test_partial_fit_has_no_warm_up(iris):
     assert LossCurveDisplay.from_estimator(vae).n_warmup == 0
 
 
-def test_the_loss_of_an_autoencoder_is_one_curve(autoencoder):
+def test_the_losses_of_an_autoencoder_are_those_of_training_and_of_samples_left_out(autoencoder):
     display = LossCurveDisplay.from_estimator(autoencoder)
-    assert list(display.lines_) == ["train_loss"]
+    assert list(display.lines_) == ["train_loss", "valid_loss"]
     np.testing.assert_array_equal(display.lines_["train_loss"].get_ydata(), autoencoder.loss_curve_)
 
 

@@ -415,18 +415,23 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         standardizer, likelihood = module.standardizer, module.likelihood
         is_linear = self._is_gaussian() and self.output_activation is None
         factors = self._factors(module, spectrum, X)
-        if self.init == "pca" and self.backbone == "mlp":
+        if self._starts_at_pca():
             # A logit changes by at least four times as much as the probability. A quarter of that is enough of a start,
             # and better on MNIST; with the other links the decoder's share costs up to 13 nats on digits.
             unit = 1.0 if is_linear else float(standardizer.scale) if self.likelihood == "bernoulli" else None
             origin = likelihood.start(standardizer.loc)
-            parts = module.encoder, module.decoder, factors, self.nz, module.beta
+            # Without a KL divergence, beta = 1 gives the best codes of samples with as much noise again. With beta = 0
+            # the gradient of the encoder would be zero but for rounding, which Adam turns into whole steps.
+            parts = module.encoder, module.decoder, factors, self.nz, module.beta or 1.0
             start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
             noise = torch.from_numpy(factors.noise) * standardizer.scale**2
         else:  # the level is that of the data
             noise = torch.from_numpy(factors.noise / factors.noise.mean()) * standardizer.variances.mean()
         if isinstance(likelihood, Gaussian):
             likelihood.set_noise_variance(noise if is_linear else standardizer.variances)
+
+    def _starts_at_pca(self) -> bool:
+        return self.init == "pca" and self.backbone == "mlp"
 
     def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""

@@ -124,7 +124,7 @@ class LossCurveDisplay:
         >>> autoencoder = AutoencoderTransformer(2, max_epochs=5, random_state=0).fit(load_iris().data)
         >>> display = LossCurveDisplay.from_estimator(autoencoder)
         >>> list(display.lines_)
-        ['train_loss']
+        ['train_loss', 'valid_loss']
         """
         pyplot()
         network, _ = step_with(estimator, cls.__name__, "history_")
