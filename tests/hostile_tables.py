@@ -85,5 +85,5 @@ def fit_half(estimator, X):
         ratios = model.score_samples(X) / np.minimum(pca.score_samples(X), -X.shape[1])
     curve = np.array(model.loss_curve_)
     return Outcome(
-        max(curve[0], -pca.score(train)), curve.max(), curve[-1], np.nan_to_num(ratios, nan=np.inf).max(), warned
+        max(curve[0], -pca.score(X)), curve.max(), curve[-1], np.nan_to_num(ratios, nan=np.inf).max(), warned
     )
