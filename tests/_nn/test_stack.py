@@ -101,8 +101,9 @@ def test_corruptions_of_different_strength_are_stacked(kind, digits):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_of_unequal_number_are_batched_as_by_themselves(dtype, digits):
+    # From the start at PCA some gradients vanish but for rounding, which Adam passes on.
     assert_equal_to_fits(
-        make(VAETransformer), [digits[0][10 * k : 10 * k + 200 + k % 2].astype(dtype) for k in range(4)]
+        make(VAETransformer, init="random"), [digits[0][10 * k : 10 * k + 200 + k % 2].astype(dtype) for k in range(4)]
     )
 
 
