@@ -188,9 +188,9 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     .. math:: s^2 = e_1^{1 - w} (c q)^w, \quad w = \frac{m}{m + 5}, \quad e_1 = \frac{n + n_z + 1}{n - n_z - 1} e,
 
-    where e1 is the error that is expected of a linear model (Mallows 1973), and the correction c is the mean squared
-    error under PCA of all samples over that of the samples left out. Each epoch ends with this estimate. A linear
-    network uses all samples, as PCA does.
+    where e1 is the error that is expected of a linear model (Mallows 1973), but at most sqrt(n_features / nz) e, and
+    the correction c is the mean squared error under PCA of all samples over that of the samples left out. Each epoch
+    ends with this estimate. A linear network uses all samples, as PCA does.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor

@@ -385,7 +385,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         train, valid = self._split(X, 0 if is_further else self._n_left_out(X.shape[0]), seeds["split"], device)
         has_left_out = valid is not None and self._is_gaussian()
-        spectrum: Any = self._spectrum(module, train) if former is None or has_left_out else None
+        needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
+        spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
         left_out = _left_out(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
         if former is None:
             self._start(module, spectrum, X)
@@ -414,7 +415,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Set the weights and the noise variance from which training starts."""
         standardizer, likelihood = module.standardizer, module.likelihood
         is_linear = self._is_gaussian() and self.output_activation is None
+        is_diagonal = self.likelihood == "gaussian_diagonal"
+        if not (self._starts_at_pca() or is_diagonal):
+            return
         factors = self._factors(module, spectrum, X)
+        noise = torch.from_numpy(factors.noise) * standardizer.scale**2
+        if not (self._starts_at_pca() and is_linear):  # the level is that of the data
+            noise *= standardizer.variances.mean() / noise.mean()
         if self._starts_at_pca():
             # A logit changes by at least four times as much as the probability. A quarter of that is enough of a start,
             # and better on MNIST; with the other links the decoder's share costs up to 13 nats on digits.
@@ -424,18 +431,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             # the gradient of the encoder would be zero but for rounding, which Adam turns into whole steps.
             parts = module.encoder, module.decoder, factors, self.nz, module.beta or 1.0
             start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
-            noise = torch.from_numpy(factors.noise) * standardizer.scale**2
-        else:  # the level is that of the data
-            noise = torch.from_numpy(factors.noise / factors.noise.mean()) * standardizer.variances.mean()
         if isinstance(likelihood, Gaussian):
-            likelihood.set_noise_variance(noise if is_linear else standardizer.variances)
+            likelihood.set_noise_variance(noise)
 
     def _starts_at_pca(self) -> bool:
         return self.init == "pca" and self.backbone == "mlp"
 
     def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
-        if self.likelihood == "gaussian_diagonal" and self.output_activation is None:
+        if self.likelihood == "gaussian_diagonal":
             return factor_analysis(module.standardizer(as_tensor(some_rows(X))).double().cpu().numpy(), self.nz)
         noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
         k = min(self.nz, len(spectrum.components))
