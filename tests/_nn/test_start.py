@@ -78,6 +78,19 @@ def test_with_a_variance_for_each_feature_it_is_factor_analysis(X):
     )  # float32 weights
 
 
+@pytest.mark.parametrize("params", [{"output_activation": "sigmoid"}, {"init": "random"}])
+def test_the_ratios_of_the_variances_are_those_of_factor_analysis_from_any_start(network, X, params):
+    X = (X - X.min(axis=0)) / np.ptp(X, axis=0).max()
+    module = network(3, likelihood="gaussian_diagonal", random_state=0, **params)._prepare(X).module
+    standardizer = module.standardizer
+    noise = (
+        factor_analysis(standardizer(torch.from_numpy(X)).double().numpy(), 3).noise * standardizer.scale.numpy() ** 2
+    )
+    found = module.likelihood.noise_variance
+    np.testing.assert_allclose(found / found.mean(), noise / noise.mean(), rtol=1e-4)  # kept as float32 logarithms
+    assert found.mean() == pytest.approx(X.var(axis=0).mean(), rel=1e-4)
+
+
 @pytest.mark.parametrize("beta", [0.5, 1.0, 4.0, 50.0])
 def test_the_noise_of_the_bound_is_where_it_is_largest(X, beta):
     """For given noise the best weights keep the components above beta s2, and the rest is squared error."""
