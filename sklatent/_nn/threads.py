@@ -14,9 +14,10 @@ import torch
 # Number of multiply-adds in the largest layer, for a batch, from which more than one thread pays. Training with one
 # thread took, over the time with two on two cores with little else to do, 0.7 to 0.9 with products of 0.1 to 4 million,
 # 0.7 to 1.4 with 8 to 13 million and 1.0 to 1.5 from 17 million on; beside one busy process it took 0.2 to 0.5 of the
-# time in all of these cases. The rule has not been measured on more than two cores. It depends on sizes only and not on
-# timings or the load of the machine, so that equal fits give equal bits.
-MIN_PRODUCT_SIZE = 2**24
+# time in all of these cases. A number of at most 8 million never loses to all threads on a quiet machine. The rule has
+# not been measured on more than two cores. It depends on sizes only and not on timings or the load of the machine, so
+# that equal fits give equal bits.
+MIN_PRODUCT_SIZE = 2**23
 
 _lock = Lock()
 
