@@ -34,7 +34,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, validate_dat
 
 from sklatent._memo import recall
 from sklatent._ppca.chunks import CHUNK_SIZE, slices
-from sklatent._sklearn_compat import Interval, callback_state, fit_context, get_container_adapter
+from sklatent._sklearn_compat import DocLinkMixin, Interval, callback_state, fit_context, get_container_adapter
 
 FLOAT_DTYPES = [np.float64, np.float32]
 # A latent dimension is active if the variance of its posterior mean over the samples is larger than this (Burda et al.
@@ -42,7 +42,7 @@ FLOAT_DTYPES = [np.float64, np.float32]
 MIN_ACTIVITY = 0.01
 
 
-class BaseLatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A generative model p(z) p(x | z) with an encoder.
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
@@ -287,7 +287,7 @@ def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray], **limit
     Xs : sequence of ndarray of shape (n_samples, n_features)
         What `training_samples` has made of the samples of each. Models that share samples share the array.
     **limits
-        For networks: `max_models` to train as one, and `verbose`.
+        For networks: `max_models` to train as one, and `progress`, which is told of the stacks.
 
     Returns
     -------

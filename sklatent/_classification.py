@@ -23,13 +23,13 @@ from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method, spawn_seeds
 from sklatent._memo import is_open
 from sklatent._search.crossfit import Subset, complements, folds
 from sklatent._search.plan import learned_together
-from sklatent._sklearn_compat import HasMethods, Interval, fit_context
+from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, fit_context
 
 # Folds by which `reject_fraction` chooses the threshold.
 N_SPLITS = 5
 
 
-class GenerativeClassifier(ClassifierMixin, BaseEstimator):
+class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
     r"""Generative classifier that fits a density estimator to each class and applies Bayes' rule.
 
     The density p(x | c) of each class c and the class priors p(c) give

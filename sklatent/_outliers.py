@@ -23,15 +23,15 @@ from sklatent._search.crossfit import (
     folds,
     out_of_fold_scores,
 )
-from sklatent._sklearn_compat import HasMethods, Interval, StrOptions, fit_context
+from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, StrOptions, fit_context
 
 
-class LatentOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Outlier and novelty detection by the log-likelihood of any density estimator.
 
     A sample is an outlier if its score is below a threshold t, which is set on the scores of the training samples:
 
-    .. math:: s(x) = \ln p(x), \qquad x \text{ is an outlier} \iff s(x) < t.
+    .. math:: s(x) = \ln p(x), \qquad x \text{ is an outlier} \Leftrightarrow s(x) < t.
 
     A density gives higher scores to the samples that it was fitted to than to new ones. So no sample is scored by a
     density that was fitted to it: new ones are scored by `estimator_`, which is fitted to all training samples, and

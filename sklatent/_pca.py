@@ -250,7 +250,7 @@ class PCAReducer(BaseLatentModel):
         X : array-like or sparse array of shape (n_samples, n_features)
             Training data. float32 and float64 are used as they are; other types are converted to float64. A memory map
             is read chunk by chunk and never copied as a whole. Sparse arrays are not densified. NaN is treated as a
-            missing value: the model then maximizes the likelihood of the observed values [1]_ by the EM algorithm, on
+            missing value: the model then maximizes the likelihood of the observed values by the EM algorithm, on
             the CPU for NumPy arrays and on their device for tensors.
         y : Ignored
             Not used, present for API consistency by convention.
@@ -339,8 +339,8 @@ class PCAReducer(BaseLatentModel):
         With the projection :math:`y = V'(x - \mu)` and the residual :math:`r = x - \mu - V y`,
 
         .. math::
-            \ln p(x) = -\frac12 \Big[ d \ln 2\pi + \sum_i \ln \lambda_i + (d - k) \ln \sigma^2
-            + \sum_i \frac{y_i^2}{\lambda_i} + \frac{\|r\|^2}{\sigma^2} \Big],
+            \ln p(x) = -\frac12 \Bigl[ d \ln 2\pi + \sum_i \ln \lambda_i + (d - k) \ln \sigma^2
+            + \sum_i \frac{y_i^2}{\lambda_i} + \frac{\|r\|^2}{\sigma^2} \Bigr],
 
         where d is the number of features and k the number of components. The cost is O(n d k), and no d x d matrix is
         formed.
@@ -368,8 +368,8 @@ class PCAReducer(BaseLatentModel):
         value of feature j given all others is normally distributed with variance :math:`1 / P_{jj}`, so
 
         .. math::
-            \ln p(x_j | x_{-j}) = -\frac12 \Big[ \ln 2\pi - \ln P_{jj}
-            + \frac{(P (x - \mu))_j^2}{P_{jj}} \Big],
+            \ln p(x_j | x_{-j}) = -\frac12 \Bigl[ \ln 2\pi - \ln P_{jj}
+            + \frac{(P (x - \mu))_j^2}{P_{jj}} \Bigr],
 
         which is :math:`\ln p(x) - \ln p(x_{-j})`. The cost is O(n d k) for d features and k components, and no d x d
         matrix is formed.

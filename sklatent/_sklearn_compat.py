@@ -31,14 +31,20 @@ power_scaler                The scaler that a PowerTransformer applies last. Wit
 has_callbacks               Whether callbacks of scikit-learn 1.9 follow an estimator, which must then fit by itself.
 CallbackSupportMixin,       Callbacks of scikit-learn 1.9 on; before, there are none to support.
 with_callbacks
+StagedSearchMixin           A search with one task more for callbacks (`_init_callback_context`), in which the fused
+                            searches report the epochs of their stacks. Without it there is no room for that task.
+DocLinkMixin                The link from the box of an estimator in a notebook to its page (`_doc_link_module`,
+                            `_doc_link_template`). Without it there are no descriptions of parameters in that box.
 ==========================  ==========================================================================================
 """
 
 __all__ = [
     "CallbackSupportMixin",
+    "DocLinkMixin",
     "HasMethods",
     "Interval",
     "RealNotInt",
+    "StagedSearchMixin",
     "StrOptions",
     "callback_context",
     "callback_state",
@@ -59,6 +65,8 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
 from typing import Any
 
 from sklearn.base import _fit_context as fit_context
@@ -81,6 +89,24 @@ except ImportError:  # scikit-learn before 1.9
     def with_callbacks(method: Callable) -> Callable:
         """Leave a method as it is."""
         return method
+
+
+class StagedSearchMixin:
+    """A search with one task more than scikit-learn's, before the candidates are fitted one by one."""
+
+    def _init_callback_context(self, *, max_subtasks: int = 0, **details: Any) -> Any:
+        return super()._init_callback_context(max_subtasks=max_subtasks + 1, **details)  # type: ignore[misc]
+
+
+class DocLinkMixin:
+    """Links from the box of an estimator in a notebook to its page, and the descriptions that go with them."""
+
+    _doc_link_module = "sklatent"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = _documentation_address()
+        return address and f"{address}/api/generated/{{estimator_module}}.{{estimator_name}}.html"
 
 
 def checked_cv(search: Any, y: Any) -> Any:
@@ -125,3 +151,14 @@ def callback_context(estimator: Any, max_subtasks: int) -> Any:
 def callback_state(estimator: Any) -> dict[str, Any]:
     """The attributes of an estimator that callbacks need for their teardown."""
     return {name: value for name, value in vars(estimator).items() if name.startswith(("_callback", "_skl_"))}
+
+
+def _documentation_address() -> str:
+    """Where the package's metadata say that its pages are; else the pages built in a checkout; "" without either."""
+    try:
+        addresses = dict(line.split(", ", 1) for line in metadata("sklatent").get_all("Project-URL", []))
+    except PackageNotFoundError:  # used from a folder, without an installation
+        addresses = {}
+    pages = Path(__file__).parents[1] / "docs" / "_build" / "html"
+    built = pages.as_uri() if (pages / "index.html").exists() else ""
+    return addresses.get("Documentation", built).rstrip("/")

@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
 from sklatent._search.plan import Plan
-from sklatent._sklearn_compat import Interval, checked_cv, keeps_cv
+from sklatent._search.progress import Progress
+from sklatent._sklearn_compat import DocLinkMixin, Interval, StagedSearchMixin, checked_cv, keeps_cv
 
 
-class _FusedSearch:
+class _FusedSearch(DocLinkMixin, StagedSearchMixin):
     """What both searches add to scikit-learn's."""
 
     max_models: int | None
@@ -28,6 +29,7 @@ class _FusedSearch:
         splits as the splitter of the search, and is closed before the refit.
         """
         seconds: list[float] = []
+        progress = Progress(self, callback_ctx, self.verbose)
 
         def evaluate(
             candidate_params: Iterable[dict[str, Any]],
@@ -35,9 +37,14 @@ class _FusedSearch:
             more_results: dict[str, Any] | None = None,
             **contexts: Any,
         ) -> dict[str, Any]:
-            plan = Plan(self.estimator, list(candidate_params), max_models=self.max_models, verbose=self.verbose)
+            plan = Plan(self.estimator, list(candidate_params), max_models=self.max_models, progress=progress)
+
+            def learn(X: Any, y: Any, splits: Any) -> None:
+                plan.learn(X, y, splits)
+                progress.close()
+
             is_known = cv is not None or keeps_cv(self)
-            splitter = _LearningSplitter(lambda y: cv or checked_cv(self, y), plan.learn) if is_known else None
+            splitter = _LearningSplitter(lambda y: cv or checked_cv(self, y), learn) if is_known else None
             more_results = {**(more_results or {}), "route": plan.routes()}
             try:
                 results = evaluate_candidates(plan.candidates, cv=splitter, more_results=more_results, **contexts)
@@ -87,11 +94,13 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     cv : int, cross-validation generator or iterable, default=None
         None stands for 5 folds.
     verbose : int, default=0
-        Level of messages, as for scikit-learn; from 1 on, one line for each stack of networks.
+        Level of messages, as for scikit-learn; from 1 on, also a line when a stack of networks begins and ends, and
+        every few seconds while it is trained.
     error_score : "raise" or number, default=nan
         Score of a candidate whose fit fails on a fold. The loss of a network that becomes infinite or NaN counts as a
         failure of that network alone.
     return_train_score : bool, default=False
+        Whether to compute the scores of the training samples of each fold too.
     n_jobs : int, default=None
         Number of jobs for all but the training in common, which uses PyTorch's threads: scoring, and the steps after
         the latent one. More than one pays where these take long.
@@ -118,8 +127,11 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     those of a single fit to about 1e-6 and not to the last bit. The Monte Carlo samples of a VAE depend on every bit of
     its input: if a step before it is a network that is trained in a stack, its scores differ by the Monte Carlo error.
 
-    Callbacks of the search are not told of the epochs of networks that are trained together. The training samples of
-    every fold stay in memory, so a search with k folds holds k - 1 times X; with several processes they are also
+    Callbacks of the search, such as scikit-learn's :class:`~sklearn.callback.ProgressBar`, are told of each stack and
+    of its epochs, as tasks of the search, and then of the candidates. If one asks to stop at the end of an epoch, the
+    stack stops.
+
+    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several processes they are also
     written to a temporary folder. Models that are trained together do not receive parameters of `fit`: with a
     `sample_weight` for the model itself each fit is individual.
 

@@ -12,7 +12,8 @@ import sklatent
 from sklatent import datasets, metrics, model_selection, plotting
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst"), *DOCS.glob("api/*.rst")])]
 MODULES = (sklatent, datasets, metrics, model_selection, plotting)
 
 # Words that are not used, and what to use instead. Names and options, such as `n_draws`, `--row` and `:header-rows:`,

@@ -49,6 +49,7 @@ ORDER = [
     "_autoencoder",
     "_vae",
     "_jacobians",
+    "_search.progress",
     "_search.plan",
     "_search.crossfit",
     "_classification",

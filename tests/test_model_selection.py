@@ -293,10 +293,20 @@ def test_fits_share_the_time_of_their_training(rows, monkeypatch):
 def test_verbose_tells_of_each_stack(rows, capsys):
     FusedGridSearchCV(vae(), GRID, cv=3, verbose=2, refit=False).fit(rows[0])
     lines = capsys.readouterr().out.splitlines()
-    first, second = sorted(lines[:2])  # scikit-learn splits X before or after it prints, by its version
+    first, *ours = sorted(lines[:3])  # scikit-learn splits X before or after it prints, by its version
     assert first == "Fitting 3 folds for each of 4 candidates, totalling 12 fits"
-    assert second.startswith("[fused] 12 networks trained as one in ")
+    assert ours[0] == f"[fused] 12 networks as one, {vae().max_epochs} epochs"
+    assert ours[1].startswith("[fused] 12 networks trained as one in ")
     assert sum(line.startswith("[CV] END") and "nz=4" in line for line in lines) == 6
+
+
+def test_verbose_tells_of_a_long_training_every_few_seconds(rows, capsys, monkeypatch):
+    """By a clock that moves by four seconds each time that it is read: the epochs end after 4, 8, 12, ..."""
+    seconds = iter(range(0, 10_000, 4))
+    monkeypatch.setattr("sklatent._search.progress.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    FusedGridSearchCV(vae(max_epochs=6), {"nz": [1, 2]}, cv=2, verbose=1, refit=False).fit(rows[0])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[fused] epoch")]
+    assert lines == [f"[fused] epoch {n} of 6, {4 * n} s" for n in (2, 4, 6)]
 
 
 @pytest.mark.parametrize(

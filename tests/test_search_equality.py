@@ -1,5 +1,6 @@
 """What the fused search gives is what scikit-learn's search gives, whatever the estimators and the scorers do."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -27,7 +28,7 @@ from sklatent import (
     VAETransformer,
 )
 from sklatent._memo import is_open
-from sklatent.model_selection import FusedGridSearchCV
+from sklatent.model_selection import FusedGridSearchCV, FusedRandomizedSearchCV
 
 pytestmark = pytest.mark.slow
 
@@ -709,10 +710,65 @@ def test_callbacks_of_a_model_are_told_of_every_epoch(data):
     assert routes(search) == {"individual"}
 
 
-def test_callbacks_of_a_search_are_told_of_no_fused_epoch(data):
+def test_callbacks_of_a_search_are_told_of_stacks_then_of_candidates(data):
     pytest.importorskip("sklearn.callback")
     callback, steps = PropagatedTasks(), pipeline(StandardScaler(), vae(max_epochs=2), LogisticRegression())
     search = FusedGridSearchCV(steps, {"step1__nz": [1, 2]}, cv=3).set_callbacks(callback).fit(*data)
     assert routes(search) == {"stacked"}
     assert callback.begun["Pipeline fit"] == callback.begun["LogisticRegression fit"] == 2 * 3 + 1
     assert callback.begun["VAETransformer epoch"] == 2  # of the refit
+    ours = {task: n for task, n in callback.begun.items() if task.startswith("FusedGridSearchCV")}
+    assert list(ours.items())[:5] == [
+        ("FusedGridSearchCV fit", 1),
+        ("FusedGridSearchCV train-together", 1),
+        ("FusedGridSearchCV search", 1),
+        ("FusedGridSearchCV stack", 1),
+        ("FusedGridSearchCV epoch", 2),
+    ]
+    without = FusedGridSearchCV(steps, {"step1__nz": [1, 2]}, cv=3).fit(*data)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], without.cv_results_["mean_test_score"])
+
+
+def test_each_stack_is_a_task_of_its_own_and_ends(data):
+    pytest.importorskip("sklearn.callback")
+    callback = Ends()
+    grid = {"nz": [1, 2], "hidden_sizes": [(8,), (4,)]}
+    FusedRandomizedSearchCV(vae(max_epochs=2), grid, n_iter=4, cv=2, random_state=0).set_callbacks(callback).fit(
+        data[0]
+    )
+    assert callback.begun["FusedRandomizedSearchCV stack"] == 2
+    assert callback.begun["FusedRandomizedSearchCV epoch"] == 4
+    assert callback.ended == callback.begun
+
+
+class Ends(Tasks):
+    def __init__(self):
+        super().__init__()
+        self.ended = Counter()
+
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        self.ended[f"{type(estimator).__name__} {context.task_name}"] += 1
+
+
+class StopsEpochs(Tasks):
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        return context.task_name == "epoch"
+
+
+def test_a_callback_of_a_search_stops_a_stack(data):
+    pytest.importorskip("sklearn.callback")
+    callback = StopsEpochs()
+    search = FusedGridSearchCV(vae(max_epochs=5), {"nz": [1, 2]}, cv=2, refit=False).set_callbacks(callback)
+    assert routes(search.fit(data[0])) == {"stacked"}
+    assert callback.begun["FusedGridSearchCV epoch"] == 1
+
+
+def test_progress_bars_of_a_search_are_complete(data, capsys):
+    """scikit-learn's own bars, as they stand at the end: one of the search, one of all stacks and one of each."""
+    pytest.importorskip("rich")
+    callback = pytest.importorskip("sklearn.callback").ProgressBar(max_propagation_depth=0)
+    FusedGridSearchCV(vae(max_epochs=2), {"nz": [1, 2]}, cv=2).set_callbacks(callback).fit(data[0])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "%" in line]
+    names = [re.match(r"\s*FusedGridSearchCV - ([\w-]+)", line)[1] for line in lines]
+    assert names == ["fit", "train-together", "stack", "search"]
+    assert all("100%" in line for line in lines)

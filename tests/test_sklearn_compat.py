@@ -1,5 +1,7 @@
 """What is expected of each private name of scikit-learn; where one fails, adapt `_sklearn_compat` and nothing else."""
 
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -210,3 +212,51 @@ def test_power_scaler_is_what_a_power_transformer_applies_last(method):
     transformer = PowerTransformer(method).fit(X)
     assert compat.power_scaler(raw) is None
     np.testing.assert_allclose(compat.power_scaler(transformer).transform(raw.transform(X)), transformer.transform(X))
+
+
+class Documented(compat.DocLinkMixin, Estimator):
+    """Stands in the package, as far as its name goes.
+
+    Parameters
+    ----------
+    size : int
+        How large it is.
+    """
+
+    __module__ = "sklatent._anywhere"
+
+    def __init__(self, size=1):
+        self.size = size
+
+
+def test_doc_link_leads_to_the_address_in_the_metadata(monkeypatch):
+    found = Message()
+    found["Project-URL"] = "Documentation, https://example.org/pages/"
+    monkeypatch.setattr(compat, "metadata", lambda name: found)
+    box = Documented()._repr_html_()
+    assert "https://example.org/pages/api/generated/sklatent.Documented.html" in box
+    if hasattr(Documented(), "_repr_html_inner") and "param-doc-link" in box:  # scikit-learn with descriptions
+        assert "How large it is." in box
+
+
+def test_doc_link_without_an_address_is_left_out(monkeypatch, tmp_path):
+    def no_metadata(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(compat, "metadata", no_metadata)
+    monkeypatch.setattr(compat, "__file__", str(tmp_path / "sklatent" / "_sklearn_compat.py"))
+    assert Documented()._get_doc_link() == ""
+    (tmp_path / "docs" / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "docs" / "_build" / "html" / "index.html").touch()
+    assert Documented()._get_doc_link().startswith("file:///")
+
+
+def test_staged_search_has_room_for_one_task_more():
+    class Contexts:
+        def _init_callback_context(self, max_subtasks=0):
+            return max_subtasks
+
+    class Staged(compat.StagedSearchMixin, Contexts):
+        pass
+
+    assert Staged()._init_callback_context(max_subtasks=2) == 3

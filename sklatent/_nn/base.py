@@ -333,7 +333,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         Xs: Sequence[Any],
         *,
         max_models: int | None = None,
-        verbose: int = 0,
+        progress: Any = None,
         **limits: Any,
     ) -> list[Any]:
         """Train networks of one architecture as one."""
@@ -342,7 +342,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
-        for k, outcome in zip(numbered, train_together(trainees, max_models, verbose), strict=True):
+        for k, outcome in zip(numbered, train_together(trainees, max_models, progress), strict=True):
             learned[k] = outcome
             if isinstance(outcome, LatentNet):
                 learned[k] = models[k]._learned(outcome.module_, outcome.history, numbered[k], Xs[k])

@@ -4,9 +4,9 @@ __all__ = ["Trainee", "train_together"]
 
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from sklatent._nn.data import Rows, batch_sizes
 from sklatent._nn.stack import can_stack, n_activations
-from sklatent._nn.stacked_training import StackedNet
+from sklatent._nn.stacked_training import Follow, StackedNet
 from sklatent._nn.training import LatentNet
 
 # Fraction of the free memory that a stack may take.
@@ -46,7 +46,7 @@ class Trainee:
 
 
 def train_together(
-    trainees: Sequence[Trainee], max_models: int | None = None, verbose: int = 0
+    trainees: Sequence[Trainee], max_models: int | None = None, progress: Any = None
 ) -> list[LatentNet | Exception | None]:
     """Train networks of one architecture as one.
 
@@ -55,8 +55,8 @@ def train_together(
     trainees : sequence of Trainee
     max_models : int or None, default=None
         Networks to train as one, at most; None for as many as the free memory holds.
-    verbose : int, default=0
-        1 prints a line for each stack.
+    progress : Progress or None, default=None
+        Told of each stack and of its epochs.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def train_together(
         modules, widths = [trainee.net.module for trainee in group], [trainee.nz for trainee in group]
         if can_stack(modules, widths, group[0].train.X[:2]):
             for part in _parts(group, max_models):
-                outcomes |= _train_stack(part, verbose)
+                outcomes |= _train_stack(part, progress)
     return [outcomes.get(trainee) for trainee in trainees]
 
 
@@ -105,13 +105,12 @@ def _parts(group: Sequence[Trainee], max_models: int | None) -> Iterator[list[Tr
             yield [ordered[k] for k in numbers]
 
 
-def _train_stack(part: Sequence[Trainee], verbose: int) -> dict[Trainee, Any]:
-    start = time.perf_counter()
-    stack = StackedNet([trainee.net for trainee in part], [trainee.nz for trainee in part])
+def _train_stack(part: Sequence[Trainee], progress: Any) -> dict[Trainee, Any]:
+    nets = [trainee.net for trainee in part]
+    stack = StackedNet(nets, [trainee.nz for trainee in part], [] if progress is None else [Follow(progress)])
     valid = None if part[0].valid is None else [trainee.valid for trainee in part]
-    stack.train_each([trainee.train for trainee in part], valid)
-    if verbose > 0:
-        print(f"[fused] {len(part)} networks trained as one in {time.perf_counter() - start:.1f} s")
+    with nullcontext() if progress is None else progress.stack(len(part), nets[0].max_epochs):
+        stack.train_each([trainee.train for trainee in part], valid)
     return {trainee: stack.failures_.get(k, trainee.net) for k, trainee in enumerate(part)}
 
 

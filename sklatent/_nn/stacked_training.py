@@ -1,6 +1,6 @@
 """Training of stacked networks: each is trained as by itself, and all at the same time."""
 
-__all__ = ["StackedNet"]
+__all__ = ["Follow", "StackedNet"]
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -130,6 +130,8 @@ class StackedNet(LatentNet):
         in the warm-up of their schedules, and in the early stopping among their callbacks.
     widths : sequence of int
         Latent dimension of each net.
+    callbacks : list of Callback, default=()
+        Callbacks of the stack, beside those of each net.
 
     Attributes
     ----------
@@ -139,7 +141,7 @@ class StackedNet(LatentNet):
 
     n_stack_dims = 1
 
-    def __init__(self, nets: Sequence[LatentNet], widths: Sequence[int]):
+    def __init__(self, nets: Sequence[LatentNet], widths: Sequence[int], callbacks: Sequence[Callback] = ()):
         first = nets[0]
         self.nets = nets
         super().__init__(
@@ -154,6 +156,7 @@ class StackedNet(LatentNet):
             schedule=StackedSchedule([net.schedule for net in nets]),
             device=first.device,
             verbose=0,
+            callbacks=list(callbacks),
         )
 
     def train_each(self, rows: Sequence[Rows], valid: Sequence[Rows] | None) -> "StackedNet":
@@ -237,6 +240,25 @@ class StackedNet(LatentNet):
         """Finish the training of a net."""
         self.module_.unstack(k)
         self.running_.pop(k).notify("on_train_end", X=None, y=None)
+
+
+class Follow(Callback):
+    """Tell somebody of the epochs of a stack, and stop the training if a callback asks for it.
+
+    Parameters
+    ----------
+    progress : Progress
+    """
+
+    def __init__(self, progress: Any):
+        self.progress = progress
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.progress.begin_epoch()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        if self.progress.end_epoch():
+            raise EarlyStop
 
 
 class StackedSchedule(Schedule):

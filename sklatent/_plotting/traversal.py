@@ -40,7 +40,7 @@ class TraversalDisplay:
 
     The values of latent dimension k are equally probable under a normal density,
 
-    .. math:: z_k = m_k + s_k \Phi^{-1}(u), \qquad u = 0.025, \dots, 0.975,
+    .. math:: z_k = m_k + s_k \Phi^{-1}(u), \qquad u = 0.025, \ldots, 0.975,
 
     with the means m and the standard deviations s of latent codes, or 0 and 1 for the prior N(0, I). Two latent
     dimensions of images are shown as a grid in which both are moved.
