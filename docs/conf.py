@@ -7,8 +7,9 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 
-import sklatent  # noqa: E402
 from inventories import intersphinx  # noqa: E402
+
+import sklatent  # noqa: E402
 
 project = "sklatent"
 author = "the sklatent developers"
@@ -31,7 +32,7 @@ nitpicky = True
 
 autodoc_typehints = "none"  # the docstrings give types, shapes and defaults
 autosummary_generate = True
-maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # the template of a class has a table of its methods, and the methods
 
 # The documentation of other projects: addresses of the names that are used here, in docs/inventories/*.txt. A complete

@@ -131,9 +131,9 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     of its epochs, as tasks of the search, and then of the candidates. If one asks to stop at the end of an epoch, the
     stack stops.
 
-    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several processes they are also
-    written to a temporary folder. Models that are trained together do not receive parameters of `fit`: with a
-    `sample_weight` for the model itself each fit is individual.
+    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several
+    processes they are also written to a temporary folder. Models that are trained together do not receive parameters of
+    `fit`: with a `sample_weight` for the model itself each fit is individual.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 

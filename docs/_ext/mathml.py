@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers show by themselves: no script, no font and no network. docutils translates them."""
+"""Formulas as MathML, which browsers show by themselves, without scripts and without a network; docutils translates."""
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -17,7 +17,7 @@ def _write(writer, node, before="", after=""):
 
 
 def _write_block(writer, node):
-    _write(writer, node, '<div class="math">', "</div>")
+    _write(writer, node, '<div class="formula">', "</div>")
 
 
 def setup(app):

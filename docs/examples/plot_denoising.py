@@ -15,11 +15,10 @@ PCA is the linear reference.
 # of the pixels.
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 from sklatent.metrics import reconstruction_error
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 X_train, X_test = train_test_split(load_digits().data / 16, random_state=0)
 deviation = 0.3
@@ -29,7 +28,9 @@ noisy = X_test + deviation * np.random.default_rng(0).standard_normal(X_test.sha
 models = {
     "PCA": PCAReducer(16),
     "autoencoder": AutoencoderTransformer(16, random_state=0),
-    "denoising autoencoder": AutoencoderTransformer(16, noise=deviation / unit, random_state=0),
+    "denoising autoencoder": AutoencoderTransformer(
+        16, noise=deviation / unit, random_state=0
+    ),
     "VAE": VAETransformer(16, random_state=0),
     "denoising VAE": VAETransformer(16, noise=deviation / unit, random_state=0),
 }

@@ -16,18 +16,22 @@ superposition of the two digits; on a curved one it can consist of clear strokes
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from sklatent import PCAReducer, VAETransformer
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 
-from sklatent import PCAReducer, VAETransformer
-
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X / 16, y, random_state=0, stratify=y)
+X_train, X_test, y_train, y_test = train_test_split(
+    X / 16, y, random_state=0, stratify=y
+)
 models = {
     f"{name}, nz={nz}": model.fit(X_train)
     for nz in (4, 8)
-    for name, model in {"PCA": PCAReducer(nz), "VAE": VAETransformer(nz, random_state=0)}.items()
+    for name, model in {
+        "PCA": PCAReducer(nz),
+        "VAE": VAETransformer(nz, random_state=0),
+    }.items()
 }
 
 # %%
@@ -40,7 +44,9 @@ weights = np.linspace(0, 1, 11)[:, None]
 
 def interpolate(model):
     """Digits decoded along the straight line between two latent codes."""
-    return model.inverse_transform((1 - weights) * model.transform(first) + weights * model.transform(last))
+    return model.inverse_transform(
+        (1 - weights) * model.transform(first) + weights * model.transform(last)
+    )
 
 
 def show(axes, digits, title):
@@ -55,7 +61,10 @@ figure = plt.figure(figsize=(10, 5.4), layout="constrained")
 names = ["PCA, nz=4", "VAE, nz=4"]
 for part, title, make in zip(
     figure.subfigures(2, 1, hspace=0.05),
-    ["Digits sampled from the model", "From a 3 to a 6 along the line between their latent codes"],
+    [
+        "Digits sampled from the model",
+        "From a 3 to a 6 along the line between their latent codes",
+    ],
     [lambda model: model.sample(11, mean=True, random_state=0), interpolate],
     strict=True,
 ):
@@ -81,10 +90,17 @@ def distance(digits):
 distances = {}
 for name, model in models.items():
     Z, Z_partners = model.transform(X_test), model.transform(partners)
-    reconstructed, midpoints = model.inverse_transform(Z), model.inverse_transform((Z + Z_partners) / 2)
+    reconstructed, midpoints = (
+        model.inverse_transform(Z),
+        model.inverse_transform((Z + Z_partners) / 2),
+    )
     samples = model.sample(500, mean=True, random_state=0)
-    distances[name] = [distance(digits) for digits in (reconstructed, midpoints, samples)]
-print(f"squared distance to the nearest training digit; of a held-out digit {distance(X_test):.2f}")
+    distances[name] = [
+        distance(digits) for digits in (reconstructed, midpoints, samples)
+    ]
+print(
+    f"squared distance to the nearest training digit; of a held-out digit {distance(X_test):.2f}"
+)
 table = pd.DataFrame(distances, index=["reconstruction", "midpoint", "sample"]).T
 print(table.to_string(float_format="{:.2f}".format))
 
@@ -103,16 +119,33 @@ vae = VAETransformer(2, random_state=0).fit(X_train)
 n_cells, edge = 13, 2.6  # so many cells of width 0.4 from -2.6 to 2.6
 centres = np.linspace(-edge + 0.2, edge - 0.2, n_cells)
 Z = np.stack(np.meshgrid(centres, centres[::-1]), axis=-1).reshape(-1, 2)
-tiles = np.pad(vae.inverse_transform(Z).reshape(-1, 8, 8), [(0, 0), (1, 1), (1, 1)])  # a white frame about each
-mosaic = tiles.reshape(n_cells, n_cells, 10, 10).swapaxes(1, 2).reshape(n_cells * 10, n_cells * 10)
+tiles = np.pad(
+    vae.inverse_transform(Z).reshape(-1, 8, 8), [(0, 0), (1, 1), (1, 1)]
+)  # a white frame about each
+mosaic = (
+    tiles.reshape(n_cells, n_cells, 10, 10)
+    .swapaxes(1, 2)
+    .reshape(n_cells * 10, n_cells * 10)
+)
 codes = vae.transform(X_test)
-print(f"held-out latent codes: mean {codes.mean(axis=0).round(2)}, standard deviation {codes.std(axis=0).round(2)},")
+print(
+    f"held-out latent codes: mean {codes.mean(axis=0).round(2)}, standard deviation {codes.std(axis=0).round(2)},"
+)
 print(f"fraction within the grid: {(abs(codes) < edge).all(axis=1).mean():.2f}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5.2), layout="constrained")
 points = left.scatter(*codes.T, c=y_test, cmap="tab10", vmin=-0.5, vmax=9.5, s=12)
-left.add_patch(plt.Rectangle((-edge, -edge), 2 * edge, 2 * edge, fill=False, color="0.5", linestyle="--"))
-left.set(title="Latent codes of held-out digits, and the grid", xlabel="$z_0$", ylabel="$z_1$", aspect="equal")
+left.add_patch(
+    plt.Rectangle(
+        (-edge, -edge), 2 * edge, 2 * edge, fill=False, color="0.5", linestyle="--"
+    )
+)
+left.set(
+    title="Latent codes of held-out digits, and the grid",
+    xlabel="$z_0$",
+    ylabel="$z_1$",
+    aspect="equal",
+)
 figure.colorbar(points, ax=left, ticks=range(10), label="digit")
 right.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1, extent=(-edge, edge, -edge, edge))
 right.set(title="Digits decoded over the grid", xlabel="$z_0$", ylabel="$z_1$")

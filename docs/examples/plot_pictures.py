@@ -9,12 +9,6 @@ What :mod:`sklatent.plotting` shows: of a VAE of digits, and of scikit-learn's P
 # Latent space
 # ------------
 # The latent codes of digits, with the posterior of some of them, and what the latent space decodes to.
-from sklearn.datasets import load_digits, load_wine
-from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
 from sklatent import LatentOutlierDetector, PCAReducer, VAETransformer
 from sklatent.plotting import (
     LatentDisplay,
@@ -26,6 +20,11 @@ from sklatent.plotting import (
     ScreeDisplay,
     TraversalDisplay,
 )
+from sklearn.datasets import load_digits, load_wine
+from sklearn.decomposition import PCA
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X / 16, y, random_state=0)
@@ -46,7 +45,9 @@ ReconstructionDisplay.from_estimator(vae, X_test, image_shape=(8, 8))
 # Mirrored digits are outliers for a model of digits.
 detector = LatentOutlierDetector(PCAReducer(16)).fit(X_train)
 mirrored = X_test.reshape(-1, 8, 8)[:, :, ::-1].reshape(-1, 64)
-ScoreDisplay.from_estimator(detector, {"training": X_train, "new": X_test, "mirrored": mirrored})
+ScoreDisplay.from_estimator(
+    detector, {"training": X_train, "new": X_test, "mirrored": mirrored}
+)
 
 # %%
 # Principal components of a table
@@ -55,9 +56,13 @@ ScoreDisplay.from_estimator(detector, {"training": X_train, "new": X_test, "mirr
 wine = load_wine(as_frame=True)
 pipeline = make_pipeline(StandardScaler(), PCA()).fit(wine.data)
 ScreeDisplay.from_estimator(pipeline, wine.data, random_state=0)
-LoadingsDisplay.from_estimator(pipeline, wine.data, standardized=True, dimensions=[0, 1, 2])
+LoadingsDisplay.from_estimator(
+    pipeline, wine.data, standardized=True, dimensions=[0, 1, 2]
+)
 LoadingsDisplay.from_estimator(pipeline, wine.data, standardized=True, kind="biplot")
-LatentDisplay.from_estimator(pipeline, wine.data, y=wine.target_names[wine.target], dimensions=[0, 1, 2])
+LatentDisplay.from_estimator(
+    pipeline, wine.data, y=wine.target_names[wine.target], dimensions=[0, 1, 2]
+)
 
 # %%
 # Rate and distortion
@@ -65,7 +70,10 @@ LatentDisplay.from_estimator(pipeline, wine.data, y=wine.target_names[wine.targe
 # A larger beta takes nats from the latent codes, and leaves more out. The two terms of the loss after training:
 betas = [0.1, 0.3, 1.0, 3.0]
 vaes = [VAETransformer(8, beta=beta, random_state=0).fit(X_train) for beta in betas]
-rates, distortions = ([vae.history_[-1][f"train_{term}"] for vae in vaes] for term in ("kl", "reconstruction"))
+rates, distortions = (
+    [vae.history_[-1][f"train_{term}"] for vae in vaes]
+    for term in ("kl", "reconstruction")
+)
 RateDistortionDisplay(
     rates,
     distortions,

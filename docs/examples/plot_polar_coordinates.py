@@ -9,20 +9,21 @@ fitted to one of the rings.
 """
 
 # %%
-# The exact transformation ------------------------ A FunctionTransformer applies the exact transformation, as the step
-# of a Pipeline before the classifier. `AutoencoderTransformer` can take its place, but gains nothing: it is trained to
-# reconstruct points, not to straighten rings. No other continuous and injective encoder of the plane into two
-# dimensions can do better: the image of the inner ring still lies within that of the outer one, so no line separates
-# them. Polar coordinates succeed because they are discontinuous.
+# The exact transformation
+# ------------------------
+# A FunctionTransformer applies the exact transformation, as the step of a Pipeline before the classifier.
+# `AutoencoderTransformer` can take its place, but gains nothing: it is trained to reconstruct points, not to straighten
+# rings. No other continuous and injective encoder of the plane into two dimensions can do better: the image of the
+# inner ring still lies within that of the outer one, so no line separates them. Polar coordinates succeed because they
+# are discontinuous.
 import matplotlib.pyplot as plt
 import numpy as np
+from sklatent import AutoencoderTransformer, VAETransformer
 from sklearn.datasets import make_circles
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-from sklatent import AutoencoderTransformer, VAETransformer
 
 X, y = make_circles(2000, factor=0.5, noise=0.05, random_state=0)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
@@ -34,12 +35,14 @@ def to_polar(X):
 
 
 # %%
-# The learned transformation -------------------------- A latent dimension of 1 suffices for a ring. A VAE that is
-# fitted to the inner ring alone provides both polar coordinates: its latent code is the position along the ring, and
-# its score, log p(x), decreases with the distance from the ring (Chaudhury 2024, section 14.1: the part of a point in
-# the manifold, and the part orthogonal to it). Unlike the autoencoder, it was told which points form the ring. With
-# only two features to reconstruct, a KL term at full weight from the first step would make the posterior collapse
-# (`fit` then warns), so `kl_warmup` raises its weight over the first half of the epochs.
+# The learned transformation
+# --------------------------
+# A latent dimension of 1 suffices for a ring. A VAE that is fitted to the inner ring alone provides both polar
+# coordinates: its latent code is the position along the ring, and its score, log p(x), decreases with the distance from
+# the ring (Chaudhury 2024, section 14.1: the part of a point in the manifold, and the part orthogonal to it). Unlike
+# the autoencoder, it was told which points form the ring. With only two features to reconstruct, a KL term at full
+# weight from the first step would make the posterior collapse (`fit` then warns), so `kl_warmup` raises its weight over
+# the first half of the epochs.
 ring = VAETransformer(1, max_epochs=200, random_state=0).fit(X_train[y_train == 1])
 
 
@@ -55,7 +58,9 @@ representations = {
     "VAE, latent code and score": FunctionTransformer(position_and_score),
 }
 models = {
-    name: make_pipeline(representation, StandardScaler(), LogisticRegression()).fit(X_train, y_train)
+    name: make_pipeline(representation, StandardScaler(), LogisticRegression()).fit(
+        X_train, y_train
+    )
     for name, representation in representations.items()
 }
 print("accuracy of a linear classifier on held-out points:")
@@ -69,19 +74,39 @@ for name, model in models.items():
 # decoded latent codes from the smallest to the largest of the training samples.
 codes = ring.transform(X_train[y_train == 1])
 curve = ring.inverse_transform(np.linspace(codes.min(), codes.max(), 500)[:, None])
-labels = [("$x_0$", "$x_1$"), ("angle", "radius"), ("$z_0$", "$z_1$"), ("$z$", "log p(x), nats")]
+labels = [
+    ("$x_0$", "$x_1$"),
+    ("angle", "radius"),
+    ("$z_0$", "$z_1$"),
+    ("$z$", "log p(x), nats"),
+]
 figure, axes = plt.subplots(1, 4, figsize=(15, 4.5), layout="constrained")
-for ax, (name, model), (xlabel, ylabel) in zip(axes, models.items(), labels, strict=True):
+for ax, (name, model), (xlabel, ylabel) in zip(
+    axes, models.items(), labels, strict=True
+):
     Z = model[0].transform(X_test)
     for label, ring_name in enumerate(["outer ring", "inner ring"]):
         ax.scatter(*Z[y_test == label].T, s=8, label=ring_name)
     window = ax.axis()
     sides = np.meshgrid(np.linspace(*window[:2]), np.linspace(*window[2:]))
-    decision = model[1:].decision_function(np.stack(sides, axis=-1).reshape(-1, 2)).reshape(sides[0].shape)
+    decision = (
+        model[1:]
+        .decision_function(np.stack(sides, axis=-1).reshape(-1, 2))
+        .reshape(sides[0].shape)
+    )
     ax.contour(*sides, decision, levels=[0], colors="0.3", linestyles="--")
-    ax.set(title=f"{name}\naccuracy {model.score(X_test, y_test):.3f}", xlabel=xlabel, ylabel=ylabel)
+    ax.set(
+        title=f"{name}\naccuracy {model.score(X_test, y_test):.3f}",
+        xlabel=xlabel,
+        ylabel=ylabel,
+    )
 axes[0].plot(*curve.T, color="black", label="learned ring")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=3,
+    frameon=False,
+)
 
 # %%
 # Quality of the learned angle
@@ -105,5 +130,7 @@ walks = {
     "chance": np.random.default_rng(0).random(len(inner)),
 }
 for name, order in walks.items():
-    print(f"turns round the inner ring in the order of {name}: {turns(angles[np.argsort(order)]):.1f}")
+    print(
+        f"turns round the inner ring in the order of {name}: {turns(angles[np.argsort(order)]):.1f}"
+    )
 plt.show()

@@ -1,4 +1,4 @@
-"""What a search tells while it trains stacks of networks: lines on the screen, and tasks of scikit-learn's callbacks."""
+"""What a search tells while it trains stacks of networks: printed lines, and tasks of scikit-learn's callbacks."""
 
 __all__ = ["Progress"]
 
