@@ -321,6 +321,20 @@ class AutoencoderTransformer(BaseAutoencoder):
         score : ndarray of shape (n_samples,), float64
             Score of each sample in nats, with respect to Lebesgue measure in the units of X (to counting measure for
             "bernoulli" and "poisson"); -inf for samples for which no finite value is found.
+
+        See Also
+        --------
+        score : The mean over the samples.
+        score_features : The score of each value, which tells what makes a sample improbable.
+
+        Examples
+        --------
+        >>> from sklatent import AutoencoderTransformer, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> linear = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, random_state=0).fit(X)  # is equivalent to PCA
+        >>> bool(abs(linear.score(X) - PCAReducer(2).fit(X).score(X)) < 0.1)
+        True
         """
         return super().score_samples(X)
 

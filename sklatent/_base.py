@@ -76,6 +76,17 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         -------
         self : object
             The fitted estimator. If `fit` raises an exception, the estimator is unchanged.
+
+        See Also
+        --------
+        fit_transform : Fits, and returns the latent codes of X.
+
+        Examples
+        --------
+        >>> from sklatent import AutoencoderTransformer
+        >>> from sklearn.datasets import load_iris
+        >>> AutoencoderTransformer(1, max_epochs=2, random_state=0).fit(load_iris().data).n_components_
+        1
         """
         with all_or_nothing(self):
             if not getattr(self, "warm_start", False):
@@ -95,6 +106,18 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         -------
         Z : ndarray of shape (n_samples, n_components)
             Latent codes, in the precision of X. The result is deterministic.
+
+        See Also
+        --------
+        inverse_transform : From latent codes to samples.
+
+        Examples
+        --------
+        >>> from sklatent import VAETransformer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> VAETransformer(2, max_epochs=2, random_state=0).fit(X).transform(X[:5]).shape
+        (5, 2)
         """
         check_is_fitted(self)
         X = self._validate_rows(X)
@@ -113,6 +136,20 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         X : ndarray of shape (n_samples, n_features)
             Expectation of x given each latent code, in the precision of Z. If `set_output` requests a DataFrame, it has
             the feature names seen during `fit`, or else x0, x1, ...
+
+        See Also
+        --------
+        transform : From samples to latent codes.
+        sample : Latent codes from the latent density, decoded.
+
+        Examples
+        --------
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> pca = PCAReducer(3).fit(X)
+        >>> bool(abs(pca.inverse_transform(pca.transform(X)) - X).max() < 0.5)  # centimetres
+        True
         """
         check_is_fitted(self)
         codes = check_array(Z, dtype=self._float_dtypes(Z), estimator=self, input_name="Z")
@@ -133,7 +170,33 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         return self._scores(self._log_prob, X)
 
     def score_features(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score each value of X in nats, given the other values of its sample."""
+        """Score each value of X in nats, given the other values of its sample.
+
+        The least score of a sample points to the value that does not fit the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples to score.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_features), float64
+            log p(x_j | all other features) of each value, in nats: exact for `PCAReducer` and for linear networks with
+            a Gaussian likelihood, and an estimate otherwise, from what `score_samples` computes.
+
+        See Also
+        --------
+        score_samples : The score of each sample.
+
+        Examples
+        --------
+        >>> from sklatent import AutoencoderTransformer
+        >>> from sklearn.datasets import load_iris
+        >>> autoencoder = AutoencoderTransformer(2, max_epochs=20, random_state=0).fit(load_iris().data)
+        >>> int(autoencoder.score_features([[5.1, 3.5, 1.4, 2.4]]).argmin())  # whose petals are too wide
+        3
+        """
         return self._scores(self._feature_log_prob, X)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
@@ -150,6 +213,19 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         -------
         score : float
             Mean of `score_samples` in nats per sample; larger is better.
+
+        See Also
+        --------
+        score_samples : The score of each sample.
+        sklatent.metrics.log_likelihood_scorer : Compares Pipelines with different scalers.
+
+        Examples
+        --------
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> PCAReducer(2).fit(X).score(X) > PCAReducer(1).fit(X).score(X)
+        True
         """
         return float(np.mean(self.score_samples(X)))
 
@@ -169,6 +245,17 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         -------
         X : ndarray of shape (n_samples, n_features), float64
             Generated samples.
+
+        See Also
+        --------
+        inverse_transform : Decodes latent codes of your own.
+
+        Examples
+        --------
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> PCAReducer(2).fit(load_iris().data).sample(3, random_state=0).shape
+        (3, 4)
         """
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)

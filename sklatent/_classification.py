@@ -150,6 +150,17 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
             If a density cannot be fitted to the samples of its class (the message states the class and the number of
             its samples), if `class_prior` is not a distribution over the classes, or if `reject_fraction` is set
             together with `reject_threshold` or with a class of fewer than five samples.
+
+        See Also
+        --------
+        fits_within : What is fitted to which samples.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> GenerativeClassifier(PCAReducer(2)).fit(*load_iris(return_X_y=True)).class_count_
+        array([50, 50, 50])
         """
         with all_or_nothing(self):
             rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES)
@@ -169,13 +180,27 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Training data, as for `fit`.
         y : array-like of shape (n_samples,)
+            Class labels.
 
         Returns
         -------
         fits : list of (estimator, ndarray)
             Unfitted, with the samples of the sorted classes; with `reject_fraction`, then those without the first fold,
             and so on. The fused searches train these estimators together.
+
+        See Also
+        --------
+        sklatent.model_selection.FusedGridSearchCV : Learns these models together.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> [samples.shape for _, samples in GenerativeClassifier(PCAReducer(2)).fits_within(X, y)]
+        [(50, 4), (50, 4), (50, 4)]
         """
         rows, labels = validate_data(clone(self), X, y, dtype=FLOAT_DTYPES)
         subsets = _class_subsets(labels, self._folds(labels))
@@ -195,6 +220,20 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
             Predicted classes, and `reject_label_` for samples whose log p(x) is below the threshold. The type is
             that of `classes_`. If there is a threshold and this type cannot hold `reject_label_`, it is widened:
             bool to int8, uint8 to int16, uint64 to int64.
+
+        See Also
+        --------
+        predict_proba : How probable each class is.
+        score_samples : How probable the sample is under all classes.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+        >>> classifier.predict(X[[0, 60, 120]])
+        array([0, 1, 2])
         """
         log_joint = self._log_joint(self._validate_rows(X))
         labels = self.classes_[self._log_posterior(log_joint).argmax(axis=1)]
@@ -220,6 +259,20 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes), float64
             Class probabilities in the order of `classes_`, which sum to 1 for each sample. For samples where all
             densities are zero, they are `class_prior_`.
+
+        See Also
+        --------
+        predict_log_proba : Their logarithms, which do not underflow.
+        score_samples : How probable the sample is under all classes.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+        >>> classifier.predict_proba(X[[70]]).round(2)  # a flower between two species
+        array([[0., 0., 1.]])
         """
         return np.exp(self.predict_log_proba(X))
 
@@ -235,6 +288,19 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         -------
         log_proba : ndarray of shape (n_samples, n_classes), float64
             Natural logarithms of the class probabilities, accurate also for probabilities that underflow.
+
+        See Also
+        --------
+        predict_proba : The probabilities themselves.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+        >>> bool(classifier.predict_log_proba(X)[0, 2] < -100)  # whose exponential float32 cannot hold
+        True
         """
         return self._log_posterior(self._log_joint(self._validate_rows(X)))
 
@@ -253,6 +319,20 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         log_prob : ndarray of shape (n_samples,), float64
             Log-likelihood of each sample in nats, with respect to the base measure of `estimator`. It is a bound or an
             estimate if the scores of `estimator` are.
+
+        See Also
+        --------
+        score_features : The score of each value.
+        predict : Rejects samples with a low score, with `reject_threshold`.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+        >>> bool(classifier.score_samples(10 * X).max() < classifier.score_samples(X).min())  # millimetres
+        True
         """
         return logsumexp(self._log_joint(self._validate_rows(X)), axis=1)
 
@@ -277,6 +357,19 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         log_prob : ndarray of shape (n_samples, n_features), float64
             Conditional log-likelihood of each value in nats, with respect to the base measure of `estimator`; -inf for
             samples whose densities are zero under all classes. It is an estimate if the scores of `estimator` are.
+
+        See Also
+        --------
+        score_samples : The score of each sample.
+
+        Examples
+        --------
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+        >>> int(classifier.score_features([[5.0, 3.4, 1.5, 2.4]]).argmin())  # whose petals are too wide for their length
+        3
         """
         rows = self._validate_rows(X)
         log_joint = self._log_joint(rows)
@@ -318,6 +411,10 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If `y` contains a label that is not a class, or is not of shape (n_samples,).
+
+        See Also
+        --------
+        predict : The class of a sample.
 
         Examples
         --------

@@ -167,6 +167,19 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         ValueError
             If `estimator` has no `score_samples` or there are fewer samples than folds (before anything is fitted), or
             if the threshold is not finite.
+
+        See Also
+        --------
+        fits_within : What is fitted to which samples.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> detector = LatentOutlierDetector(PCAReducer(2)).fit(X)
+        >>> len(detector.fold_estimators_), detector.training_scores_.shape
+        (5, (150,))
         """
         with all_or_nothing(self):
             rows = validate_data(self, X, dtype=FLOAT_DTYPES)
@@ -186,6 +199,7 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            Training data, as for `fit`.
         y : Ignored
             Present for scikit-learn's conventions.
 
@@ -194,6 +208,18 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         fits : list of (estimator, ndarray)
             Unfitted estimators and their samples: `n_splits` + 1 pairs, or one without `n_splits`. The fused searches
             train such estimators together.
+
+        See Also
+        --------
+        sklatent.model_selection.FusedGridSearchCV : Learns these models together.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> detector = LatentOutlierDetector(PCAReducer(2))
+        >>> [len(samples) for _, samples in detector.fits_within(load_iris().data)]
+        [150, 120, 120, 120, 120, 120]
         """
         rows = validate_data(clone(self), X, dtype=FLOAT_DTYPES)
         return [(clone(self._density()), rows[subset]) for subset in self._subsets(rows, self._folds(rows))]
@@ -212,6 +238,20 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
             `estimator_.score_samples(X)`, and for training samples their `training_scores_`; larger values mean more
             normal samples. Log-densities are in nats. The documentation of the estimator states whether they are exact,
             bounds or estimates.
+
+        See Also
+        --------
+        decision_function : The same less the threshold.
+        score_features : The score of each value.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> detector = LatentOutlierDetector(PCAReducer(2)).fit(X)
+        >>> bool((detector.score_samples(X) == detector.training_scores_).all())  # each by a density fitted without it
+        True
         """
         return self._score_rows(self._validate_new_rows(X))
 
@@ -230,6 +270,10 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         -------
         scores : ndarray of shape (n_samples, n_features), float64
             `estimator_.score_features(X)`: estimates of log p(x_j | all other features) in nats.
+
+        See Also
+        --------
+        score_samples : The score of each sample.
 
         Examples
         --------
@@ -258,6 +302,20 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         -------
         decision : ndarray of shape (n_samples,), float64
             `score_samples(X) - offset_`, in the unit of the scores. It is negative for outliers.
+
+        See Also
+        --------
+        score_samples : The log-likelihood itself.
+        predict : Its sign.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> detector = LatentOutlierDetector(PCAReducer(2)).fit(X)
+        >>> bool(((detector.decision_function(X) < 0) == (detector.predict(X) == -1)).all())
+        True
         """
         return self.score_samples(X) - self.offset_
 
@@ -273,6 +331,20 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         -------
         is_inlier : ndarray of shape (n_samples,)
             1 for inliers, -1 for outliers.
+
+        See Also
+        --------
+        decision_function : The distance from the threshold, in nats.
+        select : Bounds the fraction of normal samples among those selected.
+
+        Examples
+        --------
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> detector = LatentOutlierDetector(PCAReducer(2)).fit(X)
+        >>> detector.predict([[5.1, 3.5, 1.4, 0.2], [51.0, 35.0, 14.0, 2.0]])  # centimetres, and millimetres by mistake
+        array([ 1, -1])
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
@@ -298,6 +370,10 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         ------
         ValueError
             If the detector was fitted with `n_splits=None`.
+
+        See Also
+        --------
+        select : Selects outliers by these p-values.
 
         Notes
         -----
@@ -359,6 +435,11 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         ------
         ValueError
             If `fdr` is not in (0, 1), or if the detector was fitted with `n_splits=None`.
+
+        See Also
+        --------
+        p_values : What it selects by.
+        predict : Selects by a threshold.
 
         Notes
         -----

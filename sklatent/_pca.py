@@ -262,6 +262,21 @@ class PCAReducer(BaseLatentModel):
         -------
         self : object
             The fitted estimator. If `fit` raises an exception, the estimator is unchanged.
+
+        See Also
+        --------
+        partial_fit : Fits in batches.
+        sklearn.decomposition.PCA : The same components, without missing values and weights.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> X[::7, 0] = np.nan  # missing values
+        >>> PCAReducer(2).fit(X).components_.shape
+        (2, 4)
         """
         if sample_weight is not None and self.nz == "parallel":
             raise ValueError("sample_weight is not supported with nz='parallel'. Use repeated samples instead.")
@@ -299,6 +314,22 @@ class PCAReducer(BaseLatentModel):
         self : object
             The estimator, fitted to the samples of all calls of `partial_fit` since the last `fit`. If `partial_fit`
             raises an exception, the estimator is unchanged.
+
+        See Also
+        --------
+        fit : All samples at once.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> pca = PCAReducer(2)
+        >>> for batch in np.array_split(X, 4):
+        ...     pca = pca.partial_fit(batch)
+        >>> np.allclose(pca.explained_variance_, PCAReducer(2).fit(X).explained_variance_)
+        True
         """
         if self.nz == "parallel":
             raise ValueError("partial_fit is not supported with nz='parallel', which needs all samples at once.")
@@ -330,6 +361,17 @@ class PCAReducer(BaseLatentModel):
         Z : array of shape (n_samples, n_components)
             Latent codes V'(x - mean), in the precision of X. For samples with missing values, their expectation given
             the observed values.
+
+        See Also
+        --------
+        inverse_transform : From latent codes to samples.
+
+        Examples
+        --------
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> PCAReducer(2).fit_transform(load_iris().data).shape
+        (150, 2)
         """
         return super().transform(X)
 
@@ -358,6 +400,23 @@ class PCAReducer(BaseLatentModel):
             at least 1e-12 of the largest variance; 0.0 if no value is observed. Variances have a floor of 2.2e-16 times
             the largest variance (times the largest squared mean if X is constant, times 1 if X is zero), so scores are
             finite for rank-deficient data.
+
+        See Also
+        --------
+        score : The mean over the samples.
+        score_features : The score of each value.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from scipy.stats import multivariate_normal
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> pca = PCAReducer(2).fit(X)
+        >>> density = multivariate_normal(pca.mean_, pca.get_covariance())
+        >>> np.allclose(pca.score_samples(X), density.logpdf(X))
+        True
         """
         return super().score_samples(X)
 
@@ -385,6 +444,10 @@ class PCAReducer(BaseLatentModel):
             Conditional log-likelihood of each value in nats: a log-density in the unit of the feature. In samples with
             missing values it is conditional on the other observed values, and NaN for the missing ones. Variances have
             the floors of `score_samples`.
+
+        See Also
+        --------
+        score_samples : The score of each sample.
 
         References
         ----------
@@ -416,6 +479,20 @@ class PCAReducer(BaseLatentModel):
         -------
         score : float
             Mean of `score_samples` in nats per sample; larger is better.
+
+        See Also
+        --------
+        score_samples : The score of each sample.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> pca = PCAReducer(2).fit(X)
+        >>> bool(np.isclose(pca.score(X), pca.score_samples(X).mean()))
+        True
         """
         if sample_weight is None and (mean := self._shared_score(X)) is not None:
             return mean
@@ -431,6 +508,19 @@ class PCAReducer(BaseLatentModel):
         -------
         covariance : ndarray of shape (n_features, n_features)
             V diag(lambda - s2) V' + s2 I, where s2 is `noise_variance_`.
+
+        See Also
+        --------
+        get_precision : Its inverse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> np.allclose(PCAReducer(3).fit(X).get_covariance(), np.cov(X.T))  # the noise is the fourth component
+        True
         """
         check_is_fitted(self)
         xp = array_namespace(self.mean_)
@@ -445,6 +535,19 @@ class PCAReducer(BaseLatentModel):
         -------
         precision : ndarray of shape (n_features, n_features)
             V diag(1 / lambda) V' + (I - V V') / s2, where s2 is `noise_variance_`.
+
+        See Also
+        --------
+        get_covariance : Its inverse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> pca = PCAReducer(2).fit(load_iris().data)
+        >>> np.allclose(pca.get_precision() @ pca.get_covariance(), np.eye(4))
+        True
         """
         check_is_fitted(self)
         xp = array_namespace(self.mean_)

@@ -332,6 +332,21 @@ class VAETransformer(BaseAutoencoder):
         bound : ndarray of shape (n_samples,), float64
             Bound for each sample in nats, with respect to Lebesgue measure in the units of X (to counting measure for
             "bernoulli" and "poisson").
+
+        See Also
+        --------
+        score : The mean over the samples.
+        score_features : The score of each value, which tells what makes a sample improbable.
+
+        Examples
+        --------
+        >>> from sklatent import VAETransformer
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> vae = VAETransformer(2, max_epochs=20, random_state=0).fit(X)
+        >>> loose, tight = vae.set_params(n_draws=1).score(X), vae.set_params(n_draws=256).score(X)
+        >>> tight > loose
+        True
         """
         return super().score_samples(X)
 

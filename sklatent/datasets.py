@@ -36,6 +36,10 @@ def make_plane_cloud(n_samples: int = 1000, *, random_state: Any = None) -> NDAr
     X : ndarray of shape (n_samples, 3)
         The points.
 
+    See Also
+    --------
+    make_curve_cloud : Points near a curve.
+
     References
     ----------
     Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.4 and figure 14.3.
@@ -77,6 +81,10 @@ def make_curve_cloud(n_samples: int = 1000, *, noise: float = 0.05, random_state
     -------
     X : ndarray of shape (n_samples, 2)
         The points.
+
+    See Also
+    --------
+    make_plane_cloud : Points near a plane.
 
     References
     ----------
@@ -127,9 +135,20 @@ def fetch_mnist(
     y : ndarray of shape (n_samples,), uint8
         Labels from 0 to 9.
 
+    See Also
+    --------
+    sklearn.datasets.load_digits : Smaller digits, which need no download.
+
     References
     ----------
     LeCun, Bottou, Bengio & Haffner (1998), "Gradient-based learning applied to document recognition".
+
+    Examples
+    --------
+    >>> from sklatent.datasets import fetch_mnist
+    >>> X, y = fetch_mnist(subset="test", image_size=32)  # doctest: +SKIP
+    >>> X.shape  # doctest: +SKIP
+    (10000, 1024)
     """
     pixels, y = _read_mnist(data_home)
     rows = {"train": slice(60_000), "test": slice(60_000, None), "all": slice(None)}[subset]

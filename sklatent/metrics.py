@@ -84,6 +84,10 @@ def reconstruction_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
     score : float
         Negative of `reconstruction_error`, in squared units of X; larger is better, and the best value is 0.0.
 
+    See Also
+    --------
+    reconstruction_error : The error of given reconstructions.
+
     Examples
     --------
     >>> from sklatent import PCAReducer
@@ -204,6 +208,10 @@ def log_likelihood_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
     score : float
         Mean of `log_likelihood_samples` in nats per sample; larger is better.
 
+    See Also
+    --------
+    log_likelihood_samples : The log-likelihood of each sample.
+
     Examples
     --------
     >>> from sklatent import PCAReducer
@@ -317,6 +325,11 @@ def rate_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
         Minus the rate in nats per sample. As for every scorer larger is better: fewer nats for the same distortion. The
         sum with `distortion_scorer` is the evidence lower bound.
 
+    See Also
+    --------
+    distortion_scorer : What the latent codes leave out.
+    rate_distortion : Both of a fitted model.
+
     Examples
     --------
     >>> from sklatent import PCAReducer
@@ -352,6 +365,17 @@ def distortion_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
     See Also
     --------
     rate_scorer : The other term of the evidence lower bound, with an example of both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklatent import PCAReducer
+    >>> from sklatent.metrics import distortion_scorer, rate_scorer
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> pca = PCAReducer(2).fit(X)
+    >>> bool(np.isclose(rate_scorer(pca, X) + distortion_scorer(pca, X), pca.score(X)))  # exact for PCA
+    True
     """
     return -rate_distortion(estimator, X)[1]
 
@@ -378,6 +402,10 @@ def active_units_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> int:
     n_active : int
         Number of active latent dimensions, from 0 to the latent dimension. Compare it with the latent dimension: it is
         no score to be maximized.
+
+    See Also
+    --------
+    rate_scorer : The nats that all dimensions hold together.
 
     References
     ----------

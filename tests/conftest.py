@@ -16,7 +16,7 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(items):
     """Mark the examples of the README and the guide, which have no place for a marker of their own, as slow."""
     for item in items:
-        if item.path.name in ("README.md", "user_guide.rst"):
+        if item.path.name == "README.md" or item.path.suffix == ".rst":
             item.add_marker("slow")
 
 

@@ -721,7 +721,7 @@ def test_wine_has_three_components_above_noise():
 
 @pytest.mark.slow
 def test_the_snippets_of_the_guide_run():
-    page = Path(__file__).parents[1] / "docs" / "user_guide.rst"
+    page = Path(__file__).parents[1] / "docs" / "guide" / "pictures.rst"
     found = doctest.testfile(str(page), module_relative=False)
     assert found.attempted > 20
     assert not found.failed

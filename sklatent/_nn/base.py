@@ -284,6 +284,20 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         -------
         self : object
             The fitted estimator. If `partial_fit` raises an exception, the estimator is unchanged.
+
+        See Also
+        --------
+        fit : Trains for all epochs on all samples.
+
+        Examples
+        --------
+        >>> from sklatent import VAETransformer
+        >>> from sklearn.datasets import load_iris
+        >>> vae = VAETransformer(2, random_state=0)
+        >>> for _ in range(3):
+        ...     vae = vae.partial_fit(load_iris().data)
+        >>> vae.n_iter_
+        3
         """
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
