@@ -62,7 +62,7 @@ for ax, (name, Z) in zip(axes, codes.items(), strict=True):
     points = ax.scatter(*Z.T, c=y_test, cmap="tab10", vmin=-0.5, vmax=9.5, s=12)
     ax.add_patch(plt.Circle((0, 0), 4, fill=False, color="0.4", linestyle="--"))
     ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", xlabel="$z_0$")
-    ax.set_title(f"{name}: {fraction:.0%} of the latent codes within radius 4")
+    ax.set_title(f"{name}: {fraction:.0%} within radius 4")
 axes[0].set_ylabel("$z_1$")
 figure.colorbar(points, ax=axes, ticks=range(10), label="digit", shrink=0.8)
 

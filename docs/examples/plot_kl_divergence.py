@@ -45,12 +45,10 @@ from sklearn.datasets import load_digits  # noqa: E402
 X, y = load_digits(return_X_y=True)
 X = X / 16
 figure, axes = plt.subplots(1, 2, figsize=(12, 5))
-for ax, beta in zip(axes, [0.3, 10.0], strict=True):
+for ax, beta in zip(axes, [0.3, 3.0], strict=True):
     vae = VAETransformer(2, beta=beta, random_state=0).fit(X)
     rate, distortion = rate_distortion(vae, X)
     LatentDisplay.from_estimator(vae, X, y=y, ellipses=True, ax=ax, s=6)
-    ax.set_title(
-        f"beta={beta:g}: KL divergence {rate:.1f}, -ln p(x | z) {distortion:.1f} nats"
-    )
+    ax.set_title(f"beta={beta:g}: KL {rate:.1f}, -ln p(x | z) {distortion:.1f} nats")
 figure.tight_layout()
 plt.show()
