@@ -332,7 +332,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         >>> from sklatent import AutoencoderTransformer, PCAReducer
         >>> from sklearn.datasets import load_iris
         >>> X = load_iris().data
-        >>> linear = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, random_state=0).fit(X)  # is equivalent to PCA
+        >>> linear = AutoencoderTransformer(2, hidden_sizes=(), max_epochs=100, random_state=0).fit(X)
         >>> bool(abs(linear.score(X) - PCAReducer(2).fit(X).score(X)) < 0.1)
         True
         """

@@ -368,7 +368,7 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         >>> from sklearn.datasets import load_iris
         >>> X, y = load_iris(return_X_y=True)
         >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
-        >>> int(classifier.score_features([[5.0, 3.4, 1.5, 2.4]]).argmin())  # whose petals are too wide for their length
+        >>> int(classifier.score_features([[5.0, 3.4, 1.5, 2.4]]).argmin())  # whose petals are too wide
         3
         """
         rows = self._validate_rows(X)
