@@ -229,7 +229,7 @@ class Documented(compat.DocLinkMixin, Estimator):
         self.size = size
 
 
-def test_doc_link_leads_to_the_address_in_the_metadata(monkeypatch):
+def test_doclinkmixin_leads_to_the_address_in_the_metadata(monkeypatch):
     found = Message()
     found["Project-URL"] = "Documentation, https://example.org/pages/"
     monkeypatch.setattr(compat, "metadata", lambda name: found)
@@ -239,7 +239,7 @@ def test_doc_link_leads_to_the_address_in_the_metadata(monkeypatch):
         assert "How large it is." in box
 
 
-def test_doc_link_without_an_address_is_left_out(monkeypatch, tmp_path):
+def test_doclinkmixin_without_an_address_leaves_the_link_out(monkeypatch, tmp_path):
     def no_metadata(name):
         raise PackageNotFoundError(name)
 
@@ -251,7 +251,7 @@ def test_doc_link_without_an_address_is_left_out(monkeypatch, tmp_path):
     assert Documented()._get_doc_link().startswith("file:///")
 
 
-def test_staged_search_has_room_for_one_task_more():
+def test_stagedsearchmixin_has_room_for_one_task_more():
     class Contexts:
         def _init_callback_context(self, max_subtasks=0):
             return max_subtasks

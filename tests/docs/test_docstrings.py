@@ -22,7 +22,7 @@ def test_docstring_has_its_sections(name):
 
 @pytest.mark.parametrize("name", [name for name, thing in DOCUMENTED.items() if inspect.isclass(thing)])
 def test_parameters_of_a_class_are_described(name):
-    """By their names: scikit-learn's boxes in notebooks show for each parameter what a parser finds under its name."""
-    documentation = inspect.getdoc(DOCUMENTED[name])
-    for parameter in inspect.signature(DOCUMENTED[name]).parameters:
     """By name: the boxes of estimators in notebooks show for each parameter what a parser finds under its name."""
+    text = inspect.getdoc(DOCUMENTED[name])
+    for parameter in inspect.signature(DOCUMENTED[name]).parameters:
+        assert re.search(rf"^([\w, ]+, )?{parameter}(, [\w, ]+)?( : .+)?\n    \S", text, re.MULTILINE), parameter
