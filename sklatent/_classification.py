@@ -272,7 +272,7 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         >>> X, y = load_iris(return_X_y=True)
         >>> classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
         >>> classifier.predict_proba(X[[70]]).round(2)  # a flower between two species
-        array([[0., 0., 1.]])
+        array([[0.  , 0.48, 0.52]])
         """
         return np.exp(self.predict_log_proba(X))
 

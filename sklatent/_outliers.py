@@ -250,7 +250,8 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         >>> from sklearn.datasets import load_iris
         >>> X = load_iris().data
         >>> detector = LatentOutlierDetector(PCAReducer(2)).fit(X)
-        >>> bool((detector.score_samples(X) == detector.training_scores_).all())  # each by a density fitted without it
+        >>> flower, mistake = detector.score_samples([[5.1, 3.5, 1.4, 0.2], [51.0, 35.0, 14.0, 2.0]])
+        >>> bool(flower > detector.offset_ > mistake)
         True
         """
         return self._score_rows(self._validate_new_rows(X))
