@@ -59,6 +59,7 @@ sphinx_gallery_conf = {
     "image_srcset": ["2x"],
     "download_all_examples": False,
     "show_memory": False,
+    "capture_repr": ("_repr_html_",),  # the default also shows where an object lies in memory
     "min_reported_time": 1e9,
     "write_computation_times": False,
     "remove_config_comments": True,

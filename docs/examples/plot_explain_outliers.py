@@ -44,11 +44,13 @@ detector = LatentOutlierDetector(PCAReducer(4), contamination=0.05).fit(X_train)
 X_wrong = pd.DataFrame(X_wrong, columns=X.columns)
 scores = detector.score_samples(X_wrong)
 print(f"area under the ROC curve: {roc_auc_score(is_wrong, -scores):.3f}")
-for fdr in (0.1, 0.3):
-    selected = detector.select(X_wrong, fdr=fdr)
-    print(
-        f"selected with fdr={fdr}: {selected.sum()}, of which {is_wrong[selected].sum()} wrong"
-    )
+p_values = detector.p_values(X_wrong)
+print(f"median p-value: in order {np.median(p_values[~is_wrong]):.2f}, ", end="")
+print(f"wrong {np.median(p_values[is_wrong]):.3f}")
+selected = detector.select(X_wrong, fdr=0.3)
+print(
+    f"selected with fdr=0.3: {selected.sum()}, of which {is_wrong[selected].sum()} wrong"
+)
 groups = {
     "training": X_train,
     "in order": X_wrong[~is_wrong],
