@@ -28,7 +28,7 @@ holes = np.isnan(X_holes[test])
 # -------------------
 # The log-likelihood of the observed pixels of digits that were left out tells, though no digit is complete.
 scores = {
-    nz: PCAReducer(nz).fit(X_holes[train]).score(X_holes[test]) for nz in (4, 8, 16)
+    nz: PCAReducer(nz).fit(X_holes[train]).score(X_holes[test]) for nz in (8, 16, 24)
 }
 nz = max(scores, key=scores.get)
 print(", ".join(f"nz={nz}: {score:.1f} nats" for nz, score in scores.items()))
