@@ -76,7 +76,7 @@ def public_names():
             yield from (f"{module.__name__}.{name}.{member}" for member, _ in members if not member.startswith("_"))
 
 
-@pytest.mark.parametrize("name", public_names())
+@pytest.mark.parametrize("name", list(public_names()))
 def test_public_name_has_an_anchor_and_a_text(name):
     path, _, anchor = inventory()[name].partition("#")
     assert anchor in page(path).anchors
