@@ -38,6 +38,7 @@ samples are added, and `select` at `fdr=0.1` is compared with the truth. Behind 
 splits. Last, the time of a fit with 5 splits over that of a single one.
 
     python benchmarks/outliers.py --part thresholds --splits 20
+    python benchmarks/outliers.py --part thresholds --splits 10-19 --only VAE,cancer      # a piece of it
 """
 
 import argparse
@@ -217,14 +218,21 @@ def split_contaminated(is_normal, fraction, rng):
     return train, np.setdiff1d(np.arange(len(is_normal)), train)
 
 
-def contaminated(n_splits):
+def is_wanted(title, only):
+    """Whether a title contains each of some words."""
+    return all(word in title for word in only)
+
+
+def contaminated(splits, only=()):
     """Print the ROC AUC of detectors that were fitted to samples with outliers among them."""
     names = list(dict.fromkeys(name for name, *_ in normal_classes()))
     print("ROC AUC with 0, 1, 5 and 10 % outliers among the training samples; mean over classes, median over splits")
     print(f"{'':46}" + "".join(f"{name:>26}" for name in [*names, "mean of all"]))
     for detector, make in contaminated_detectors().items():
+        if not is_wanted(detector, only):
+            continue
         start = time.perf_counter()
-        areas = {name: contaminated_areas(make, name, n_splits) for name in names}
+        areas = {name: contaminated_areas(make, name, splits) for name in names}
         values = [*areas.values(), np.mean(list(areas.values()), axis=0)]
         cells = "".join("  " + "".join(f"{area:6.3f}" for area in row) for row in values)
         print(f"{detector:46}{cells}  {time.perf_counter() - start:.0f} s", flush=True)
@@ -245,15 +253,14 @@ def contaminated_detectors():
     return ours | SCIKIT_LEARN | pyod
 
 
-def contaminated_areas(make, name, n_splits):
+def contaminated_areas(make, name, splits):
     """ROC AUC for each contamination: mean over the classes of a data set, median over the splits."""
     problems = [problem[1:] for problem in normal_classes() if problem[0] == name]
-    areas = np.empty((n_splits, len(problems), len(CONTAMINATIONS)))
-    for split, k, column in np.ndindex(areas.shape):
-        X, is_normal, scaled = problems[k]
-        rng = np.random.default_rng(split)
-        train, test = split_contaminated(is_normal, CONTAMINATIONS[column], rng)
-        areas[split, k, column] = ranked(make(split), X, is_normal, scaled, train, test)
+    areas = np.empty((len(splits), len(problems), len(CONTAMINATIONS)))
+    for row, k, column in np.ndindex(areas.shape):
+        (X, is_normal, scaled), split = problems[k], splits[row]
+        train, test = split_contaminated(is_normal, CONTAMINATIONS[column], np.random.default_rng(split))
+        areas[row, k, column] = ranked(make(split), X, is_normal, scaled, train, test)
     return np.median(areas.mean(axis=1), axis=0)
 
 
@@ -269,19 +276,26 @@ def ranked(detector, X, is_normal, scaled, train, test):
     return roc_auc_score(is_normal[test], decision if is_ours else -decision)
 
 
-def thresholds(n_splits):
+def thresholds(splits, only=()):
     """Print what thresholds, p-values and selections are worth on new samples."""
     for name, make in DENSITIES.items():
         for data in ("digits", "breast cancer"):
-            problems = [problem[1:] for problem in normal_classes() if problem[0] == data]
-            found = np.array(
-                [
-                    np.mean([threshold_figures(make(split), *problem, split) for problem in problems], axis=0)
-                    for split in range(n_splits)
-                ]
-            )
-            report_thresholds(f"{name}, {data}", found)
-    fit_times()
+            title = f"{name}, {data}"
+            if is_wanted(title, only):
+                problems = [problem[1:] for problem in normal_classes() if problem[0] == data]
+                found = np.array([threshold_means(title, make(split), problems, split) for split in splits])
+                report_thresholds(title, found)
+    if is_wanted("times", only):
+        fit_times()
+
+
+def threshold_means(title, density, problems, split):
+    """The figures of a split, mean over the classes; printed on the way."""
+    start = time.perf_counter()
+    means = np.mean([threshold_figures(density, *problem, split) for problem in problems], axis=0)
+    seconds = time.perf_counter() - start
+    print(f"{title}, split {split}: {' '.join(f'{mean:.4f}' for mean in means)} in {seconds:.0f} s", flush=True)
+    return means
 
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -340,12 +354,33 @@ PARTS = {
     "contaminated": contaminated,
     "thresholds": thresholds,
 }
+SPLIT_PARTS = ("contaminated", "thresholds")
+
+
+def to_numbers(text):
+    """The numbers below "20", or those from "10-19"."""
+    first, dash, last = text.partition("-")
+    return range(int(first), int(last) + 1) if dash else range(int(text))
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, default="one-class", help="default: one-class")
     parser.add_argument(
-        "--seeds", "--splits", type=int, default=3, help="fits of each detector, or random splits (default: 3)"
+        "--seeds",
+        "--splits",
+        type=to_numbers,
+        default="3",
+        help="fits of each detector, or random splits: their number, or the first and the last as 10-19 (default: 3)",
+    )
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=[],
+        help=f"words that a row must contain, separated by commas; for the parts {' and '.join(SPLIT_PARTS)}",
     )
     arguments = parser.parse_args()
-    PARTS[arguments.part](arguments.seeds)
+    if arguments.part in SPLIT_PARTS:
+        PARTS[arguments.part](arguments.seeds, arguments.only)
+    else:
+        PARTS[arguments.part](len(arguments.seeds))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from inspect import signature
-from itertools import count
+from itertools import count, cycle
 from numbers import Integral, Real
+from operator import methodcaller
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method, spawn_seeds
-from sklatent._memo import is_open
+from sklatent._jacobians import last_undefined_step, log_density, unroll
+from sklatent._memo import fingerprint, is_open
 from sklatent._search.crossfit import Subset, complements, folds
 from sklatent._search.plan import learned_together
 from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, fit_context
@@ -45,9 +47,10 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         Density estimator with `fit(X)` and `score_samples(X)`, whose scores are log-densities in nats: a model of this
         package, scikit-learn's :class:`~sklearn.mixture.GaussianMixture` or
         :class:`~sklearn.neighbors.KernelDensity`, or a Pipeline that ends in one of these. A clone is fitted for each
-        class. The scores of a Pipeline do not include the Jacobian of its earlier steps, so steps that are fitted
-        separately for each class, such as a scaler, make the scores of the classes incomparable: put such steps before
-        this classifier.
+        class. A Pipeline is scored in the units of X, as by :func:`sklatent.metrics.log_likelihood_samples`, since a
+        scaler has other units in each class. A step that loses information, such as a PCA of fewer components, is only
+        allowed if it is the same in all classes, with all steps before it: put it before this classifier, or fit it
+        first and wrap it by :class:`sklearn.frozen.FrozenEstimator`. Then the densities are those of what leaves it.
     class_prior : array-like of shape (n_classes,) or None, default=None
         Class priors p(c) in the order of `classes_`: non-negative numbers that sum to 1. None uses the class
         frequencies of the training data.
@@ -148,8 +151,9 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a density cannot be fitted to the samples of its class (the message states the class and the number of
-            its samples), if `class_prior` is not a distribution over the classes, or if `reject_fraction` is set
-            together with `reject_threshold` or with a class of fewer than five samples.
+            its samples), if a step of a Pipeline loses information and differs between the classes, if `class_prior` is
+            not a distribution over the classes, or if `reject_fraction` is set together with `reject_threshold` or with
+            a class of fewer than five samples.
 
         See Also
         --------
@@ -169,7 +173,11 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
             self.class_prior_ = self._make_class_prior()
             self.reject_label_ = _make_reject_label(self.classes_)
             parts = self._folds(labels)
-            self.estimators_, *without_fold = self._fit_densities(rows, labels, parts)
+            subsets = _class_subsets(labels, parts)
+            densities = self._fit_densities(rows, subsets)
+            self._n_skipped = _n_shared_steps(densities, rows, subsets)
+            n = len(self.classes_)
+            self.estimators_, *without_fold = (densities[start : start + n] for start in range(0, len(densities), n))
             if self.reject_fraction is not None:
                 self.reject_threshold_ = self._find_threshold(self.reject_fraction, rows, parts, without_fold)
         return self
@@ -374,7 +382,7 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         rows = self._validate_rows(X)
         log_joint = self._log_joint(rows)
         without = np.full((len(rows), self.n_features_in_), -np.inf)  # log p(x_-j)
-        for joint, conditional in zip(log_joint.T, self._scores("score_features", rows), strict=True):
+        for joint, conditional in zip(log_joint.T, self._for_each(methodcaller("score_features", rows)), strict=True):
             # A class that gives a sample no density counts for nothing, whichever value is left out.
             known = np.where(np.isneginf(joint)[:, None], 0.0, conditional)
             np.logaddexp(without, joint[:, None] - known, out=without)
@@ -451,17 +459,16 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
             )
         return folds(len(y), N_SPLITS, y)
 
-    def _fit_densities(self, X: NDArray, y: NDArray, parts: Sequence[Subset]) -> list[list[Any]]:
+    def _fit_densities(self, X: NDArray, subsets: Sequence[Subset]) -> list[Any]:
         """The densities of all classes, fitted to all samples and to those outside each fold."""
-        subsets, n = _class_subsets(y, parts), len(self.classes_)
-        with learned_together(self.estimator, X, subsets) if parts else nullcontext():
+        has_folds = len(subsets) > len(self.classes_)
+        with learned_together(self.estimator, X, subsets) if has_folds else nullcontext():
             # What was learned for the densities is found in this process, not in others.
             parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem" if is_open() else None)
-            models = parallel(
+            return parallel(
                 delayed(_fit_class)(clone(self.estimator), X[subset], label)
-                for subset, label in zip(subsets, self.classes_.tolist() * (1 + len(parts)), strict=True)
+                for subset, label in zip(subsets, cycle(self.classes_.tolist()), strict=False)
             )
-        return [models[start : start + n] for start in range(0, len(models), n)]
 
     def _find_threshold(
         self, fraction: float, X: NDArray, parts: Sequence[Subset], densities: Sequence[list[Any]]
@@ -516,7 +523,7 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
 
     def _log_joint(self, X: NDArray, densities: Sequence[Any] | None = None) -> NDArray[np.float64]:
         """Log p(x | c) + log p(c) for each sample and class; by `estimators_`, or by other densities."""
-        scores = self._scores("score_samples", X, densities)
+        scores = self._for_each(log_density, X, self._n_skipped, densities=densities)
         log_prob = np.stack(scores, axis=1, dtype=np.float64)  # (n_samples, n_classes)
         undefined = ~(log_prob < np.inf)
         if undefined.any():
@@ -527,11 +534,11 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
             )
         return log_prob + self._log_prior()
 
-    def _scores(self, method: str, X: NDArray, densities: Sequence[Any] | None = None) -> list[NDArray]:
-        """What a method of each density gives for X."""
+    def _for_each(self, function: Any, *arguments: Any, densities: Sequence[Any] | None = None) -> list[NDArray]:
+        """What a function gives for each density."""
         # Threads suffice, since NumPy and PyTorch release the interpreter lock. They copy neither samples nor networks.
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
-        return parallel(delayed(getattr(density, method))(X) for density in densities or self.estimators_)
+        return parallel(delayed(function)(density, *arguments) for density in densities or self.estimators_)
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         check_is_fitted(self)
@@ -561,6 +568,19 @@ def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:
         raise ValueError(
             f"{type(estimator).__name__} could not be fitted on class {label!r} with n_samples={len(X)}: {error}"
         ) from error
+
+
+def _n_shared_steps(densities: Sequence[Any], X: NDArray, subsets: Sequence[Subset]) -> int:
+    """Number of the first steps of Pipelines up to the last one that loses information; they have to be the same."""
+    found = [last_undefined_step(density, X[subset]) for density, subset in zip(densities, subsets, strict=True)]
+    n_steps, error = max(found, key=lambda number_and_error: number_and_error[0])
+    if n_steps and len({tuple(map(fingerprint, unroll(density)[:n_steps])) for density in densities}) > 1:
+        raise ValueError(
+            f"The densities of the classes by estimator={type(densities[0]).__name__} cannot be compared: {error} Or "
+            "put the step before GenerativeClassifier, or fit it first and wrap it by sklearn.frozen.FrozenEstimator, "
+            "so that it is the same in all classes."
+        ) from error
+    return n_steps
 
 
 def _sample(density: Any, n_samples: int, seed: int) -> NDArray:

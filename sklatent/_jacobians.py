@@ -1,6 +1,14 @@
 """Densities seen through the steps of a Pipeline: the log-Jacobian of every transformer that loses no information."""
 
-__all__ = ["log_jacobian", "push_forward", "register_log_jacobian", "unroll"]
+__all__ = [
+    "UndefinedLogJacobian",
+    "last_undefined_step",
+    "log_density",
+    "log_jacobian",
+    "push_forward",
+    "register_log_jacobian",
+    "unroll",
+]
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -12,6 +20,7 @@ from scipy.sparse import issparse
 from scipy.stats import norm
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -33,6 +42,10 @@ LogJacobian = Callable[[Any, Any], ArrayLike]
 # QuantileTransformer maps to the end of its range what is closer to the end of the training samples than this, in the
 # units of X, if its output is normal; and it clips the fractions themselves to this distance from 0 and 1.
 QUANTILE_MARGIN = 1e-7
+
+
+class UndefinedLogJacobian(ValueError):
+    """A transformer loses information, is unknown, or has no finite derivative at a sample."""
 
 
 def register_log_jacobian(transformer_type: type, function: LogJacobian) -> None:
@@ -93,9 +106,12 @@ def register_log_jacobian(transformer_type: type, function: LogJacobian) -> None
 def unroll(estimator: Any) -> list[Any]:
     """The estimators that samples pass one after the other.
 
-    Pipelines within Pipelines are opened, searches give their best estimator, and "passthrough" is left out.
+    Pipelines within Pipelines and FrozenEstimator are opened, searches give their best estimator, and "passthrough" is
+    left out.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
+    if isinstance(estimator, FrozenEstimator):
+        return unroll(estimator.estimator)
     if not isinstance(estimator, Pipeline):
         return [estimator]
     return [part for _, step in estimator.steps if _transforms(step) for part in unroll(step)]
@@ -129,12 +145,65 @@ def push_forward(steps: Sequence[Any], X: Any) -> tuple[NDArray[np.float64], Any
     return log_det, X
 
 
+def log_density(estimator: Any, X: Any, n_skipped: int = 0) -> NDArray[np.float64]:
+    """Log-density of each sample under a Pipeline, in the units of X.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted density, a Pipeline that ends with one, or a search over such a Pipeline.
+    X : array-like of shape (n_samples, n_features)
+    n_skipped : int, default=0
+        Number of steps, from the first on, whose log-Jacobian is left out: the density is that of what leaves them.
+
+    Returns
+    -------
+    log_prob : ndarray of shape (n_samples,)
+        In nats.
+    """
+    *steps, model = unroll(estimator) or [estimator]
+    if not hasattr(model, "score_samples"):
+        raise TypeError(
+            f"log_likelihood_samples needs an estimator with score_samples, got {type(model).__name__}. A Pipeline has "
+            "to end with a density model."
+        )
+    for step in steps[:n_skipped]:
+        X = step.transform(X)
+    log_prob, Z = push_forward(steps[n_skipped:], X)
+    if Z is not None:
+        log_prob[log_prob > -np.inf] += np.asarray(model.score_samples(Z))
+    return log_prob
+
+
+def last_undefined_step(estimator: Any, X: Any) -> tuple[int, UndefinedLogJacobian | None]:
+    """Find the last step of a fitted Pipeline that has no finite log-Jacobian at each of some samples.
+
+    Returns
+    -------
+    number : int
+        Its number among the steps, counted from 1, as the `n_skipped` of `log_density`; 0 if there is none.
+    error : UndefinedLogJacobian or None
+        The reason.
+    """
+    found: tuple[int, UndefinedLogJacobian | None] = 0, None
+    for number, step in enumerate(unroll(estimator)[:-1], start=1):
+        try:
+            is_finite = np.isfinite(log_jacobian(step, X)).all()
+        except UndefinedLogJacobian as error:  # only a nested step knows why, so it cannot be asked beforehand
+            found = number, error
+        else:
+            if not is_finite:
+                found = number, _information_loss(step, "samples are outside its range", "Leave the step out.")
+        X = step.transform(X)
+    return found
+
+
 def log_jacobian(transformer: Any, X: Any) -> NDArray[np.float64]:
     """Logarithm of the absolute Jacobian determinant of a fitted transformer at each sample, in nats.
 
     Raises
     ------
-    ValueError
+    UndefinedLogJacobian
         If the transformer is unknown or loses information, or if it has no finite derivative at a sample.
     """
     check_is_fitted(transformer)
@@ -146,7 +215,7 @@ def log_jacobian(transformer: Any, X: Any) -> NDArray[np.float64]:
         )
     singular = np.flatnonzero(np.isnan(found) | (found == np.inf))
     if len(singular):
-        raise ValueError(
+        raise UndefinedLogJacobian(
             f"{_name(transformer)} has no log-Jacobian at {len(singular)} of {shape[0]} samples, the first of which "
             f"has index {singular[0]}: it is not one-to-one there, or its derivative is infinite, as where many "
             "training samples have the same value. So log-likelihoods in the units of X are not defined there. Leave "
@@ -162,15 +231,15 @@ def _function_of(transformer: Any) -> LogJacobian:
             return _LOG_JACOBIANS[base]
         if "transform" in vars(base):
             break
-    raise ValueError(
+    raise UndefinedLogJacobian(
         f"{_name(transformer)} loses information about the samples, or is unknown: no log-Jacobian is registered for "
         "it, so log-likelihoods in the units of X are not defined. Leave it out, score the model on samples that are "
         "already transformed, or use sklatent.metrics.register_log_jacobian if the transformer is invertible."
     )
 
 
-def _information_loss(transformer: Any, why: str, way_out: str) -> ValueError:
-    return ValueError(
+def _information_loss(transformer: Any, why: str, way_out: str) -> UndefinedLogJacobian:
+    return UndefinedLogJacobian(
         f"{_name(transformer)} loses information about the samples: {why}. So log-likelihoods in the units of X are "
         f"not defined. {way_out}"
     )
@@ -272,7 +341,7 @@ def _of_function(transformer: FunctionTransformer, X: Any) -> ArrayLike:
         return 0.0
     if not isinstance(transformer.func, np.ufunc) or transformer.func not in _UFUNCS or transformer.kw_args:
         names = ", ".join(f"np.{function.__name__}" for function in _UFUNCS)
-        raise ValueError(
+        raise UndefinedLogJacobian(
             f"FunctionTransformer(func={transformer.func!r}, kw_args={transformer.kw_args!r}) is unknown: its "
             f"log-Jacobian is only known for func in ({names}) without kw_args. For another function register a "
             "subclass of FunctionTransformer by sklatent.metrics.register_log_jacobian."

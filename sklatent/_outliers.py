@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method
+from sklatent._jacobians import log_density
 from sklatent._pca import PCAReducer
 from sklatent._search.crossfit import (
     KnownScores,
@@ -21,6 +22,7 @@ from sklatent._search.crossfit import (
     concentrated_supports,
     fit_subsets,
     folds,
+    n_steps_to_skip,
     out_of_fold_scores,
 )
 from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, StrOptions, fit_context
@@ -100,9 +102,13 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
     in the fit that scores it, whether it is an outlier or not, so the threshold and the p-values keep their meaning.
     Outliers among the training samples have low scores, which makes the p-values of new ones larger.
 
-    A Pipeline scores what its steps make of a sample, in their units. Steps that are fitted without a fold, such as
-    scalers, differ slightly from those of all samples, and so do the units. With very few samples put them before the
-    detector.
+    A Pipeline is scored in the units of X, as by :func:`sklatent.metrics.log_likelihood_samples`: its `score_samples`
+    and the log-Jacobian of the steps before the density. Otherwise the scores of models that were fitted without
+    different folds would be in the units of different scalers. A step that loses information, such as a PCA of fewer
+    components, has no log-Jacobian, nor has one that maps a training sample outside its range to the end of it, such as
+    QuantileTransformer. If there is one, the log-Jacobian of the last such step and of those before it is left out, in
+    all scores alike: they are densities of what leaves this step. Outlier detectors such as IsolationForest have no
+    densities, and are scored as they are.
 
     The folds are chosen at random, and are the same in each fit. The densities without a fold are fitted to fewer
     samples than `estimator_`, so their scores are slightly too low if there are few samples.
@@ -187,8 +193,9 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
             subsets = self._subsets(rows, self._parts)
             self.estimator_, *self.fold_estimators_ = fit_subsets(self._density(), rows, subsets)
             self.support_ = np.isin(np.arange(len(rows)), subsets[0])
-            models = self.fold_estimators_ or [self.estimator_]
-            self.training_scores_ = out_of_fold_scores(models, rows, self._parts or [np.arange(len(rows))])
+            models, parts = self.fold_estimators_ or [self.estimator_], self._parts or [np.arange(len(rows))]
+            self._n_skipped = n_steps_to_skip(models, rows, parts)
+            self.training_scores_ = out_of_fold_scores(models, rows, parts, self._n_skipped)
             self._known = KnownScores(rows, self.training_scores_)
             self.offset_ = self._threshold(self.training_scores_)
         return self
@@ -235,9 +242,9 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            `estimator_.score_samples(X)`, and for training samples their `training_scores_`; larger values mean more
-            normal samples. Log-densities are in nats. The documentation of the estimator states whether they are exact,
-            bounds or estimates.
+            `estimator_.score_samples(X)`, for a Pipeline in the units of X (see Notes of the class), and for training
+            samples their `training_scores_`; larger values mean more normal samples. Log-densities are in nats. The
+            documentation of the estimator states whether they are exact, bounds or estimates.
 
         See Also
         --------
@@ -411,7 +418,7 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         counts = np.zeros(len(rows))
         for model, part in zip(self.fold_estimators_, self._parts, strict=True):
             known = np.sort(self.training_scores_[part])
-            counts += np.searchsorted(known, np.asarray(model.score_samples(rows), dtype=np.float64), side="right")
+            counts += np.searchsorted(known, log_density(model, rows, self._n_skipped), side="right")
         return (1 + counts) / (1 + len(self.training_scores_))
 
     def select(self, X: ArrayLike, fdr: float = 0.1) -> NDArray[np.bool_]:
@@ -492,8 +499,7 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
 
     def _score_rows(self, X: NDArray) -> NDArray[np.float64]:
         """Scores by a density that has not seen the samples; by `estimator_` if all others have."""
-        scores = np.asarray(self.estimator_.score_samples(X), dtype=np.float64)
-        return self._known.replace(X, scores)
+        return self._known.replace(X, log_density(self.estimator_, X, self._n_skipped))
 
     def _threshold(self, scores: NDArray[np.float64]) -> float:
         with np.errstate(invalid="ignore"):  # scores of -inf are reported below

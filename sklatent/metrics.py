@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from sklatent._base import BaseLatentModel, active_units, posterior_means, rate_distortion_samples
-from sklatent._jacobians import push_forward, register_log_jacobian, unroll
+from sklatent._jacobians import log_density, push_forward, register_log_jacobian, unroll
 from sklatent._sklearn_compat import check_sample_weight
 
 
@@ -157,8 +157,7 @@ def log_likelihood_samples(estimator: Any, X: ArrayLike) -> NDArray[np.float64]:
     log-likelihood -inf. Prefer PowerTransformer for selecting models. The same holds for values outside the domain of
     the logarithm, the square root or the transformation of Box & Cox.
 
-    `GenerativeClassifier` and `LatentOutlierDetector` use the scores of their `estimator` as they are: put scalers
-    before them, not inside.
+    `GenerativeClassifier` and `LatentOutlierDetector` score a Pipeline in the same way.
 
     References
     ----------
@@ -177,16 +176,7 @@ def log_likelihood_samples(estimator: Any, X: ArrayLike) -> NDArray[np.float64]:
     >>> print(f"{scaled.score(X):.3f} {log_likelihood_samples(scaled, X).mean():.3f} {plain.score(X):.3f}")
     -3.268 -2.533 -2.533
     """
-    *steps, model = unroll(estimator) or [estimator]
-    if not hasattr(model, "score_samples"):
-        raise TypeError(
-            f"log_likelihood_samples needs an estimator with score_samples, got {type(model).__name__}. A Pipeline has "
-            "to end with a density model."
-        )
-    log_prob, Z = push_forward(steps, X)
-    if Z is not None:
-        log_prob[log_prob > -np.inf] += np.asarray(model.score_samples(Z))
-    return log_prob
+    return log_density(estimator, X)
 
 
 def log_likelihood_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:

@@ -5,13 +5,15 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, Normalizer, StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -44,6 +46,44 @@ def test_full_rank_pca_is_quadratic_discriminant_analysis(blobs, prior):
     np.testing.assert_allclose(model.predict_log_proba(X), expected, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(model.predict_proba(X), np.exp(expected), rtol=1e-8, atol=1e-12)
     np.testing.assert_array_equal(model.predict(X), expected.argmax(axis=1))
+
+
+@pytest.mark.parametrize("steps", [[StandardScaler()], [MinMaxScaler(), PCA(whiten=True)]])
+def test_scalers_within_the_density_change_nothing(blobs, steps):
+    """Each class has a scaler of its own; the densities are those in the units of X."""
+    X, y = blobs
+    classifier = GenerativeClassifier(make_pipeline(*steps, PCAReducer()), reject_fraction=0.1).fit(X, y)
+    plain = GenerativeClassifier(PCAReducer(), reject_fraction=0.1).fit(X, y)
+    np.testing.assert_allclose(classifier.predict_log_proba(X), plain.predict_log_proba(X), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(classifier.score_samples(X), plain.score_samples(X), rtol=1e-10)
+    assert classifier.reject_threshold_ == pytest.approx(plain.reject_threshold_, rel=1e-10)
+    np.testing.assert_allclose(plain.predict_log_proba(X), quadratic_log_proba(X, y), rtol=1e-8, atol=1e-8)
+
+
+def test_a_step_that_loses_information_in_each_class_is_refused(blobs):
+    X, y = blobs
+    classifier = GenerativeClassifier(make_pipeline(StandardScaler(), PCA(2), GaussianMixture()))
+    with pytest.raises(ValueError, match=r"estimator=Pipeline cannot be compared: PCA loses .* 2 of 3 .*FrozenEst"):
+        classifier.fit(X, y)
+    assert not hasattr(classifier, "estimators_")
+
+
+def test_a_step_that_loses_information_alike_in_all_classes(blobs):
+    X, y = blobs
+    frozen = make_pipeline(StandardScaler(), PCA(2)).fit(X)
+    Z = frozen.transform(X)
+    density = make_pipeline(FrozenEstimator(frozen), StandardScaler(), PCAReducer())
+    inside = GenerativeClassifier(density, reject_fraction=0.1).fit(X, y)
+    before = GenerativeClassifier(PCAReducer(), reject_fraction=0.1).fit(Z, y)
+    np.testing.assert_allclose(inside.predict_log_proba(X), before.predict_log_proba(Z), rtol=1e-8, atol=1e-8)
+    assert inside.reject_threshold_ == pytest.approx(before.reject_threshold_, rel=1e-8)
+
+
+def test_a_step_without_parameters_loses_information_alike_in_all_classes(blobs):
+    X, y = blobs
+    inside = GenerativeClassifier(make_pipeline(Normalizer(), KernelDensity(bandwidth=0.2))).fit(X, y)
+    before = GenerativeClassifier(KernelDensity(bandwidth=0.2)).fit(Normalizer().fit_transform(X), y)
+    np.testing.assert_array_equal(inside.predict_log_proba(X), before.predict_log_proba(Normalizer().transform(X)))
 
 
 def test_one_gaussian_is_quadratic_discriminant_analysis(blobs):

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -353,6 +354,13 @@ def test_an_estimator_by_itself_scores_as_it_does(model):
     model.fit(X)
     assert np.array_equal(log_likelihood_samples(model, X), model.score_samples(X))
     assert log_likelihood_scorer(model, X) == pytest.approx(model.score_samples(X).mean(), rel=1e-12)
+
+
+def test_a_frozen_step_is_the_step():
+    X = positive()
+    scaler, model = StandardScaler().fit(X), make_pipeline(StandardScaler(), PCAReducer()).fit(X)
+    frozen = make_pipeline(FrozenEstimator(scaler), FrozenEstimator(model[-1])).fit(X)
+    np.testing.assert_array_equal(log_likelihood_samples(frozen, X), log_likelihood_samples(model, X))
 
 
 def test_a_pipeline_at_the_end_of_a_pipeline_and_a_search_at_its_end():

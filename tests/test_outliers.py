@@ -6,20 +6,23 @@ import pytest
 from scipy.stats import chi2
 from sklearn.base import clone
 from sklearn.cluster import KMeans
-from sklearn.covariance import EmpiricalCovariance
+from sklearn.covariance import EllipticEnvelope, EmpiricalCovariance
 from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted
 
 from sklatent import AutoencoderTransformer, LatentOutlierDetector, PCAReducer, VAETransformer
 from sklatent._memo import Memo
+from sklatent.metrics import log_likelihood_samples
 
 DENSITIES = [
     PCAReducer(2),
@@ -29,6 +32,10 @@ DENSITIES = [
     KernelDensity(),
     make_pipeline(StandardScaler(), PCAReducer(2)),
 ]
+
+
+def f_of_variance(X, y):
+    return X.var(axis=0)
 
 
 def name_of(item):
@@ -64,7 +71,7 @@ def test_check_estimator(detector, check):
 def test_scores_of_new_samples_are_those_of_the_estimator(estimator, n_splits, X, rng):
     new = X if n_splits is None else X + rng.standard_normal(X.shape)
     detector = LatentOutlierDetector(estimator, n_splits=n_splits).fit(X)
-    expected = clone(estimator).fit(X).score_samples(new)
+    expected = log_likelihood_samples(clone(estimator).fit(X), new)
     np.testing.assert_array_equal(detector.score_samples(new), expected)
     np.testing.assert_array_equal(detector.decision_function(new), expected - detector.offset_)
     np.testing.assert_array_equal(detector.predict(new), np.where(expected >= detector.offset_, 1, -1))
@@ -101,7 +108,7 @@ def test_training_scores_are_those_of_fits_without_the_fold(estimator, X):
     detector = LatentOutlierDetector(estimator, n_splits=4).fit(X)
     expected = np.empty(len(X))
     for train, test in KFold(4, shuffle=True, random_state=0).split(X):
-        expected[test] = clone(estimator).fit(X[train]).score_samples(X[test])
+        expected[test] = log_likelihood_samples(clone(estimator).fit(X[train]), X[test])
     # 1e-4: networks are trained together, whose sums are in another order; float32 rounding grows over the steps.
     tolerance = 1e-4 if hasattr(estimator, "max_epochs") else 0
     np.testing.assert_allclose(detector.training_scores_, expected, rtol=tolerance)
@@ -304,13 +311,61 @@ def test_units_do_not_matter(estimator, least, contamination, X, rng):
     assert np.mean(detector.fit(1000 * X).predict(1000 * new) == predicted) >= least
 
 
-def test_pipeline_scores_as_its_steps_by_hand(X):
-    detector = LatentOutlierDetector(make_pipeline(StandardScaler(), PCAReducer(2))).fit(X)
-    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
-    # 1e-9: rounding of the scaled values, by sums over 400 rows in another order.
-    np.testing.assert_allclose(
-        detector.estimator_.score_samples(X), PCAReducer(2).fit(scaled).score_samples(scaled), rtol=1e-9
+@pytest.mark.parametrize("n_splits", [None, 5])
+@pytest.mark.parametrize(
+    "steps", [[StandardScaler()], [MinMaxScaler(), RobustScaler()], [PCA(whiten=True), StandardScaler()]], ids=name_of
+)
+def test_affine_steps_of_a_pipeline_change_no_score(steps, n_splits, X, rng):
+    """A normal density in other units is the same density of X, whichever samples the scalers were fitted to."""
+    new = X + 3 * rng.standard_normal(X.shape)
+    plain, scaled = (
+        LatentOutlierDetector(model, contamination=0.1, n_splits=n_splits).fit(X)
+        for model in (PCAReducer(), make_pipeline(*steps, PCAReducer()))
     )
+    np.testing.assert_allclose(scaled.training_scores_, plain.training_scores_, rtol=1e-10)
+    np.testing.assert_allclose(scaled.score_samples(new), plain.score_samples(new), rtol=1e-10)
+    assert scaled.offset_ == pytest.approx(plain.offset_, rel=1e-10)
+    np.testing.assert_array_equal(scaled.predict(new), plain.predict(new))
+    if n_splits:
+        np.testing.assert_array_equal(scaled.p_values(new), plain.p_values(new))
+
+
+def test_pipeline_scores_as_its_steps_by_hand(X, rng):
+    new = X + rng.standard_normal(X.shape)
+    detector = LatentOutlierDetector(make_pipeline(StandardScaler(), GaussianMixture(2, random_state=0))).fit(X)
+    scaled, scaled_new = ((rows - X.mean(axis=0)) / X.std(axis=0) for rows in (X, new))
+    expected = GaussianMixture(2, random_state=0).fit(scaled).score_samples(scaled_new) - np.log(X.std(axis=0)).sum()
+    # 1e-9: rounding of the scaled values, by sums over 400 rows in another order.
+    np.testing.assert_allclose(detector.score_samples(new), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("steps", "n_units"),
+    [
+        ([PCA(2)], 1),
+        ([StandardScaler(), SelectKBest(f_of_variance, k=3)], 2),
+        ([QuantileTransformer(n_quantiles=50)], 1),
+        ([MinMaxScaler(clip=True)], 1),
+        ([StandardScaler(), PCA(2), StandardScaler()], 2),
+    ],
+    ids=name_of,
+)
+def test_units_are_those_of_what_leaves_the_last_step_that_loses_information(steps, n_units, X, rng):
+    new = X + rng.standard_normal(X.shape)
+    detector = LatentOutlierDetector(make_pipeline(*steps, PCAReducer(1)), contamination=0.1).fit(X)
+    inner, last = detector.estimator_[:n_units], detector.estimator_[n_units:]
+    np.testing.assert_allclose(
+        detector.score_samples(new), log_likelihood_samples(last, inner.transform(new)), rtol=1e-12
+    )
+    assert np.isfinite(detector.training_scores_).all()
+    assert np.mean(detector.predict(X) == -1) == 0.1
+
+
+@pytest.mark.parametrize("model", [IsolationForest(random_state=0), EllipticEnvelope(random_state=0)], ids=name_of)
+def test_scores_of_outlier_detectors_have_no_units(model, X, rng):
+    new = X + rng.standard_normal(X.shape)
+    detector = LatentOutlierDetector(make_pipeline(StandardScaler(), PCA(), model)).fit(100 * X)
+    np.testing.assert_array_equal(detector.score_samples(100 * new), detector.estimator_.score_samples(100 * new))
 
 
 def test_rows_of_equal_scores_are_inliers():

@@ -7,6 +7,7 @@ __all__ = [
     "concentrated_supports",
     "fit_subsets",
     "folds",
+    "n_steps_to_skip",
     "out_of_fold_scores",
 ]
 
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.base import clone
+from sklearn.base import clone, is_outlier_detector
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
+from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._pca import PCAReducer
 from sklatent._search.plan import learned_together
 
@@ -72,12 +74,25 @@ def fit_subsets(estimator: Any, X: NDArray, subsets: Sequence[Subset]) -> list[A
         return [clone(estimator).fit(X[subset]) for subset in subsets]
 
 
-def out_of_fold_scores(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) -> NDArray[np.float64]:
-    """Score of each sample by the model of its fold, which was fitted without it."""
+def out_of_fold_scores(
+    models: Sequence[Any], X: NDArray, parts: Sequence[Subset], n_skipped: int
+) -> NDArray[np.float64]:
+    """Score of each sample by the model of its fold, which was fitted without it, as `log_density` does."""
     scores = np.empty(len(X))
     for model, part in zip(models, parts, strict=True):
-        scores[part] = model.score_samples(X[part])
+        scores[part] = log_density(model, X[part], n_skipped)
     return scores
+
+
+def n_steps_to_skip(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) -> int:
+    """Number of the first steps of some Pipelines whose log-Jacobian their scores leave out.
+
+    The last of them loses information about samples that a model has to score. An outlier detector at the end has
+    scores in no units, which no step changes.
+    """
+    if is_outlier_detector(models[0]):
+        return len(unroll(models[0])) - 1
+    return max(last_undefined_step(model, X[part])[0] for model, part in zip(models, parts, strict=True))
 
 
 def concentrated_supports(estimator: Any, X: NDArray, subsets: Sequence[Subset], fraction: float) -> list[Subset]:
