@@ -3,7 +3,7 @@
 __all__ = ["LossCurveDisplay", "ScoreDisplay"]
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from sklatent._plotting.canvas import (
     plain,
     pyplot,
 )
-from sklatent._plotting.models import step_with
+from sklatent._plotting.models import evenly_spaced, step_with
+from sklatent._sklearn_compat import safe_indexing
 
 # Within the warm-up the weight of the KL divergence is smaller than beta by more than this fraction.
 WEIGHT_TOLERANCE = 1e-3
@@ -258,6 +259,7 @@ class ScoreDisplay:
         X: ArrayLike | Mapping[str, ArrayLike],
         *,
         threshold: float | None = None,
+        max_samples: int | None = 1000,
         ax: Any = None,
         **kwargs: Any,
     ) -> "ScoreDisplay":
@@ -272,7 +274,11 @@ class ScoreDisplay:
             Samples, or groups of samples by their names.
         threshold : float or None, default=None
             Scores below it are those of outliers. None stands for that of the estimator, which is `offset_` of an
-            outlier detector and `reject_threshold` of a `GenerativeClassifier`; without one there is no line.
+            outlier detector and `reject_threshold` or `reject_threshold_` of a `GenerativeClassifier`; without one
+            there is no line.
+        max_samples : int or None, default=1000
+            Number of samples to score, of all groups together: of each group, at most the same number of samples, at
+            equal distances in X. Scores of an `AutoencoderTransformer` take up to 2 ms a sample. None scores all.
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
         **kwargs : dict
@@ -288,7 +294,7 @@ class ScoreDisplay:
         TypeError
             If the estimator has no `score_samples`.
         ValueError
-            If no score is finite.
+            If no score is finite, or if there are more groups than `max_samples`.
 
         See Also
         --------
@@ -311,6 +317,9 @@ class ScoreDisplay:
         if not hasattr(estimator, "score_samples"):
             raise TypeError(f"{cls.__name__} needs an estimator with score_samples, got {type(estimator).__name__}.")
         groups = X if isinstance(X, Mapping) else {"samples": X}
+        if max_samples is not None:
+            check_scalar(max_samples, "max_samples", Integral, min_val=max(len(groups), 1))
+            groups = {name: _some_of(group, max_samples // len(groups)) for name, group in groups.items()}
         scores = {name: np.asarray(estimator.score_samples(group), dtype=float) for name, group in groups.items()}
         return cls(scores, threshold=_threshold(estimator) if threshold is None else threshold).plot(ax, **kwargs)
 
@@ -385,12 +394,18 @@ def _warmup_epochs(losses: Mapping[str, NDArray], beta: float) -> int:
     return int(np.flatnonzero(below).max(initial=-1)) + 1
 
 
+def _some_of(X: Any, at_most: int) -> Any:
+    """At most so many samples, at equal distances."""
+    n_samples = X.shape[0] if hasattr(X, "shape") else len(X)  # sparse samples have no len
+    return X if n_samples <= at_most else safe_indexing(X, evenly_spaced(n_samples, at_most))
+
+
 def _threshold(estimator: Any) -> float | None:
     """The score below which the estimator, or the last step of a Pipeline, refuses a sample."""
     last = getattr(estimator, "best_estimator_", estimator)
     last = last[-1] if hasattr(last, "steps") else last
-    found = getattr(last, "offset_", getattr(last, "reject_threshold", None))
-    return None if found is None else float(found)
+    known = (getattr(last, name, None) for name in ("offset_", "reject_threshold_", "reject_threshold"))
+    return next((float(threshold) for threshold in known if threshold is not None), None)
 
 
 def _edges(groups: Sequence[NDArray], threshold: float | None) -> NDArray:

@@ -10,19 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklatent._base import spawn_seeds
 from sklatent._plotting.canvas import BLUE, GREY, ORANGE, axes_or_new, finish, pyplot
 from sklatent._plotting.models import apply, check_count, step_with
+from sklatent._ppca.dimension import flipped_eigenvalues
 
 # Horn's band ends at this percentile of the variances of samples without correlations.
 PERCENTILE = 95
-MAX_PERMUTATIONS = 1000
+MAX_FLIPS = 1000
 
 
 class ScreeDisplay:
     r"""Scree plot: the explained variance of each component, or the KL divergence of each latent dimension of a VAE.
 
     For PCA the bars are the explained variances, and the line is the cumulative fraction of the total variance. If X is
-    passed, Horn's parallel analysis adds a reference: the variances of the components of samples whose features have
-    been permuted independently of one another, which destroys all correlations. Components above the 95th percentile
-    of these, from the first one on, are retained; the others cannot be told from noise.
+    passed, Horn's parallel analysis adds a reference: the variances of the components of centred samples whose every
+    value has been given a random sign, which destroys all correlations. Components above the 95th percentile of these,
+    from the first one on, are retained; the others cannot be told from noise. `PCAReducer(nz="parallel")` counts in the
+    same way, but a second time what the strong components leave, so it finds weak ones beside them.
 
     For a VAE the bars are the KL divergences of the latent dimensions in nats, and the active ones are coloured.
 
@@ -34,8 +36,8 @@ class ScreeDisplay:
         Explained variance in squared units of X, or KL divergence in nats.
     fractions : ndarray of shape (nz,) or None, default=None
         Fraction of the total variance that each component explains.
-    noise_variances : ndarray of shape (n_permutations, nz) or None, default=None
-        Variances of the components of permuted samples.
+    noise_variances : ndarray of shape (n_flips, nz) or None, default=None
+        Variances of the components of samples with random signs.
     active : ndarray of shape (nz,), bool, or None, default=None
         Mask of the latent dimensions that are retained, or active. None stands for all.
     ylabel : str, default="explained variance (squared units of X)"
@@ -52,7 +54,7 @@ class ScreeDisplay:
     line_ : matplotlib Line2D or None
         The cumulative fraction, in per cent on the axes at the right.
     band_ : matplotlib Line2D or None
-        The 95th percentile of the variances of permuted samples.
+        The 95th percentile of the variances of samples with random signs.
 
     See Also
     --------
@@ -60,9 +62,9 @@ class ScreeDisplay:
 
     References
     ----------
-    Horn (1965), "A rationale and test for the number of factors in factor analysis". Buja & Eyuboglu (1992), "Remarks
-    on parallel analysis" (permutations). Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders",
-    section 5.1 (active units).
+    Horn (1965), "A rationale and test for the number of factors in factor analysis". Hong, Sheng & Dobriban (2020),
+    "Selecting the number of components in PCA via random signflips". Burda, Grosse & Salakhutdinov (2016), "Importance
+    weighted autoencoders", section 5.1 (active units).
 
     Examples
     --------
@@ -99,7 +101,7 @@ class ScreeDisplay:
         estimator: Any,
         X: ArrayLike | None = None,
         *,
-        n_permutations: int = 20,
+        n_flips: int = 20,
         random_state: Any = None,
         ax: Any = None,
         **kwargs: Any,
@@ -113,11 +115,11 @@ class ScreeDisplay:
             (`VAETransformer`), or a Pipeline with one of these among its steps.
         X : array-like of shape (n_samples, n_features) or None, default=None
             Training samples, for the parallel analysis. Not used for a VAE.
-        n_permutations : int, default=20
-            Number of times that the features are permuted, at most 1,000. Each takes n_samples * n_features^2
-            operations.
+        n_flips : int, default=20
+            Number of times that the values are given random signs, at most 1,000. Each takes n_samples * n_features^2
+            operations, in float32.
         random_state : int, RandomState instance or None, default=None
-            Controls the permutations. Pass an int for reproducible results.
+            Controls the random signs. Pass an int for reproducible results.
         ax : matplotlib Axes or None, default=None
             Axes to use; None creates a figure.
         **kwargs : dict
@@ -133,7 +135,7 @@ class ScreeDisplay:
         TypeError
             If no step has one of the two attributes, such as an `AutoencoderTransformer`.
         ValueError
-            If X has fewer than two samples, or missing values, or `n_permutations` is not valid.
+            If X has fewer than two samples, or missing values, or `n_flips` is not valid.
 
         See Also
         --------
@@ -151,7 +153,7 @@ class ScreeDisplay:
         (20, 3)
         """
         pyplot()
-        check_count("n_permutations", n_permutations, MAX_PERMUTATIONS)
+        check_count("n_flips", n_flips, MAX_FLIPS)
         model, before = step_with(estimator, cls.__name__, "kl_per_dimension_", "explained_variance_")
         if hasattr(model, "kl_per_dimension_"):
             ylabel = "KL divergence (nats per sample)"
@@ -159,7 +161,7 @@ class ScreeDisplay:
         variances = np.asarray(model.explained_variance_)
         noise = active = None
         if X is not None:
-            noise = _noise_variances(model, apply(before, X), n_permutations, random_state)
+            noise = _noise_variances(model, apply(before, X), n_flips, random_state)
             active = np.logical_and.accumulate(variances > np.percentile(noise, PERCENTILE, axis=0))
         fractions = getattr(model, "explained_variance_ratio_", None)
         return cls(variances, fractions=fractions, noise_variances=noise, active=active).plot(ax, **kwargs)
@@ -212,7 +214,7 @@ def _plot_band(ax: Any, noise_variances: NDArray) -> Any:
     low, high = np.percentile(noise_variances, [100 - PERCENTILE, PERCENTILE], axis=0)
     at = np.arange(len(high))
     ax.fill_between(at, low, high, color="black", alpha=0.15, linewidth=0)
-    (band,) = ax.plot(at, high, color="black", linestyle="--", linewidth=1.2, label="permuted features, 95 %")
+    (band,) = ax.plot(at, high, color="black", linestyle="--", linewidth=1.2, label="random signs, 95 %")
     ax.legend(frameon=False, loc="center right")
     return band
 
@@ -228,21 +230,18 @@ def _plot_cumulative(ax: Any, fractions: NDArray) -> Any:
     return line
 
 
-def _noise_variances(pca: Any, X: NDArray, n_permutations: int, random_state: Any) -> NDArray:
-    """Variances of the components of X with permuted features, (n_permutations, nz)."""
+def _noise_variances(pca: Any, X: NDArray, n_flips: int, random_state: Any) -> NDArray:
+    """Variances of the components of X with random signs, (n_flips, nz)."""
     if len(X) < 2 or not np.isfinite(X).all():
         raise ValueError(f"X of ScreeDisplay must have at least 2 samples and no missing values, got {len(X)} samples.")
     if X.shape[1] != pca.n_features_in_:
         raise ValueError(f"X has {X.shape[1]} features, but {type(pca).__name__} is expecting {pca.n_features_in_}.")
     rng = np.random.default_rng(spawn_seeds(random_state, 1)[0])
-    nz = len(pca.explained_variance_)
     X = X - X.mean(axis=0)
-    return np.stack([_largest_variances(rng.permuted(X, axis=0), nz) for _ in range(n_permutations)])
-
-
-def _largest_variances(X: NDArray, nz: int) -> NDArray:
-    """Eigenvalues of the covariance of centred samples, from the smaller of the two products of X with itself."""
-    product = X @ X.T if X.shape[0] < X.shape[1] else X.T @ X
-    values = np.zeros(nz)  # fewer samples than components have no more variances than samples
-    values[: len(product)] = np.linalg.eigvalsh(product)[::-1][:nz]
-    return np.maximum(values, 0) / (len(X) - 1)
+    scale = np.abs(X).max() or 1.0  # so that squares of float32 do not overflow
+    X = (X / scale).astype(np.float32)  # a picture needs no more digits, and this takes half the time
+    spectra = np.stack([flipped_eigenvalues(X, rng) for _ in range(n_flips)])[:, ::-1].astype(np.float64)
+    variances = np.maximum(spectra, 0) * (scale**2 / (len(X) - 1))
+    nz = len(pca.explained_variance_)
+    # Fewer samples than components have no more variances than samples.
+    return np.pad(variances, [(0, 0), (0, max(nz - variances.shape[1], 0))])[:, :nz]

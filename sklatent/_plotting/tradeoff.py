@@ -97,8 +97,9 @@ class RateDistortionDisplay:
         Parameters
         ----------
         cv_results : dict
-            The attribute `cv_results_` of a search whose `scoring` has two scorers of rate and distortion. As scorers
-            do, they return the negative of both.
+            The attribute `cv_results_` of a search whose `scoring` has :func:`~sklatent.metrics.rate_scorer` and
+            :func:`~sklatent.metrics.distortion_scorer`, or two others that return the negative of rate and distortion
+            as these do.
         rate : str, default="rate"
             Name of the first scorer in `scoring`.
         distortion : str, default="distortion"
@@ -123,18 +124,20 @@ class RateDistortionDisplay:
         See Also
         --------
         plot : Shows it again.
+        sklatent.metrics.rate_distortion : Rate and distortion of a single model.
 
         Examples
         --------
+        >>> from sklatent import PCAReducer
+        >>> from sklatent.metrics import distortion_scorer, rate_scorer
         >>> from sklatent.plotting import RateDistortionDisplay
-        >>> results = {
-        ...     "params": [{"nz": 2, "beta": 1.0}, {"nz": 2, "beta": 4.0}],
-        ...     "mean_test_rate": [-5.9, -3.1],
-        ...     "mean_test_distortion": [27.1, 22.0],
-        ... }
-        >>> display = RateDistortionDisplay.from_cv_results(results)
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> scoring = {"rate": rate_scorer, "distortion": distortion_scorer}
+        >>> search = GridSearchCV(PCAReducer(), {"nz": [1, 2, 3]}, scoring=scoring, refit=False).fit(load_iris().data)
+        >>> display = RateDistortionDisplay.from_cv_results(search.cv_results_)
         >>> [text.get_text() for text in display.texts_]
-        ['nz=2, beta=1.0', 'nz=2, beta=4.0']
+        ['nz=1', 'nz=2', 'nz=3']
         """
         pyplot()
         means = {name: _mean_test(cv_results, name) for name in (rate, distortion, score) if name is not None}

@@ -1,6 +1,6 @@
 """Estimation of the number of components."""
 
-__all__ = ["minka_dimension", "parallel_dimension"]
+__all__ = ["flipped_eigenvalues", "minka_dimension", "parallel_dimension"]
 
 import numpy as np
 from scipy.special import gammaln
@@ -115,6 +115,25 @@ def parallel_dimension(rows: np.ndarray, components: np.ndarray, eigenvalues: np
     return max(k, 1)
 
 
+def flipped_eigenvalues(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Eigenvalues of the scatter of samples whose every value has a random sign, a sample of those of noise.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, n_features)
+        Centred samples, in the precision to compute in.
+    rng : Generator
+
+    Returns
+    -------
+    eigenvalues : ndarray of shape (min(n_samples, n_features),)
+        In increasing order.
+    """
+    flipped = rows * (2 * rng.integers(2, size=rows.shape, dtype=bool).view(np.int8) - 1)
+    flipped -= flipped.mean(axis=0)
+    return np.linalg.eigvalsh(flipped.T @ flipped if len(rows) > rows.shape[1] else flipped @ flipped.T)
+
+
 def _noise(rows: np.ndarray, components: np.ndarray) -> np.ndarray:
     """What components leave of centred samples, scaled up to the variance of the noise."""
     n_samples = len(rows)
@@ -125,10 +144,4 @@ def _noise(rows: np.ndarray, components: np.ndarray) -> np.ndarray:
 
 def _largest_eigenvalue(noise: np.ndarray, rng: np.random.Generator) -> float:
     """Quantile of the largest eigenvalue of the scatter, over random signs of the values."""
-    eigenvalues = []
-    for _ in range(N_FLIPS):
-        flipped = np.where(rng.integers(2, size=noise.shape, dtype=bool), noise, -noise)
-        flipped -= flipped.mean(axis=0)
-        gram = flipped.T @ flipped if len(noise) > noise.shape[1] else flipped @ flipped.T
-        eigenvalues.append(np.linalg.eigvalsh(gram)[-1])
-    return float(np.quantile(eigenvalues, QUANTILE))
+    return float(np.quantile([flipped_eigenvalues(noise, rng)[-1] for _ in range(N_FLIPS)], QUANTILE))
