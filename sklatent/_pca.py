@@ -26,7 +26,7 @@ from sklatent._base import FLOAT_DTYPES, BaseLatentModel, all_or_nothing, forget
 from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
 from sklatent._ppca.chunks import slices
-from sklatent._ppca.density import NestedScores, feature_log_density, log_density, model_variances
+from sklatent._ppca.density import NestedScores, feature_log_density, feature_precisions, log_density, model_variances
 from sklatent._ppca.dimension import minka_dimension, parallel_dimension
 from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent._ppca.moments import FactoredMoments, NotFiniteError, total_weight
@@ -794,26 +794,29 @@ class PCAReducer(BaseLatentModel):
         return xp.where(xp.isnan(scores) & ~xp.isnan(X), -xp.inf, scores)  # squares beyond float64
 
     def _feature_log_prob_complete(self, X: Array) -> Array:
-        """The scores of samples without missing values, in float64 for every precision of X.
-
-        Rounding errors of the residuals count for more than in `score_samples`: they are relative to the fraction of a
-        feature that is outside the span of the components.
-        """
+        """The scores of samples without missing values."""
         xp = array_namespace(X)
         variances, noise = self._model_variances()
         axes = _beside(X, self.components_)
         axes, eps = xp.astype(axes, xp.float64, copy=False), float(xp.finfo(axes.dtype).eps)
+        arguments = axes, _beside(X, variances), noise
+        precisions, inside = feature_precisions(*arguments, eps)
+        # As in `_log_prob_complete`, but a rounding error of the residual counts by the conditional variances: for a
+        # feature that lies almost within the span of the components, it may be all that there is.
+        least = noise * noise * float(xp.min(precisions))
+        has_noise = self.n_components_ < self.n_features_in_
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = center(X, [_beside(X, self.mean_)])
-            return feature_log_density(rows, axes, _beside(X, variances), noise, eps)
+            if has_noise and self._is_safe_in(X.dtype, least, float(variances[0])):
+                scores = feature_log_density(self._centered(X, X.dtype), *arguments, precisions, inside)
+                if xp.isfinite(xp.sum(scores)):
+                    return scores
+            return feature_log_density(center(X, [_beside(X, self.mean_)]), *arguments, precisions, inside)
 
     def _log_prob_complete(self, X: Array) -> Array:
         xp = array_namespace(X)
         variances, noise = self._model_variances()
         least = noise if self.n_components_ < self.n_features_in_ else float(variances[-1])
-        # A float32 residual has a rounding error in proportion to the largest axis. It must be small compared with the
-        # smallest standard deviation.
-        is_single = X.dtype != xp.float64 and least > 16 * float(xp.finfo(X.dtype).eps) * float(variances[0])
+        is_single = self._is_safe_in(X.dtype, least, float(variances[0]))
         with np.errstate(over="ignore", invalid="ignore"):
             scores = self._log_prob_in(X.dtype if is_single else xp.float64, X, _beside(X, variances), noise)
         if is_single and not xp.all(xp.isfinite(scores)):  # squares beyond float32
@@ -825,14 +828,27 @@ class PCAReducer(BaseLatentModel):
         xp = array_namespace(X)
         axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
         n_noise = self.n_features_in_ - self.n_components_
-        means = split(_beside(X, self.mean_), dtype)
-        rows = center(X, means[:1] if self._is_near_origin(dtype) else means)
+        rows = self._centered(X, dtype)
         codes = rows @ axes.T
         distance = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
         if n_noise:
             rows -= codes @ axes
             distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
         return log_density(distance, variances, noise, self.n_features_in_)
+
+    def _centered(self, X: Array, dtype: Any) -> Array:
+        """X minus the mean, in `dtype`."""
+        means = split(_beside(X, self.mean_), dtype)
+        return center(X, means[:1] if self._is_near_origin(dtype) else means)
+
+    def _is_safe_in(self, dtype: Any, least: float, largest: float) -> bool:
+        """Whether float32 is precise enough for residuals, by the least and the largest variance; not asked of float64.
+
+        A float32 residual has a rounding error in proportion to the largest axis. It must be small compared with the
+        smallest standard deviation.
+        """
+        xp = array_namespace(self.components_)
+        return dtype != xp.float64 and least > 16 * float(xp.finfo(dtype).eps) * largest
 
     def _rate_distortion(self, X: Array) -> Array:
         """The posterior of probabilistic PCA is exact, so rate and distortion add up to minus the log-likelihood."""

@@ -118,6 +118,25 @@ class TestPCA:
         pca = PCAReducer(1).fit(X[:, :1])
         np.testing.assert_allclose(pca.score_features(X[:, :1])[:, 0], pca.score_samples(X[:, :1]), rtol=1e-12)
 
+    @pytest.mark.parametrize("n_features", [20, 200])
+    @pytest.mark.parametrize("mean", [0, 1000])
+    @pytest.mark.parametrize("alone", [False, True])
+    def test_float32_samples_have_the_scores_of_the_same_values_in_float64(self, n_features, mean, alone, rng):
+        """Whether the products are in float32, or in float64 since one feature lies within the span of the axes."""
+        X = rng.standard_normal((300, 3)) @ rng.standard_normal((3, n_features)) + rng.standard_normal(
+            (300, n_features)
+        )
+        if alone:
+            X[:, 0] *= 1e3
+        X = (X + mean).astype(np.float32)
+        pca = PCAReducer(3).fit(X.astype(np.float64))
+        exact = pca.score_features(X.astype(np.float64))
+        scores = pca.score_features(X)
+        assert scores.dtype == np.float64
+        # 2e-3: float32 residuals of up to 4 standard deviations, of values up to a thousand times as large.
+        np.testing.assert_allclose(scores, exact, rtol=1e-4, atol=2e-3 if mean else 1e-4)
+        assert np.isfinite(pca.score_features(np.full((1, n_features), 1e37, dtype=np.float32))).all()
+
     def test_float32_is_computed_in_float64(self, X):
         pca, single = PCAReducer(2).fit(X), PCAReducer(2).fit(X.astype(np.float32))
         scores = single.score_features(X.astype(np.float32))

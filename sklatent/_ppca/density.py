@@ -5,6 +5,7 @@ __all__ = [
     "bound_noise_variance",
     "conditional_log_density",
     "feature_log_density",
+    "feature_precisions",
     "initial_loadings",
     "log_density",
     "model_variances",
@@ -90,7 +91,9 @@ def normal_log_density(distance: Any, log_det: Any, n_values: Any) -> Any:
     return -0.5 * (n_values * float(np.log(2 * np.pi)) + log_det + distance)
 
 
-def feature_log_density(rows: Array, axes: Array, variances: Array, noise: float, eps: float) -> Array:
+def feature_log_density(
+    rows: Array, axes: Array, variances: Array, noise: float, precisions: Array, inside: Array
+) -> Array:
     r"""Log-density in nats of each value of centred samples given the other values of its sample.
 
     With the projection :math:`y = V'r` of a centred sample r, the residual :math:`\rho = r - V y` and the precision
@@ -103,38 +106,47 @@ def feature_log_density(rows: Array, axes: Array, variances: Array, noise: float
     Parameters
     ----------
     rows : array of shape (n_samples, n_features)
-    axes : array of shape (n_components, n_features)
+        The large matrix products have its precision.
+    axes : array of shape (n_components, n_features), float64
         V', with orthonormal rows.
     variances : array of shape (n_components,)
     noise : float
         The variances of `model_variances`.
-    eps : float
-        Rounding error of the axes.
+    precisions, inside : array of shape (n_features,)
+        From `feature_precisions`.
 
     Returns
     -------
-    log_density : array of shape (n_samples, n_features)
+    log_density : array of shape (n_samples, n_features), float64
     """
-    codes = rows @ axes.T
+    xp = array_namespace(rows)
+    shared = xp.astype(axes, rows.dtype, copy=False)
+    codes = rows @ shared.T
     if axes.shape[0] == axes.shape[1]:
-        return conditional_log_density((codes / variances) @ axes, (1 / variances) @ axes**2)
-    outside, inside = _outside(axes, eps)
-    # One product for the projection and the residual, P r = r / noise - V ((1 / noise - 1 / variances) y).
-    weighted = rows / noise - (codes * (1 / noise - 1 / variances)) @ axes
-    weighted[:, inside] = (codes / variances) @ axes[:, inside]
-    precisions = (1 / variances) @ axes**2 + outside / noise
-    return conditional_log_density(weighted, precisions)
+        return conditional_log_density(codes / variances @ axes, precisions)
+    # One product for the projection and the residual, P r = (r - V ((1 - noise / variances) y)) / noise.
+    shrunk = codes * xp.astype(1 - noise / variances, rows.dtype, copy=False)
+    weighted = rows - shrunk @ shared
+    weighted *= xp.astype((0.5 / precisions) ** 0.5 / noise, rows.dtype, copy=False)
+    weighted[:, inside] = (codes / variances) @ axes[:, inside] * (0.5 / precisions[inside]) ** 0.5
+    weighted *= weighted
+    return _at_the_mean(precisions) - weighted
 
 
-def _outside(axes: Array, eps: float) -> tuple[Array, Array]:
-    """Fraction of each feature outside the span of orthonormal axes, and whether it lies within up to rounding.
+def feature_precisions(axes: Array, variances: Array, noise: float, eps: float) -> tuple[Array, Array]:
+    """The precisions P_jj of `feature_log_density`, and which features are within the span of the axes up to rounding.
 
-    Otherwise the rounding errors of such features would weigh as much as all else, if the noise is tiny.
+    Otherwise the rounding errors of such features would weigh as much as all else, if the noise is tiny. `eps` is the
+    rounding error of the axes.
     """
     xp = array_namespace(axes)
-    outside = 1 - xp.sum(axes**2, axis=0)
+    squares = axes**2
+    outside = 1 - xp.sum(squares, axis=0)
     inside = outside <= NOTHING * eps
-    return xp.where(inside, 0.0, outside), inside
+    precisions = (1 / variances) @ squares
+    if axes.shape[0] < axes.shape[1]:
+        precisions = precisions + xp.where(inside, 0.0, outside) / noise
+    return precisions, inside
 
 
 def conditional_log_density(weighted: Array, precisions: Array) -> Array:
@@ -154,7 +166,12 @@ def conditional_log_density(weighted: Array, precisions: Array) -> Array:
     ----------
     Rue & Held (2005), "Gaussian Markov random fields", theorem 2.3.
     """
-    return normal_log_density(weighted**2 / precisions, -array_namespace(precisions).log(precisions), 1)
+    return _at_the_mean(precisions) - 0.5 * weighted**2 / precisions
+
+
+def _at_the_mean(precisions: Array) -> Array:
+    """The conditional log-density at its maximum."""
+    return normal_log_density(0.0, -array_namespace(precisions).log(precisions), 1)
 
 
 def variance_scale(variances: Array, mean: Array) -> float:
