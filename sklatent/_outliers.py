@@ -20,6 +20,8 @@ from sklatent._search.crossfit import (
     Subset,
     complements,
     concentrated_supports,
+    ends_in_latent_model,
+    extrapolated_scores,
     fit_subsets,
     folds,
     n_steps_to_skip,
@@ -38,8 +40,9 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
     A density gives higher scores to the samples that it was fitted to than to new ones. So no sample is scored by a
     density that was fitted to it: new ones are scored by `estimator_`, which is fitted to all training samples, and
     each training sample by a density that was fitted to the other folds of a cross-validation (`training_scores_`). If
-    `contamination` is a number c, t is the 100 c-th percentile of these scores, and about the fraction c of new samples
-    like the training samples lies below it. If it is "auto", t is Tukey's lower fence
+    `contamination` is a number c, t is the 100 c-th percentile of these scores, the c (n + 1)-th in increasing order,
+    and about the fraction c of new samples like the training samples lies below it. If it is "auto", t is Tukey's lower
+    fence
 
     .. math:: t = Q_1 - 1.5 \, (Q_3 - Q_1)
 
@@ -76,7 +79,8 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
     offset_ : float
         The threshold t, in the unit of the scores: nats for log-densities.
     training_scores_ : ndarray of shape (n_samples,), float64
-        Score of each training sample by a density that was fitted without it; with `n_splits=None`, by `estimator_`.
+        Score of each training sample by a density that was fitted without it (see Notes); with `n_splits=None`, by
+        `estimator_`.
     support_ : ndarray of shape (n_samples,), bool
         Mask of the training samples that `estimator_` was fitted to; all of them with `support_fraction=None`.
     fold_estimators_ : list of object
@@ -111,10 +115,19 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
     densities, and are scored as they are.
 
     The folds are chosen at random, and are the same in each fit. The densities without a fold are fitted to fewer
-    samples than `estimator_`, so their scores are slightly too low if there are few samples.
+    samples than `estimator_`, so their scores :math:`s_k` are too low for a threshold on its scores s if there are few
+    samples. For the estimators of this package, with K folds, `training_scores_` are therefore extrapolated to the
+    number of samples that `estimator_` is fitted to,
+
+    .. math:: s_k(x_i) + \frac{s(x_i) - s_k(x_i)}{2 K - 1}:
+
+    to first order in 1 / m, a density of m samples scores one of them as much too high as others too low, in proportion
+    to 1 / m. The p-values compare scores of the same densities, and need no such correction.
 
     References
     ----------
+    Burman (1989), "A comparative study of ordinary cross-validation, v-fold cross-validation and the repeated
+    learning-testing methods", Biometrika 76 (the correction for fits without a fold, in the mean over the samples).
     Tukey (1977), "Exploratory Data Analysis", chapter 2 (the fences).
     Bishop (1994), "Novelty detection and neural network validation", IEE Proc. Vision 141 (a threshold on ln p(x)).
     Rousseeuw & Van Driessen (1999), "A fast algorithm for the minimum covariance determinant estimator", Technometrics
@@ -195,7 +208,8 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
             self.support_ = np.isin(np.arange(len(rows)), subsets[0])
             models, parts = self.fold_estimators_ or [self.estimator_], self._parts or [np.arange(len(rows))]
             self._n_skipped = n_steps_to_skip(models, rows, parts)
-            self.training_scores_ = out_of_fold_scores(models, rows, parts, self._n_skipped)
+            self._fold_scores = out_of_fold_scores(models, rows, parts, self._n_skipped)
+            self.training_scores_ = self._scores_as_of_new_samples(rows)
             self._known = KnownScores(rows, self.training_scores_)
             self.offset_ = self._threshold(self.training_scores_)
         return self
@@ -417,7 +431,7 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
             )
         counts = np.zeros(len(rows))
         for model, part in zip(self.fold_estimators_, self._parts, strict=True):
-            known = np.sort(self.training_scores_[part])
+            known = np.sort(self._fold_scores[part])
             counts += np.searchsorted(known, log_density(model, rows, self._n_skipped), side="right")
         return (1 + counts) / (1 + len(self.training_scores_))
 
@@ -493,6 +507,13 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
             return subsets
         return concentrated_supports(self._density(), X, subsets, self.support_fraction)
 
+    def _scores_as_of_new_samples(self, X: NDArray) -> NDArray[np.float64]:
+        """Scores of the training samples by densities that were fitted to as many others, so far as they are known."""
+        if self.n_splits is None or not ends_in_latent_model(self.estimator_):
+            return self._fold_scores
+        in_sample = log_density(self.estimator_, X, self._n_skipped)
+        return extrapolated_scores(self._fold_scores, in_sample, self.n_splits)
+
     def _validate_new_rows(self, X: ArrayLike) -> NDArray:
         check_is_fitted(self)
         return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
@@ -506,7 +527,7 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
             if self.contamination == "auto":
                 threshold = _lower_fence(scores)
             else:
-                threshold = float(np.percentile(scores, 100 * self.contamination))
+                threshold = float(np.percentile(scores, 100 * self.contamination, method="weibull"))
         if not np.isfinite(threshold):
             raise ValueError(
                 f"The scores of X have no finite threshold with contamination={self.contamination!r}: "

@@ -5,6 +5,8 @@ __all__ = [
     "Subset",
     "complements",
     "concentrated_supports",
+    "ends_in_latent_model",
+    "extrapolated_scores",
     "fit_subsets",
     "folds",
     "n_steps_to_skip",
@@ -22,6 +24,7 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
+from sklatent._base import BaseLatentModel
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._pca import PCAReducer
 from sklatent._search.plan import learned_together
@@ -82,6 +85,22 @@ def out_of_fold_scores(
     for model, part in zip(models, parts, strict=True):
         scores[part] = log_density(model, X[part], n_skipped)
     return scores
+
+
+def extrapolated_scores(out_of_fold: NDArray, in_sample: NDArray, n_splits: int) -> NDArray[np.float64]:
+    """Scores by densities of n other samples, from those of n - n / K others and of a density of all n.
+
+    To first order, a density that was fitted to m samples scores one of them too high by a / m, and any other sample
+    like it too low by a / m. The two scores of a sample differ by a / n + a / (n - n / K), of which the 2 K - 1st part
+    is what the density of fewer samples lacks.
+    """
+    weight = 1 / (2 * n_splits - 1)
+    return (1 - weight) * out_of_fold + weight * in_sample
+
+
+def ends_in_latent_model(estimator: Any) -> bool:
+    """Whether the scores of a fitted estimator are those of a model of this package."""
+    return isinstance(unroll(estimator)[-1], BaseLatentModel)
 
 
 def n_steps_to_skip(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) -> int:
