@@ -392,6 +392,27 @@ def test_scores_of_outlier_detectors_have_no_units(model, X, rng):
     np.testing.assert_array_equal(detector.score_samples(100 * new), detector.estimator_.score_samples(100 * new))
 
 
+class Distance:
+    """The least that a density has to have: no base class of scikit-learn, so no tags."""
+
+    def get_params(self, deep=True):
+        return {}
+
+    def fit(self, X, y=None):
+        self.mean_ = X.mean(axis=0)
+        return self
+
+    def score_samples(self, X):
+        return -np.linalg.norm(X - self.mean_, axis=1)
+
+
+@pytest.mark.parametrize("steps", [[], [StandardScaler()]], ids=["alone", "scaled"])
+def test_an_estimator_needs_no_more_than_fit_and_scores(steps, X, rng):
+    new = X + rng.standard_normal(X.shape)
+    detector = LatentOutlierDetector(make_pipeline(*steps, Distance()) if steps else Distance()).fit(X)
+    np.testing.assert_array_equal(detector.score_samples(new), log_likelihood_samples(detector.estimator_, new))
+
+
 def test_rows_of_equal_scores_are_inliers():
     X = np.full((5, 3), 2.0)
     for contamination in ("auto", 0.5):

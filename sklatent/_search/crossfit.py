@@ -109,8 +109,9 @@ def n_steps_to_skip(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) 
     The last of them loses information about samples that a model has to score. An outlier detector at the end has
     scores in no units, which no step changes.
     """
-    if is_outlier_detector(models[0]):
-        return len(unroll(models[0])) - 1
+    n_steps = len(unroll(models[0])) - 1
+    if n_steps and is_outlier_detector(models[0]):  # an estimator by itself may have no tags to ask
+        return n_steps
     return max(last_undefined_step(model, X[part])[0] for model, part in zip(models, parts, strict=True))
 
 
