@@ -310,7 +310,7 @@ def threshold_figures(density, X, is_normal, scaled, split):
     detectors = [LatentOutlierDetector(model, n_splits=n).fit(X[train]) for n in (5, None)]
     scores = [detector.score_samples(X[new]) for detector in detectors]
     flagged = [
-        np.mean(score < np.percentile(detector.training_scores_, 100 * c))
+        np.mean(score < np.percentile(detector.training_scores_, 100 * c, method="weibull"))
         for detector, score in zip(detectors, scores, strict=True)
         for c in (0.05, 0.1)
     ]
