@@ -26,7 +26,14 @@ from sklatent._base import FLOAT_DTYPES, BaseLatentModel, all_or_nothing, forget
 from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
 from sklatent._ppca.chunks import slices
-from sklatent._ppca.density import NestedScores, feature_log_density, log_density, model_variances
+from sklatent._ppca.density import (
+    NestedScores,
+    feature_log_density,
+    log_density,
+    model_variances,
+    scaled_axes,
+    squared_distances,
+)
 from sklatent._ppca.dimension import minka_dimension, parallel_dimension
 from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent._ppca.moments import FactoredMoments, NotFiniteError, total_weight
@@ -824,14 +831,9 @@ class PCAReducer(BaseLatentModel):
         """Log-density with matrix products in `dtype`."""
         xp = array_namespace(X)
         axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
-        n_noise = self.n_features_in_ - self.n_components_
         means = split(_beside(X, self.mean_), dtype)
         rows = center(X, means[:1] if self._is_near_origin(dtype) else means)
-        codes = rows @ axes.T
-        distance = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
-        if n_noise:
-            rows -= codes @ axes
-            distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
+        distance = squared_distances(rows, axes, variances, noise)
         return log_density(distance, variances, noise, self.n_features_in_)
 
     def _rate_distortion(self, X: Array) -> Array:
@@ -880,7 +882,7 @@ class PCAReducer(BaseLatentModel):
         """Components, times their standard deviations to `power` if whitened: -1 encodes and 1 decodes."""
         if not self.whiten:
             return self.components_
-        return self._model_variances()[0][:, None] ** (power / 2) * self.components_
+        return scaled_axes(self.components_, self._model_variances()[0], power)
 
     def _model_variances(self) -> tuple[Array, float]:
         """Variances along the axes and orthogonal to them, with a floor that keeps their logarithms finite."""
