@@ -6,7 +6,7 @@ It needs onnx, onnxscript, onnxruntime and skl2onnx, which `pip install "sklaten
 __all__ = ["to_onnx"]
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import sklearn
@@ -19,8 +19,10 @@ from sklatent import __version__
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+Method = Literal["transform", "inverse_transform", "score_samples", "predict", "predict_proba", "decision_function"]
 
-def to_onnx(estimator: Any, *, method: str = "transform") -> "ModelProto":
+
+def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
     """Export a method of a fitted estimator as an ONNX model.
 
     The model contains all that the method does, such as the standardization of the samples and the link of the

@@ -259,6 +259,9 @@ def test_classifier_where_all_densities_vanish_gives_the_prior(iris):
     )
     classifier.fit(X, y)
     far = np.full((1, 4), 1e30, dtype=np.float32)
+    assert classifier.score_samples(far).tolist() == [-np.inf]
+    assert run(to_onnx(classifier, method="score_samples"), far).tolist() == [-np.inf]
+    assert run(to_onnx(classifier, method="predict"), far).tolist() == classifier.predict(far).tolist() == [2]
     found = run(to_onnx(classifier, method="predict_proba"), far)
     assert error(found, classifier.predict_proba(far)) < TOLERANCE
 

@@ -165,9 +165,18 @@ def _log_prior(classifier: GenerativeClassifier) -> NDArray[np.float64]:
 
 def _log_posterior(classifier: GenerativeClassifier, log_joint: Value) -> Value:
     """Log p(c | x), (n, n_classes); the prior for samples whose densities are all zero."""
-    apply = log_joint.graph.apply
-    impossible = apply("Equal", log_joint.reduce("ReduceMax", keepdims=True), -math.inf)
+    apply, impossible = log_joint.graph.apply, _is_impossible(log_joint, keepdims=True)
     return apply("LogSoftmax", apply("Where", impossible, _log_prior(classifier), log_joint), axis=1)
+
+
+def _log_evidence(log_joint: Value) -> Value:
+    """Log p(x), (n,); -inf for samples whose densities are all zero, for which the operator alone may give NaN."""
+    log_prob = log_joint.reduce("ReduceLogSumExp")
+    return log_joint.graph.apply("Where", _is_impossible(log_joint, keepdims=False), -math.inf, log_prob)
+
+
+def _is_impossible(log_joint: Value, keepdims: bool) -> Value:
+    return log_joint.graph.apply("Equal", log_joint.reduce("ReduceMax", keepdims), -math.inf)
 
 
 def _posterior(classifier: GenerativeClassifier, x: Value) -> Value:
@@ -180,13 +189,12 @@ def _decide(classifier: GenerativeClassifier, x: Value) -> Value:
     fraction, threshold = classifier.reject_fraction, classifier.reject_threshold
     threshold = threshold if fraction is None else classifier.reject_threshold_
     best = apply("ArgMax", _log_posterior(classifier, log_joint), axis=1, keepdims=0)
-    log_prob = log_joint.reduce("ReduceLogSumExp")
-    accepted = apply("GreaterOrEqual", log_prob, -math.inf if threshold is None else float(threshold))
+    accepted = apply("GreaterOrEqual", _log_evidence(log_joint), -math.inf if threshold is None else float(threshold))
     return apply("Where", accepted, best, np.int64(len(classifier.classes_)))
 
 
 def _mixture(classifier: GenerativeClassifier, x: Value) -> Value:
-    return _log_joint(classifier, x).reduce("ReduceLogSumExp")
+    return _log_evidence(_log_joint(classifier, x))
 
 
 def _excess(detector: LatentOutlierDetector, x: Value) -> Value:

@@ -12,7 +12,7 @@ from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -265,7 +265,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     fit = with_callbacks(BaseLatentModel.fit)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None) -> Any:
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one epoch on X, starting from the current weights.
 
         The first call determines the centre and the scale of the features, so it should receive a representative part
