@@ -3,10 +3,17 @@
 Digits in float32, one thread each; medians of 300 calls for one sample and of 20 for all 1797, the two in turn. The
 last column is the largest difference relative to the largest value.
 
+With `--part grid` the largest difference over each combination of estimator, likelihood, prior, posterior, backbone and
+method, for one sample and for 200.
+
     python benchmarks/export.py    # about a minute on two cores
+    python benchmarks/export.py --part grid    # about six minutes
+    python benchmarks/export.py --part grid --likelihood poisson    # about a minute
 """
 
+import argparse
 import time
+from itertools import product
 
 import numpy as np
 import onnxruntime
@@ -34,7 +41,52 @@ CASES = {
 }
 
 
+LIKELIHOODS = ["gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"]
+BACKBONES = {
+    "mlp": {},
+    "linear": {"hidden_sizes": ()},
+    "conv (4, 8)": {"backbone": "conv", "hidden_sizes": (4, 8)},
+    "conv (4,)": {"backbone": "conv", "hidden_sizes": (4,)},
+}
+LATENTS = list(product(["standard_normal", "mixture", "vamp"], ["diagonal", "full"]))
+
+
 def main():
+    """Run the part that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=["times", "grid"], default="times")
+    parser.add_argument("--likelihood", choices=LIKELIHOODS)
+    options = parser.parse_args()
+    if options.part == "times":
+        times()
+    else:
+        grid([options.likelihood] if options.likelihood else LIKELIHOODS)
+
+
+def grid(likelihoods):
+    """Print a line for each likelihood and backbone: the largest errors of the autoencoder and of all VAEs."""
+    X = (load_digits().data / 16).astype(np.float32)[:200]
+    for likelihood, (name, backbone) in product(likelihoods, BACKBONES.items()):
+        parameters = {"likelihood": likelihood, "max_epochs": 1, "random_state": 0, **backbone}
+        models = [AutoencoderTransformer(3, **parameters)]
+        models += [VAETransformer(3, prior=p, posterior=q, **parameters) for p, q in LATENTS]
+        errors = [largest_error(model, np.round(16 * X) if likelihood == "poisson" else X) for model in models]
+        print(f"{likelihood:22}{name:14}autoencoder {errors[0]:.1e}   6 VAEs {max(errors[1:]):.1e}", flush=True)
+
+
+def largest_error(model, X):
+    """Largest difference of both methods for one sample and for all, relative to the largest value."""
+    errors = []
+    for method, values in (("transform", X), ("inverse_transform", model.fit(X).transform(X))):
+        session = runtime(to_onnx(model, method=method).SerializeToString())
+        for part in (values[:1], values):
+            ours = getattr(model, method)(part)
+            (theirs,) = session.run(None, {session.get_inputs()[0].name: part})
+            errors.append(np.abs(ours - theirs).max() / np.abs(ours).max())
+    return max(errors)
+
+
+def times():
     """Fit, export and time each case, and print a line for it as soon as it is known."""
     torch.set_num_threads(1)
     X, y = load_digits(return_X_y=True)

@@ -55,7 +55,9 @@ class Graph:
         self.constants.extend(graph.initializer)
         return Value(self, graph.output[0].name)
 
-    def model(self, inputs: tuple[str, int], result: "Value", name: str, dtype: DTypeLike, shape: tuple) -> Any:
+    def model(
+        self, inputs: tuple[str, int], result: "Value", name: str, dtype: DTypeLike, shape: tuple[int, ...]
+    ) -> Any:
         """The graph as a model that gives a result of this type and shape for each sample."""
         info, types = self.onnx.helper.make_tensor_value_info, self.onnx.helper.np_dtype_to_tensor_dtype
         last = self.onnx.helper.make_node("Identity", [result.name], [name])
@@ -119,7 +121,7 @@ class Value:
     def __pow__(self, other: Any) -> "Value":
         return self.graph.apply("Pow", self, float(other))
 
-    def __matmul__(self, other: NDArray) -> "Value":
+    def __matmul__(self, other: NDArray[Any]) -> "Value":
         return self.graph.apply("MatMul", self, other)
 
     __radd__ = __add__

@@ -58,7 +58,7 @@ def output_shape(estimator: Any, method: str) -> tuple[int, ...]:
     return (int(getattr(estimator, widths[method])),) if method in widths else ()
 
 
-def class_labels(estimator: Any) -> NDArray:
+def class_labels(estimator: Any) -> NDArray[Any]:
     """The labels that `predict` chooses from: the classes, and last the label of rejected samples or of outliers."""
     if isinstance(estimator, LatentOutlierDetector):
         return np.array([1, -1])
@@ -94,12 +94,12 @@ def _density(pca: PCAReducer, x: Value) -> Value:
     return log_density(distances, variances, noise, pca.n_features_in_)
 
 
-def _axes(pca: PCAReducer, power: int) -> NDArray:
+def _axes(pca: PCAReducer, power: int) -> NDArray[Any]:
     axes = _array(pca.components_)
     return scaled_axes(axes, _variances(pca)[0], power) if pca.whiten else axes
 
 
-def _variances(pca: PCAReducer) -> tuple[NDArray, float]:
+def _variances(pca: PCAReducer) -> tuple[NDArray[Any], float]:
     return model_variances(_array(pca.explained_variance_), float(pca.noise_variance_), _array(pca.mean_))
 
 

@@ -39,22 +39,24 @@ def network_model(module: nn.Module, function: Callable[[Any, Tensor], Tensor], 
         If PyTorch cannot export the layers of the module for any number of samples.
     """
     require("onnxscript")  # PyTorch's exporter is written in it
+    example = torch.zeros(N_TRACED, width)
     try:
         with torch.no_grad(), _quiet():
-            program: Any = torch.onnx.export(
+            # Given the module itself, `torch.onnx.export` would fall back to a graph for N_TRACED samples alone where
+            # the module depends on their number.
+            program = torch.export.export(
                 _Function(module, function).eval(),
-                (torch.zeros(N_TRACED, width),),
+                (example,),
                 dynamic_shapes=({0: torch.export.Dim("n_samples")},),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
+                strict=False,
             )
-    except torch.onnx.errors.OnnxExporterError as error:
+            converted: Any = torch.onnx.export(program, (), opset_version=OPSET, dynamo=True, verbose=False)
+    except Exception as error:  # a user's network may raise anything
         raise ValueError(
             "The networks of this estimator cannot be exported: PyTorch's exporter does not accept what its backbone "
             f"computes. {error}"
         ) from error
-    return _bare(program.model_proto)
+    return _bare(converted.model_proto)
 
 
 def _bare(model: Any) -> Any:
