@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils.validation import check_is_fitted
 
-from sklatent import __version__
+import sklatent
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -110,9 +110,9 @@ def _described(model: Any, estimator: Any, method: str) -> Any:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n_samples"
     model.graph.name = f"{type(estimator).__name__}.{method}"
-    model.producer_name, model.producer_version = "sklatent", __version__
+    model.producer_name, model.producer_version = "sklatent", sklatent.__version__
     names = getattr(estimator, "feature_names_in_", np.array([], dtype=object))
-    versions = {"sklatent": __version__, "scikit-learn": sklearn.__version__, "torch": torch.__version__}
+    versions = {"sklatent": sklatent.__version__, "scikit-learn": sklearn.__version__, "torch": torch.__version__}
     facts = {
         "estimator": type(estimator).__name__,
         "method": method,

@@ -88,7 +88,8 @@ def imports(module):
     tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
+            # The package itself is imported for its version.
+            yield from ((alias.name, None) for alias in node.names if alias.name != "sklatent")
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             yield from ((node.module, alias.name) for alias in node.names)

@@ -1,6 +1,6 @@
 """What each method of a fitted estimator computes, as ONNX graphs."""
 
-__all__ = ["class_labels", "method_model", "method_names", "output_shape"]
+__all__ = ["METHODS", "class_labels", "method_model", "method_names", "output_shape"]
 
 import math
 from collections.abc import Callable
