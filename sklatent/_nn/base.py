@@ -12,7 +12,7 @@ from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -262,7 +262,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self.verbose = verbose
         self.random_state = random_state
 
-    fit = with_callbacks(BaseLatentModel.fit)
+    if not TYPE_CHECKING:  # which finds the types of the inherited method
+        fit = with_callbacks(BaseLatentModel.fit)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
