@@ -246,9 +246,11 @@ class AutoencoderTransformer(BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
-        activation: str = "silu",
+        activation: Literal["relu", "silu", "tanh", "gelu"] = "silu",
         image_shape: tuple[int, int, int] | None = None,
-        likelihood: str = "gaussian",
+        likelihood: Literal[
+            "gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"
+        ] = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
         noise: float | Literal["auto"] = "auto",
         noise_kind: Literal["gaussian", "masking"] = "gaussian",

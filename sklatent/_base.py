@@ -22,7 +22,7 @@ __all__ = [
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from array_api_compat import array_namespace, to_device
@@ -62,7 +62,7 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
     n_components_: int
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: Any = None) -> Any:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit the model to X.
 
         Parameters

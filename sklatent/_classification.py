@@ -9,7 +9,7 @@ from inspect import signature
 from itertools import count, cycle
 from numbers import Integral, Real
 from operator import methodcaller
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,7 +132,7 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Any:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit one density for each class.
 
         Parameters

@@ -3,7 +3,7 @@
 __all__ = ["LatentOutlierDetector"]
 
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -166,7 +166,7 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         self.n_splits = n_splits
 
     @fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
-    def fit(self, X: ArrayLike, y: Any = None) -> Any:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit clones of the estimator to X and without each fold, and set the threshold from their scores.
 
         Parameters

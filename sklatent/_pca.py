@@ -11,7 +11,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,7 +26,15 @@ from sklatent._base import FLOAT_DTYPES, BaseLatentModel, all_or_nothing, forget
 from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
 from sklatent._ppca.chunks import slices
-from sklatent._ppca.density import NestedScores, feature_log_density, feature_precisions, log_density, model_variances
+from sklatent._ppca.density import (
+    NestedScores,
+    feature_log_density,
+    feature_precisions,
+    log_density,
+    model_variances,
+    scaled_axes,
+    squared_distances,
+)
 from sklatent._ppca.dimension import minka_dimension, parallel_dimension
 from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
 from sklatent._ppca.moments import FactoredMoments, NotFiniteError, total_weight
@@ -242,7 +250,7 @@ class PCAReducer(BaseLatentModel):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to X.
 
         Parameters
@@ -289,7 +297,7 @@ class PCAReducer(BaseLatentModel):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Any:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Update the model with a batch of samples.
 
         After each call the model is the one that `fit` gives for the samples of all calls together. The first batch
@@ -827,13 +835,7 @@ class PCAReducer(BaseLatentModel):
         """Log-density with matrix products in `dtype`."""
         xp = array_namespace(X)
         axes = xp.astype(_beside(X, self.components_), dtype, copy=False)
-        n_noise = self.n_features_in_ - self.n_components_
-        rows = self._centered(X, dtype)
-        codes = rows @ axes.T
-        distance = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
-        if n_noise:
-            rows -= codes @ axes
-            distance += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
+        distance = squared_distances(self._centered(X, dtype), axes, variances, noise)
         return log_density(distance, variances, noise, self.n_features_in_)
 
     def _centered(self, X: Array, dtype: Any) -> Array:
@@ -896,7 +898,7 @@ class PCAReducer(BaseLatentModel):
         """Components, times their standard deviations to `power` if whitened: -1 encodes and 1 decodes."""
         if not self.whiten:
             return self.components_
-        return self._model_variances()[0][:, None] ** (power / 2) * self.components_
+        return scaled_axes(self.components_, self._model_variances()[0], power)
 
     def _model_variances(self) -> tuple[Array, float]:
         """Variances along the axes and orthogonal to them, with a floor that keeps their logarithms finite."""

@@ -67,10 +67,9 @@ __all__ = [
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sklearn.base import _fit_context as fit_context
-from sklearn.base import is_classifier
+from sklearn.base import _fit_context, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import get_namespace
@@ -79,16 +78,31 @@ from sklearn.utils._set_output import _get_container_adapter as get_container_ad
 from sklearn.utils.metaestimators import _safe_split as safe_split
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 except ImportError:  # scikit-learn before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in for scikit-learn's."""
 
-    def with_callbacks(method: Callable) -> Callable:
-        """Leave a method as it is."""
+    def _with_callbacks(method: Method) -> Method:
         return method
+
+
+# Scikit-learn has no types. Under its own decorators `fit` would have none either, and whatever follows it.
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]:
+    """Validate the parameters before a method, which keeps its type."""
+    decorate: Callable[[Method], Method] = _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+    return decorate
+
+
+def with_callbacks(method: Method) -> Method:
+    """The method with callbacks of scikit-learn 1.9, and with its type."""
+    decorated: Method = _with_callbacks(method)
+    return decorated
 
 
 class StagedSearchMixin:

@@ -257,9 +257,11 @@ class VAETransformer(BaseAutoencoder):
         init: Literal["pca", "random"] = "pca",
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
-        activation: str = "silu",
+        activation: Literal["relu", "silu", "tanh", "gelu"] = "silu",
         image_shape: tuple[int, int, int] | None = None,
-        likelihood: str = "gaussian",
+        likelihood: Literal[
+            "gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"
+        ] = "gaussian",
         output_activation: Literal["sigmoid"] | None = None,
         noise: float = 0.0,
         noise_kind: Literal["gaussian", "masking"] = "gaussian",

@@ -8,6 +8,9 @@ from sklearn.datasets import load_digits
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 
+# For type checkers, not to be run.
+collect_ignore_glob = ["typing/*"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="where tests/test_device.py trains: cpu (default), cuda")

@@ -12,7 +12,7 @@ from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -262,10 +262,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self.verbose = verbose
         self.random_state = random_state
 
-    fit = with_callbacks(BaseLatentModel.fit)
+    if not TYPE_CHECKING:  # which finds the types of the inherited method
+        fit = with_callbacks(BaseLatentModel.fit)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None) -> Any:
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one epoch on X, starting from the current weights.
 
         The first call determines the centre and the scale of the features, so it should receive a representative part

@@ -10,6 +10,8 @@ __all__ = [
     "log_density",
     "model_variances",
     "normal_log_density",
+    "scaled_axes",
+    "squared_distances",
     "squared_residuals",
     "variance_scale",
 ]
@@ -77,6 +79,40 @@ def model_variances(variances: Array, noise: float, mean: Array) -> tuple[Array,
     xp = array_namespace(variances)
     noise = max(noise, float(np.finfo(np.float64).eps) * variance_scale(variances, mean))
     return xp.clip(variances, min=noise), noise
+
+
+def scaled_axes(axes: Array, variances: Array, power: int) -> Array:
+    """Axes times the standard deviations along them to a power: of whitened codes, -1 encodes and 1 decodes."""
+    return variances[:, None] ** (power / 2) * axes
+
+
+def squared_distances(rows: Array, axes: Array, variances: Array, noise: float) -> Array:
+    r"""Squared Mahalanobis distance of centred samples from the mean of the model, in float64.
+
+    With the projection :math:`y = V'r` of a centred sample r, it is
+    :math:`\sum_i y_i^2 / \lambda_i + \|r - V y\|^2 / \sigma^2`.
+
+    Parameters
+    ----------
+    rows : array of shape (n_samples, n_features)
+        Overwritten by the residuals.
+    axes : array of shape (n_components, n_features)
+        V', with orthonormal rows, in the precision of the matrix products.
+    variances : array of shape (n_components,)
+    noise : float
+        The variances of `model_variances`.
+
+    Returns
+    -------
+    distances : array of shape (n_samples,), float64
+    """
+    xp = array_namespace(rows)
+    codes = rows @ axes.T
+    distances = xp.astype(codes, xp.float64) ** 2 @ (1 / variances)
+    if axes.shape[0] < axes.shape[1]:
+        rows -= codes @ axes
+        distances += xp.astype(xp.vecdot(rows, rows), xp.float64) / noise
+    return distances
 
 
 def log_density(distance: Any, variances: Array, noise: float, n_features: int) -> Any:
