@@ -16,6 +16,14 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, Training, infer
 from sklatent._nn.conditionals import laplace_conditionals, residual_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
+from sklatent._nn.missing import (
+    CodeStatistics,
+    code_statistics,
+    expected_squared_errors,
+    fit_latent_density,
+    laplace_draw,
+    laplace_mean,
+)
 from sklatent._nn.modules import Autoencoder
 from sklatent._nn.objectives import (
     gauss_newton_codes,
@@ -342,6 +350,14 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     def _describe_latent_space(self, module: Autoencoder, X: NDArray, training: Training) -> dict[str, Any]:
         """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
+        estimate = self._density_of_incomplete if module.likelihood.has_missing else self._density_of_complete
+        mean, covariance = estimate(module, X, training)
+        prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
+        module.prior = prior.to(module.standardizer.loc.device)
+        return {"latent_mean_": mean, "latent_covariance_": covariance}
+
+    def _density_of_complete(self, module: Any, X: NDArray, training: Training) -> tuple[NDArray, NDArray]:
+        """Mean and covariance of the latent codes by moments; sets the noise variance."""
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
         errors = errors.mean(axis=0).reshape(nz, nz)
@@ -356,11 +372,33 @@ class AutoencoderTransformer(BaseAutoencoder):
         values, vectors = np.linalg.eigh(spread - errors)
         floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
         values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
-        covariance = (vectors * values) @ vectors.T
-        mean = Z.mean(axis=0)
-        prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
-        module.prior = prior.to(module.standardizer.loc.device)
-        return {"latent_mean_": mean, "latent_covariance_": covariance}
+        return Z.mean(axis=0), (vectors * values) @ vectors.T
+
+    def _density_of_incomplete(self, module: Any, X: NDArray, training: Training) -> tuple[NDArray, NDArray]:
+        """The same by EM, since few observed values do not tell all latent dimensions of a sample."""
+        likelihood, nz = module.likelihood, self.nz
+        columns = self._by_chunks(
+            partial(infer, module, code_statistics), X.astype(np.float64), n_values=X.shape[1] * nz
+        )
+        codes = CodeStatistics.from_columns(columns, nz)
+        if not isinstance(likelihood, Gaussian):
+            return fit_latent_density(codes, noise_ratio=1.0)[:2]
+        learned = np.mean(likelihood.noise_variance)
+        mean, covariance, ratio = fit_latent_density(codes)
+        likelihood.rescale(ratio)
+        module.prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance)).to(module.standardizer.loc.device)
+        if likelihood.is_diagonal:
+            squares = self._expected_squares(module, X)
+            n_observed = np.maximum((~np.isnan(squares)).sum(axis=0), 1)
+            likelihood.set_noise_variance(torch.from_numpy(shrink(np.nansum(squares, axis=0) / n_observed, n_observed)))
+        if training.left_out is not None:
+            squares = self._expected_squares(module, training.left_out.X) / likelihood.noise_variance
+            likelihood.rescale(training.left_out.factor(float(np.nanmean(squares))))
+        return fit_latent_density(codes, noise_ratio=float(np.mean(likelihood.noise_variance) / learned))[:2]
+
+    def _expected_squares(self, module: Autoencoder, X: NDArray) -> NDArray:
+        n_values = X.shape[1] * self.nz
+        return self._by_chunks(partial(infer, module, expected_squared_errors), X.astype(np.float64), n_values=n_values)
 
     def _moments_of_codes(self, module: Autoencoder, X: NDArray) -> list[NDArray]:
         n_features, nz = X.shape[1], self.nz
@@ -391,9 +429,14 @@ class AutoencoderTransformer(BaseAutoencoder):
         score_samples, _ = DENSITIES[self.density]
         return infer(self.module_, score_samples, X)
 
-    def _feature_log_prob(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray) -> NDArray:
         _, score_features = DENSITIES[self.density]
         return infer(self.module_, score_features, X)
+
+    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        if rng is None:
+            return infer(self.module_, laplace_mean, X)
+        return infer(self.module_, partial(laplace_draw, generator=self._generator(rng)), X)
 
     def _rate_distortion(self, X: NDArray) -> NDArray:
         return infer(self.module_, _rate_and_distortion, X)

@@ -47,8 +47,9 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
     `_publish`, `_encode`, `_decode`, `_log_prob`, `_feature_log_prob`, `_rate_distortion`, `_posterior_mean`,
-    `_sample`. Hooks need no checks: they receive finite two-dimensional float32 or float64 arrays with the right number
-    of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all samples). `_learn` sets nothing on the
+    `_sample`, `_impute`. Hooks need no checks: they receive two-dimensional float32 or float64 arrays with the right
+    number of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all samples). The values are finite or NaN,
+    which stands for a missing value. `_learn` sets nothing on the
     estimator; `_publish` sets the fitted attributes from what it returns.
     """
 
@@ -158,12 +159,55 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
                 f"Z has {codes.shape[1]} features, but {type(self).__name__} is expecting {self.n_components_} "
                 "features as latent codes."
             )
-        rows = self._by_chunks(self._decode, codes)
+        return self._in_container(self._by_chunks(self._decode, codes), Z)
+
+    def impute(self, X: ArrayLike, *, sample: bool = False, random_state: Any = None) -> NDArray:
+        """Fill missing values in, from what the model expects given the observed values of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples, with NaN as missing values.
+        sample : bool, default=False
+            Whether to fill in a random sample of the missing values given the observed values, instead of their
+            expectation. Several of them, with different random states, are multiple imputations: their spread shows how
+            uncertain the missing values are.
+        random_state : int, RandomState instance or None, default=None
+            Controls the random samples. Pass an int for reproducible results. Not used if `sample` is False.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The samples without missing values, in the precision of X. Observed values are those of X. If `set_output`
+            requests a DataFrame, it has the feature names seen during `fit`, or else x0, x1, ...
+        """
+        check_is_fitted(self)
+        samples = self._validate_rows(X)
+        if hasattr(samples, "toarray"):
+            raise TypeError(f"{type(self).__name__}.impute does not support sparse inputs. Pass a dense X.")
+        self._check_scorable(samples)
+        xp = array_namespace(samples)
+        incomplete = xp.any(xp.isnan(samples), axis=1)
+        filled = xp.asarray(samples, copy=True)
+        if xp.any(incomplete):
+            rng = np.random.default_rng(spawn_seeds(random_state, 1)[0]) if sample else None
+            filled[incomplete, ...] = self._imputed(samples[incomplete, ...], rng)
+        return self._in_container(filled, X)
+
+    def _imputed(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        """Incomplete samples with what is missing filled in."""
+        xp = array_namespace(X)
+        n_values, max_samples = self._n_score_values(), self._N_SCORE_ROWS
+        filled = self._by_chunks(lambda part: self._impute(part, rng), X, n_values=n_values, max_samples=max_samples)
+        return xp.where(xp.isnan(X), xp.astype(filled, X.dtype, copy=False), X)
+
+    def _in_container(self, rows: NDArray, like: Any) -> Any:
+        """Samples in the container that `set_output` requests, with the index of X or Z."""
         adapter = get_container_adapter("transform", self)
         if adapter is None:
             return rows
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
-        return adapter.create_container(rows, Z, columns=np.asarray(names, dtype=object))
+        return adapter.create_container(rows, like, columns=np.asarray(names, dtype=object))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample of X in nats."""
@@ -302,6 +346,13 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         raise NotImplementedError
 
+    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        """The expectation of every value given the observed values of its sample, or a random sample if there is rng.
+
+        Each sample has a missing value. Observed values are not used.
+        """
+        raise NotImplementedError
+
     def _scores(self, hook: Callable[[NDArray], NDArray], X: ArrayLike) -> NDArray[np.float64]:
         """What a hook gives for X, in float64."""
         scores = self._score_by_chunks(hook, X)
@@ -312,10 +363,10 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         """Raise ValueError if p(x) is not defined for X."""
 
     def _validate_training_rows(self, X: ArrayLike) -> NDArray:
-        return validate_data(self, X, dtype=FLOAT_DTYPES)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan")
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:
-        return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
 
     def _float_dtypes(self, X: Any) -> list:
         """The precisions that X may have; other types are converted to the first."""

@@ -883,6 +883,10 @@ class PCAReducer(BaseLatentModel):
         self._has_missing(X)
         return self._factor_model(X)
 
+    def _impute(self, X: Array, rng: np.random.Generator | None) -> Array:
+        model = self._checked_factor_model(X)
+        return model.fill(X) if rng is None else model.draw(X, rng)
+
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         rng = np.random.default_rng(seed)
         axes, center, variances = (

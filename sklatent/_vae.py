@@ -20,6 +20,7 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, Training, infer, some_rows
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
+from sklatent._nn.missing import importance_draw, importance_mean, incomplete_bound
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import elbo_terms, importance_bound
 from sklatent._nn.posteriors import POSTERIORS
@@ -363,16 +364,22 @@ class VAETransformer(BaseAutoencoder):
 
     def _learn_noise_variances(self, module: Any, X: NDArray, eps: NDArray, training: Training) -> None:
         """Ratios of the variances from the errors of the training samples, and their level from samples left out."""
-        variances = shrink(self._mean_squares(module, X, eps), len(X))
+        squares, observed = self._mean_squares(module, X, eps)
+        mean = squares.sum() / observed.sum()  # stands for the error of a feature that these samples do not observe
+        errors = np.divide(squares, observed, out=np.full_like(squares, mean), where=observed > 0)
+        variances = shrink(errors, np.maximum(observed * len(X), 1.0))
         module.likelihood.set_noise_variance(torch.from_numpy(variances))
         if training.left_out is not None:
             left_out = training.left_out
-            squares = self._mean_squares(module, left_out.X, eps[: len(left_out.X)])
-            module.likelihood.rescale(left_out.factor((squares / variances).mean()))
+            squares, observed = self._mean_squares(module, left_out.X, eps[: len(left_out.X)])
+            module.likelihood.rescale(left_out.factor((squares / variances).mean() / observed.mean()))
 
-    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray) -> NDArray:
+    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray) -> tuple[NDArray, NDArray]:
+        """Mean squared error of each feature, 0 for missing values, and the fraction of samples that observe it."""
         exact = (array.astype(np.float64) for array in (X, eps))
-        return self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1]).mean(axis=0)
+        squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1])
+        observed = ~np.isnan(squares)
+        return np.where(observed, squares, 0.0).mean(axis=0), observed.mean(axis=0)
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)
@@ -388,10 +395,24 @@ class VAETransformer(BaseAutoencoder):
         bound = lambda module, x, eps: importance_bound(  # noqa: E731
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
-        return self._infer(bound, X, self._draws(X))
+        # An encoder that was trained on incomplete samples is less exact for all of them.
+        is_rough = np.isnan(X).any(axis=1) | self.module_.likelihood.has_missing
+        if not is_rough.any():
+            return self._infer(bound, X, self._draws(X))
+        scores = np.empty(len(X), dtype=X.dtype)
+        for chosen, function in ((is_rough, incomplete_bound), (~is_rough, bound)):
+            if chosen.any():  # complete samples have the scores that they have without the others
+                scores[chosen] = self._infer(function, X[chosen], self._draws(X[chosen]))
+        return scores
 
-    def _feature_log_prob(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray) -> NDArray:
         return self._infer(importance_conditionals, X, self._draws(X))
+
+    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        if rng is None:
+            return self._infer(importance_mean, X, self._draws(X))
+        eps = rng.standard_normal((self.n_draws, len(X), self.n_components_), dtype=X.dtype.type)
+        return self._infer(partial(importance_draw, generator=self._generator(rng)), X, eps)
 
     def _rate_distortion(self, X: NDArray) -> NDArray:
         return self._infer(_rate_and_distortion, X, self._draws(X))
@@ -410,6 +431,7 @@ class VAETransformer(BaseAutoencoder):
         # turns -0.0 into 0.0.
         with np.errstate(over="ignore"):  # samples that overflow float32 have no finite score with any numbers
             rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32, order="C") + np.float32(0)
+        rows[np.isnan(rows)] = np.nan  # there are many
         key = hashlib.sha256(self._draw_seed.to_bytes(8, "little"))
         bits = np.random.Philox(key=0)
         generator, fresh = np.random.Generator(bits), bits.state
@@ -437,7 +459,7 @@ class VAETransformer(BaseAutoencoder):
         if self.prior == "vamp":
             rows = some_rows(X)
             rows = rows[rng.integers(len(rows), size=self.n_prior_components)]
-            return VampPrior(standardizer(torch.from_numpy(rows)))
+            return VampPrior(torch.nan_to_num(standardizer(torch.from_numpy(rows))))  # a mean is better than nothing
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:

@@ -27,7 +27,7 @@ from skorch.history import History
 
 from sklatent._base import FLOAT_DTYPES, BaseLatentModel, SequenceOf, all_or_nothing, resolve_device, spawn_seeds
 from sklatent._memo import settings
-from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
+from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
 from sklatent._nn.grouping import Trainee, train_together
@@ -41,6 +41,13 @@ from sklatent._nn.training import PRECISIONS, EarlyStop, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.density import bound_noise_variance, initial_loadings, squared_residuals
 from sklatent._ppca.factors import Factors, factor_analysis
+from sklatent._ppca.missing_values import (
+    ROUGH_TOLERANCE,
+    column_moments,
+    factor_model,
+    factors_of_incomplete,
+    spectrum_of_incomplete,
+)
 from sklatent._ppca.solvers import Spectrum, decompose
 from sklatent._sklearn_compat import (
     CallbackSupportMixin,
@@ -303,7 +310,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         with all_or_nothing(self):
-            X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=not hasattr(self, "module_"))
+            X = validate_data(
+                self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=not hasattr(self, "module_")
+            )
             self._publish(self._learn_further(X))
         return self
 
@@ -381,7 +390,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         net = self._net(training, self._early_stopping(), self._schedule(training))
         # To a backbone of the user's own nobody knows what nz means.
         nz = self.nz if callable(self.backbone) else None
-        return Trainee(net, training.train, training.valid, self.nz, (type(self), settings(self, FREE_PARAMETERS), nz))
+        kind = type(self), settings(self, FREE_PARAMETERS), nz, training.module.likelihood.has_missing
+        return Trainee(net, training.train, training.valid, self.nz, kind)
 
     def _learned(self, module: Autoencoder, history: History, training: Training, X: Any) -> Learned:
         """What a trained network tells, and its latent codes of the training samples."""
@@ -396,7 +406,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
             seeds = read_header(self.checkpoint)["seeds"]
-        module = self._build_module(X, seeds["weights"])
+        module = self._build_module(X, seeds["weights"], former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         train, valid = self._split(X, 0 if is_further else self._n_left_out(X.shape[0]), seeds["split"], device)
         has_left_out = valid is not None and self._is_gaussian()
@@ -424,7 +434,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
         """Leading principal components of the standardized training samples."""
         rows = module.standardizer(as_tensor(train.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
-        return decompose(rows, nz=min(self.nz, *rows.shape))
+        nz = min(self.nz, *rows.shape)
+        return _spectrum_of_incomplete(rows, nz) if module.likelihood.has_missing else decompose(rows, nz=nz)
 
     def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> None:
         """Set the weights and the noise variance from which training starts."""
@@ -455,7 +466,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
         if self.likelihood == "gaussian_diagonal":
-            return factor_analysis(module.standardizer(as_tensor(some_rows(X))).double().cpu().numpy(), self.nz)
+            rows = module.standardizer(as_tensor(some_rows(X))).double().cpu().numpy()
+            return (factors_of_incomplete if module.likelihood.has_missing else factor_analysis)(rows, self.nz)
         noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
         k = min(self.nz, len(spectrum.components))
         return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(X.shape[1], noise))
@@ -597,11 +609,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             context.call_on_fit_task_begin(estimator=self, X=X)
         return context
 
-    def _build_module(self, X: Any, seed: int) -> Autoencoder:
+    def _build_module(self, X: Any, seed: int, former: Autoencoder | None = None) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
-        mean, variances = _column_moments(X)
+        mean, variances, has_missing = _column_moments(X)
         standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
+        likelihood.has_missing = has_missing
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise != "auto" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
@@ -614,10 +627,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             activation=self.activation,
             seed=seed,
         )
+        # The encoder of a user's own has the inputs that it has.
+        sees_missing = has_missing and not callable(self.backbone) if former is None else former.sees_missing
+        if sees_missing:
+            add_indicators(encoder)
         noise = self._noise()
         corrupt = Corruption(self.noise_kind, noise) if noise else None
         prior = self._build_prior(X, standardizer, seed)
-        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt, sees_missing)
 
     def _noise(self) -> float | str:
         """Amount of corruption in training. "auto" is none where there is no noise variance, or no layer to overfit."""
@@ -649,7 +666,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     @abstractmethod
     def _assemble(self, *parts: Any) -> Autoencoder:
-        """Build the module from encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
+        """Build the module from the arguments of `Autoencoder`."""
 
     @abstractmethod
     def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
@@ -679,7 +696,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _check_support(self, X: NDArray, support: str) -> None:
         words, holds = SUPPORTS[support]
         for rows in row_blocks(X):
-            if not holds(rows):
+            if np.isnan(rows).any():
+                rows = rows[~np.isnan(rows)]
+            if rows.size and not holds(rows):
                 raise ValueError(
                     f"X must {words} with likelihood={self.likelihood!r} and "
                     f"output_activation={self.output_activation!r}, got values from {rows.min():g} to {rows.max():g}."
@@ -705,6 +724,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         draw = lambda module, z: module.likelihood.sample(module.decode(z), generator)  # noqa: E731
         return self._by_chunks(lambda Z: self._infer(draw, Z), Z)
 
+    def _generator(self, rng: np.random.Generator) -> torch.Generator:
+        """A generator on the device of the network, which continues that of NumPy."""
+        return torch.Generator(self.module_.standardizer.loc.device).manual_seed(int(rng.integers(2**63)))
+
+    def _feature_log_prob(self, X: NDArray) -> NDArray:
+        scores = self._conditionals(X)
+        scores[np.isnan(X)] = np.nan
+        return scores
+
+    @abstractmethod
+    def _conditionals(self, X: NDArray) -> NDArray:
+        """Log-density of each value given the others, with any number for missing ones."""
+
     def _encode(self, X: NDArray) -> NDArray:
         return self._infer(lambda module, x: module.encode(x), X)
 
@@ -721,8 +753,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if not is_sliceable(X):
             return super()._validate_training_rows(X)
         for start, rows in enumerate(row_blocks(X)):
-            validate_data(self, rows, dtype=FLOAT_DTYPES, reset=start == 0)
+            validate_data(self, rows, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=start == 0)
         return X
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -767,8 +804,9 @@ def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: N
 
 
 def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
-    """Call function(module, *tensors) in the precision of the arrays."""
+    """Call function(module, *tensors) in the precision of the arrays, of which the first may have missing values."""
     module = _float64_twin(module) if arrays[0].dtype == np.float64 else module
+    module = module.observing(bool(np.isnan(arrays[0]).any()))
     device = module.standardizer.loc.device
     with torch.no_grad():
         return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
@@ -777,17 +815,26 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
 def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
     """The samples left out, with the correction by PCA of the others."""
     X = valid.some(MAX_ROWS_AFTER_TRAINING)
-    theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
-    others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
-    mean = (theirs + others) / (len(X) + spectrum.n_samples)
-    is_exact = min(theirs / len(X), others / spectrum.n_samples) <= MIN_RESIDUAL * spectrum.total
     n_samples, n_parameters = len(train), nz + 1
+    if train.observed is None and valid.observed is None:
+        theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
+        others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
+        sizes = len(X), spectrum.n_samples
+    else:
+        model = factor_model(spectrum, len(spectrum.components))
+        parts = X, train.some(MAX_ROWS_AFTER_TRAINING)
+        theirs, others = (model.squared_residuals(standardizer(as_tensor(part)).cpu().numpy()).sum() for part in parts)
+        # Samples of which some values are observed count as fewer samples with all of them.
+        sizes = tuple((~np.isnan(part)).mean() * len(part) for part in parts)
+        n_samples *= 1.0 if train.observed is None else float(train.observed.mean())
+    mean = (theirs + others) / sum(sizes)
+    is_exact = min(theirs / sizes[0], others / sizes[1]) <= MIN_RESIDUAL * spectrum.total
     # The noise of the latent codes, or of the encoder's input, is part of the error, as nz / n_features of the noise
     # variance. If this part were multiplied by more than its inverse, it would grow from epoch to epoch.
     largest = max(math.sqrt(X.shape[1] / nz), 1.0)
     return LeftOut(
         X,
-        correction=1.0 if is_exact else float(mean / (theirs / len(X))),
+        correction=1.0 if is_exact else float(mean / (theirs / sizes[0])),
         prior_ratio=min((n_samples + n_parameters) / max(n_samples - n_parameters, 1), largest),
     )
 
@@ -798,15 +845,34 @@ def some_rows(X: Any) -> NDArray:
     return rows if rows.dtype in FLOAT_DTYPES else rows.astype(np.float64)
 
 
-def _column_moments(X: Any) -> tuple[NDArray, NDArray]:
-    """Mean and variance (divisor n) of each feature, in float64."""
+def _spectrum_of_incomplete(rows: NDArray, nz: int) -> Spectrum:
+    """Leading principal components of standardized samples with missing values, by few steps of EM.
+
+    A feature that is not observed in these samples is held for constant. Training starts at the components, for which
+    the limit of EM is not worth its time.
+    """
+    rows = np.where(np.isnan(rows).all(axis=0), 0.0, rows)
+    return spectrum_of_incomplete(rows, nz, tolerance=ROUGH_TOLERANCE)[0]
+
+
+def _column_moments(X: Any) -> tuple[NDArray, NDArray, bool]:
+    """Mean and variance (divisor n) of the observed values of each feature, in float64, and whether some are missing.
+
+    Raises
+    ------
+    ValueError
+        If a feature has no observed value.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as an error
         if not is_sliceable(X):
-            return mean_and_variance(X)
+            has_missing = bool(np.isnan(X).any())
+            return *(column_moments if has_missing else mean_and_variance)(X), has_missing
         scaler = StandardScaler()
         for rows in row_blocks(X):
             scaler.partial_fit(rows.astype(np.float64, copy=False))
-        return scaler.mean_, scaler.var_
+        if not np.all(scaler.n_samples_seen_):
+            raise ValueError(f"Input X contains no observed value in column {int(np.argmin(scaler.n_samples_seen_))}.")
+        return scaler.mean_, scaler.var_, np.ndim(scaler.n_samples_seen_) > 0
 
 
 def _tail_weight(X: Any, standardizer: Standardizer) -> float:
@@ -820,7 +886,7 @@ def _tail_weight(X: Any, standardizer: Standardizer) -> float:
     long for very large ones, and their loss can increase by many orders of magnitude.
     """
     blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
-    squares = torch.cat([h.double().square().sum(-1) for h in blocks])
+    squares = torch.cat([torch.where(h.isnan(), 0.0, h).double().square().sum(-1) for h in blocks])
     return float(squares.square().mean().sqrt() / squares.mean()) if squares.any() else 1.0
 
 

@@ -2,7 +2,8 @@
 
 __all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "batch_sizes", "is_sliceable", "row_blocks"]
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +43,11 @@ class Rows(Dataset):
     def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
         """All samples as one block."""
         yield self.X
+
+    @cached_property
+    def observed(self) -> Tensor | None:
+        """Fraction of the samples in which each feature is observed, (n_features,); None if no value is missing."""
+        return observed_fractions([self.X])
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples."""
@@ -83,6 +89,11 @@ class MappedRows(Dataset):
                 block = block[self.keep[cut]]
             if len(block):
                 yield as_tensor(block).to(self.device)
+
+    @cached_property
+    def observed(self) -> Tensor | None:
+        """Fraction of the samples in which each feature is observed, (n_features,); None if no value is missing."""
+        return observed_fractions(self.blocks(None))
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples, in memory."""
@@ -206,6 +217,13 @@ def row_blocks(X: Any) -> Iterator[NDArray]:
     """Blocks of the samples of an array or of sliceable data, small enough to hold a few copies of each in memory."""
     for cut in slices(max(X.shape[0], 1), BLOCK_SIZE // 4, X.shape[1] * X.dtype.itemsize):  # one of no samples is empty
         yield read(X, cut)
+
+
+def observed_fractions(blocks: Iterable[Tensor]) -> Tensor | None:
+    """Fraction of the samples of some blocks in which each feature is not NaN; None if no value is."""
+    counts = [(len(block), block.isnan().sum(0)) for block in blocks]
+    n_missing = torch.stack([missing for _, missing in counts]).sum(0)
+    return 1 - n_missing.double() / sum(n for n, _ in counts) if n_missing.any() else None
 
 
 def read(X: Any, cut: slice | NDArray) -> NDArray:
