@@ -29,7 +29,7 @@ from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 from sklatent._memo import recall
@@ -185,6 +185,7 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         samples = self._validate_rows(X)
         if hasattr(samples, "toarray"):
             raise TypeError(f"{type(self).__name__}.impute does not support sparse inputs. Pass a dense X.")
+        assert_all_finite(samples, allow_nan=True, estimator_name=type(self).__name__, input_name="X")
         self._check_scorable(samples)
         xp = array_namespace(samples)
         incomplete = xp.any(xp.isnan(samples), axis=1)

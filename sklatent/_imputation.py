@@ -153,7 +153,7 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         filled = filled if self.keep_empty_features else filled[:, self._observed]
         if self.indicator_ is None:
             return filled
-        return np.hstack([filled, self.indicator_.transform(X).astype(X.dtype)])
+        return np.hstack([filled, np.asarray(self.indicator_.transform(X), dtype=X.dtype)])
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray:
         """Names of the output features: those of the input that are kept, then those of the indicator.
@@ -200,8 +200,7 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 def _default(X: NDArray) -> Pipeline:
     """Probabilistic PCA of standardized features, with the number of components that the samples ask for."""
-    scaler = StandardScaler()
-    nz = held_out_dimension(scaler.fit_transform(X.astype(np.float64)))
+    nz = held_out_dimension(np.asarray(StandardScaler().fit_transform(X.astype(np.float64))))
     return make_pipeline(StandardScaler(), PCAReducer(nz))
 
 

@@ -408,7 +408,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"], former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
-        train, valid = self._split(X, 0 if is_further else self._n_left_out(X.shape[0]), seeds["split"], device)
+        n_left_out = 0 if is_further else self._n_left_out(X.shape[0])
+        train, valid = self._split(X, n_left_out, seeds["split"], device, module.likelihood.has_missing)
         has_left_out = valid is not None and self._is_gaussian()
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
@@ -492,17 +493,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         n_left_out = min(round(LEFT_OUT_FRACTION * n_samples), MAX_LEFT_OUT)
         return n_left_out if n_left_out > 1 else 0
 
-    def _split(self, X: Any, n_left_out: int | float, seed: int, device: str) -> tuple[Any, Any]:
+    def _split(
+        self, X: Any, n_left_out: int | float, seed: int, device: str, has_missing: bool = False
+    ) -> tuple[Any, Any]:
         """Samples to train on, and those that are left out or None."""
         if not n_left_out:
-            return (MappedRows if is_sliceable(X) else Rows)(X, device), None
+            return MappedRows(X, device, has_missing=has_missing) if is_sliceable(X) else Rows(X, device), None
         if not is_sliceable(X):
             train, valid = train_test_split(X, test_size=n_left_out, random_state=seed)
             return Rows(train, device), Rows(valid, device)
         index = train_test_split(np.arange(X.shape[0]), test_size=n_left_out, random_state=seed)[1]
         left_out = np.zeros(X.shape[0], dtype=bool)
         left_out[index] = True
-        return MappedRows(X, device, ~left_out), MappedRows(X, device, left_out)
+        return tuple(MappedRows(X, device, keep, has_missing) for keep in (~left_out, left_out))
 
     def _net(self, training: Training, callbacks: Sequence[Callback], schedule: Schedule | None = None) -> LatentNet:
         return LatentNet(

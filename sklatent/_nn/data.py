@@ -66,10 +66,15 @@ class MappedRows(Dataset):
     device : str or torch.device
     keep : ndarray of shape (n_samples,), bool, or None
         Mask of the samples to use.
+    has_missing : bool, default=False
+        Whether X may have missing values, which is known before X is read once more.
     """
 
-    def __init__(self, X: Any, device: str | torch.device = "cpu", keep: NDArray | None = None):
+    def __init__(
+        self, X: Any, device: str | torch.device = "cpu", keep: NDArray | None = None, has_missing: bool = False
+    ):
         self.X = X
+        self.has_missing = has_missing
         self.device = device
         self.keep = keep
         self.cuts = list(slices(X.shape[0], BLOCK_SIZE, X.shape[1] * X.dtype.itemsize))
@@ -93,7 +98,7 @@ class MappedRows(Dataset):
     @cached_property
     def observed(self) -> Tensor | None:
         """Fraction of the samples in which each feature is observed, (n_features,); None if no value is missing."""
-        return observed_fractions(self.blocks(None))
+        return observed_fractions(self.blocks(None)) if self.has_missing else None
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples, in memory."""

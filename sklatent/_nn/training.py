@@ -215,7 +215,7 @@ class LatentNet(NeuralNet):
         means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the only copy from the device
         self.record(prefix, means)
         if (factor := self.noise_factor(prefix)) is not None:
-            observed = iterator.rows.observed if self.module_.likelihood.has_missing else None
+            observed = iterator.rows.observed
             self.record_noise_variance(self.module_.update_noise_variance(-means[1], factor, observed))
 
     def record(self, prefix: str, means: Sequence[float]) -> None:

@@ -226,7 +226,7 @@ def _held_out_score(train: NDArray, test: NDArray, k: int) -> float:
         return 0.0
     train, test = train[:, varies], test[:, varies]
     k = min(k, train.shape[1] - 1)
-    return float(fit_factors(train, k, tolerance=ROUGH_TOLERANCE)[0].log_density(test).sum())
+    return float(fit_factors(train, k, tolerance=1e-3)[0].log_density(test).sum())
 
 
 def spectrum_of_incomplete(
