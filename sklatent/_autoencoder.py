@@ -61,6 +61,10 @@ class AutoencoderTransformer(BaseAutoencoder):
     so that the model can be scored and sampled. With `hidden_sizes=()` the model is linear: it spans the same subspace
     as PCA, along other axes, and has the scores of probabilistic PCA.
 
+    NaN is treated as a missing value: log p(x | z) is then that of the observed values. The encoder sees the feature
+    mean in place of a missing value and, if values were missing in training, which ones are, except with a callable
+    `backbone`. The latent density is then fitted by the EM algorithm.
+
     Parameters
     ----------
     nz : int, default=2
@@ -320,6 +324,8 @@ class AutoencoderTransformer(BaseAutoencoder):
 
         "residual" is the log-density of x given the latent code of the encoder, which takes one forward pass. It does
         not integrate to one over x, so compare it only between models with the same `nz`.
+
+        For a sample with missing values (NaN) it is the score of its observed values, and 0 if there are none.
 
         Parameters
         ----------

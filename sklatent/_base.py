@@ -162,7 +162,11 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         return self._in_container(self._by_chunks(self._decode, codes), Z)
 
     def impute(self, X: ArrayLike, *, sample: bool = False, random_state: Any = None) -> NDArray:
-        """Fill missing values in, from what the model expects given the observed values of each sample.
+        """Fill in missing values, by what the model expects given the observed values of each sample.
+
+        The conditional expectation is exact for `PCAReducer`. `VAETransformer` estimates it by `n_draws` importance
+        samples of z given the observed values, and `AutoencoderTransformer` takes E[x | z] at the most probable latent
+        code given the observed values. Both are exact in the limit for a linear decoder with Gaussian likelihood.
 
         Parameters
         ----------
@@ -180,6 +184,19 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         X : ndarray of shape (n_samples, n_features)
             The samples without missing values, in the precision of X. Observed values are those of X. If `set_output`
             requests a DataFrame, it has the feature names seen during `fit`, or else x0, x1, ...
+
+        References
+        ----------
+        Mattei & Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", section 3.
+        Rubin (1987), "Multiple imputation for nonresponse in surveys".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> pca = PCAReducer(1).fit([[1.0, 2.0], [2.0, 4.1], [3.0, 5.9], [4.0, 8.0]])
+        >>> pca.impute([[2.5, np.nan]]).round(1)
+        array([[2.5, 5. ]])
         """
         check_is_fitted(self)
         samples = self._validate_rows(X)

@@ -121,7 +121,7 @@ class PCAReducer(BaseLatentModel):
     :class:`sklearn.decomposition.PCA`, with the same meanings and signs.
 
     NaN is treated as a missing value. The latent code of a sample with missing values is the posterior mean of its
-    projection given the observed values, so `inverse_transform(transform(X))` imputes the missing values.
+    projection given the observed values, and `impute` fills in the missing values.
 
     Parameters
     ----------

@@ -41,6 +41,10 @@ class VAETransformer(BaseAutoencoder):
     negative of a lower bound on log p(x). The KL term keeps the latent codes compact, and the noise of z makes
     neighbouring latent codes decode to similar outputs.
 
+    NaN is treated as a missing value: log p(x | z) is then that of the observed values (MIWAE, Mattei & Frellsen 2019).
+    The encoder sees the feature mean in place of a missing value and, if values were missing in training, which ones
+    are, except with a callable `backbone`.
+
     Parameters
     ----------
     nz : int, default=2
@@ -216,8 +220,9 @@ class VAETransformer(BaseAutoencoder):
     References
     ----------
     Kingma & Welling (2014), "Auto-encoding variational Bayes". Mallows (1973), "Some comments on Cp", Technometrics 15.
-    Higgins et al. (2017), "beta-VAE". Chaudhury (2024),
-    "Math and Architectures of Deep Learning", section 14.7 and listings 14.5 to 14.9.
+    Higgins et al. (2017), "beta-VAE". Mattei & Frellsen (2019), "MIWAE: deep generative modelling and imputation of
+    incomplete data sets". Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.7 and listings 14.5
+    to 14.9.
 
     Examples
     --------
@@ -324,6 +329,11 @@ class VAETransformer(BaseAutoencoder):
         The bound is at most log p(x) in expectation, and gets closer to it with larger `n_draws`. `beta` does not
         enter. The importance samples depend on the values of the sample, so each sample has the same score, up to
         rounding, in any order, subset or batch.
+
+        For a sample with missing values (NaN) it is a bound on the marginal log-density of its observed values, and 0
+        if there are none. Three quarters of its importance samples then come from Laplace's approximation to the
+        posterior, about which the encoder knows less, and the others from the prior; so for all samples if values were
+        missing in training.
 
         Parameters
         ----------

@@ -505,7 +505,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         index = train_test_split(np.arange(X.shape[0]), test_size=n_left_out, random_state=seed)[1]
         left_out = np.zeros(X.shape[0], dtype=bool)
         left_out[index] = True
-        return tuple(MappedRows(X, device, keep, has_missing) for keep in (~left_out, left_out))
+        return MappedRows(X, device, ~left_out, has_missing), MappedRows(X, device, left_out, has_missing)
 
     def _net(self, training: Training, callbacks: Sequence[Callback], schedule: Schedule | None = None) -> LatentNet:
         return LatentNet(
@@ -818,7 +818,7 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
 def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
     """The samples left out, with the correction by PCA of the others."""
     X = valid.some(MAX_ROWS_AFTER_TRAINING)
-    n_samples, n_parameters = len(train), nz + 1
+    n_samples, n_parameters = float(len(train)), nz + 1
     if train.observed is None and valid.observed is None:
         theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
         others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor

@@ -100,7 +100,7 @@ def elbo_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, ep
     return Terms(log_likelihood(q.sample(eps)), prior.kl(q, eps))
 
 
-def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> Tensor:
+def importance_bound(log_likelihood: LogLikelihood, q: Any, prior: Any, eps: Tensor) -> Tensor:
     r"""Importance-weighted lower bound on ln p(x): tighter with more samples of z, and exact in the limit.
 
     .. math:: \ln \frac1K \sum_k \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
@@ -111,8 +111,8 @@ def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: A
     ----------
     log_likelihood : callable
         Maps latent codes (n_draws, n, nz) to ln p(x | z), of shape (n_draws, n).
-    q : NormalPosterior
-        The posterior q(z | x) of each sample.
+    q : density with `sample` and `log_prob_of`
+        The posterior q(z | x) of each sample, or another density near it.
     prior : density with `log_prob`
         The prior p(z).
     eps : Tensor of shape (n_draws, n, nz)
@@ -131,14 +131,14 @@ def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: A
     return log_weights(log_likelihood(z), q, prior, z, eps).logsumexp(0) - math.log(len(eps))
 
 
-def log_weights(log_prob: Tensor, q: NormalPosterior, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
+def log_weights(log_prob: Tensor, q: Any, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
     """Logarithms of the importance weights p(x | z) p(z) / q(z | x), (n_draws, n); -inf for those that overflow.
 
     Parameters
     ----------
     log_prob : Tensor of shape (n_draws, n)
         Ln p(x | z).
-    q : NormalPosterior
+    q : density with `log_prob_of`
     prior : density with `log_prob`
     z : Tensor of shape (n_draws, n, nz)
         The latent codes `q.sample(eps)`.
