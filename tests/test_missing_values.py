@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
+from sklearn import config_context
+from skorch.callbacks import Callback
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 from sklatent.model_selection import FusedGridSearchCV
@@ -293,8 +296,6 @@ def test_checkpoint_of_a_fit_with_missing_values(network, X, tmp_path):
     class Stop(Exception):
         pass
 
-    from skorch.callbacks import Callback
-
     class Halt(Callback):
         def on_epoch_begin(self, net, **kwargs):
             if len(net.history) == 3:
@@ -325,3 +326,40 @@ def test_an_encoder_that_is_told_what_is_missing_knows_it(X, complete):
         wide = module.posterior(torch.full((1, N_FEATURES), torch.nan)).variances.mean()
         narrow = module.posterior(torch.from_numpy(complete).float()).variances.mean()
     assert wide > 2 * narrow
+
+
+def test_impute_takes_tensors(X):
+    pca = PCAReducer(2).fit(X)
+    with config_context(array_api_dispatch=True):
+        tensors = PCAReducer(2).fit(torch.from_numpy(X))
+        filled = tensors.impute(torch.from_numpy(X))
+        sampled = tensors.impute(torch.from_numpy(X), sample=True, random_state=0)
+    assert isinstance(filled, torch.Tensor)
+    np.testing.assert_allclose(filled.numpy(), pca.impute(X), rtol=1e-6)
+    np.testing.assert_allclose(sampled.numpy(), pca.impute(X, sample=True, random_state=0), rtol=1e-5)
+
+
+def test_impute_refuses_sparse_samples(complete):
+    pca = PCAReducer(2).fit(complete)
+    with pytest.raises(TypeError, match="impute does not support sparse inputs"):
+        pca.impute(sparse.csr_array(complete))
+
+
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_few_samples_with_a_missing_value(model, n_samples):
+    """Each feature has at least one observed value."""
+    X = np.array([[1.0, 2.0, 3.0], [np.nan, 4.0, 3.0]])[:n_samples]
+    filled = model.set_params(nz=1).fit(X).impute([[np.nan, 2.0, np.nan]])
+    assert np.isfinite(filled).all()
+    assert filled[0, 1] == 2
+
+
+def test_a_feature_that_only_a_left_out_sample_observes(network, complete):
+    """Ten of the samples are left out of the training, and each of twenty features is observed in one sample."""
+    X = np.full((100, 23), np.nan)
+    X[:, :3] = complete[:100, :3]
+    X[np.arange(20) * 5, np.arange(3, 23)] = complete[:20, 3]
+    for likelihood in ("gaussian", "gaussian_diagonal"):
+        model = network(2, likelihood=likelihood, max_epochs=3, random_state=0).fit(X)
+        assert np.isfinite(model.score_samples(X)).all()
+        assert np.isfinite(model.impute(X)).all()
