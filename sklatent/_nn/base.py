@@ -818,28 +818,40 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
 def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
     """The samples left out, with the correction by PCA of the others."""
     X = valid.some(MAX_ROWS_AFTER_TRAINING)
-    n_samples, n_parameters = float(len(train)), nz + 1
-    if train.observed is None and valid.observed is None:
-        theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
-        others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
-        sizes = len(X), spectrum.n_samples
-    else:
-        model = factor_model(spectrum, len(spectrum.components))
-        parts = X, train.some(MAX_ROWS_AFTER_TRAINING)
-        theirs, others = (model.squared_residuals(standardizer(as_tensor(part)).cpu().numpy()).sum() for part in parts)
-        # Samples of which some values are observed count as fewer samples with all of them.
-        sizes = tuple((~np.isnan(part)).mean() * len(part) for part in parts)
-        n_samples *= 1.0 if train.observed is None else float(train.observed.mean())
-    mean = (theirs + others) / sum(sizes)
-    is_exact = min(theirs / sizes[0], others / sizes[1]) <= MIN_RESIDUAL * spectrum.total
+    is_complete = train.observed is None and valid.observed is None
+    squared_errors = _squared_errors if is_complete else _squared_errors_of_incomplete
+    (theirs, n_left_out), (others, n_train) = squared_errors(spectrum, standardizer, X, train)
+    mean = (theirs + others) / (n_left_out + n_train)
+    is_exact = min(theirs / n_left_out, others / n_train) <= MIN_RESIDUAL * spectrum.total
+    n_samples = len(train) * (1.0 if train.observed is None else float(train.observed.mean()))
+    n_parameters = nz + 1
     # The noise of the latent codes, or of the encoder's input, is part of the error, as nz / n_features of the noise
     # variance. If this part were multiplied by more than its inverse, it would grow from epoch to epoch.
     largest = max(math.sqrt(X.shape[1] / nz), 1.0)
     return LeftOut(
         X,
-        correction=1.0 if is_exact else float(mean / (theirs / sizes[0])),
+        correction=1.0 if is_exact else float(mean / (theirs / n_left_out)),
         prior_ratio=min((n_samples + n_parameters) / max(n_samples - n_parameters, 1), largest),
     )
+
+
+def _squared_errors(
+    spectrum: Spectrum, standardizer: Standardizer, X: NDArray, train: Any
+) -> list[tuple[float, float]]:
+    """Sums of the squared errors under PCA, and numbers of samples: those left out, X, and those trained on."""
+    theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
+    others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
+    return [(theirs, len(X)), (others, spectrum.n_samples)]
+
+
+def _squared_errors_of_incomplete(
+    spectrum: Spectrum, standardizer: Standardizer, X: NDArray, train: Any
+) -> list[tuple[float, float]]:
+    """The same for the observed values. Samples with half of them count as half as many samples."""
+    model = factor_model(spectrum, len(spectrum.components))
+    parts = [standardizer(as_tensor(part)).cpu().numpy() for part in (X, train.some(MAX_ROWS_AFTER_TRAINING))]
+    sizes = [max(float((~np.isnan(part)).mean()), 1 / part.size) * len(part) for part in parts]
+    return [(model.squared_residuals(part).sum(), size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def some_rows(X: Any) -> NDArray:
