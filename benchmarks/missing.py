@@ -92,7 +92,13 @@ def half(quick):
 def iris(quick):
     """Iris with half of the entries missing, and one latent dimension."""
     X = standardized(load_iris)
-    table(peers(quick) | models(1), X, notebook_mask(X))
+    diagonal = {
+        f"VAETransformer(1), diagonal, seed {seed}": LatentImputer(
+            VAETransformer(1, likelihood="gaussian_diagonal", random_state=seed)
+        )
+        for seed in range(3)
+    }
+    table(peers(quick) | models(1) | diagonal, X, notebook_mask(X))
 
 
 def at_random(X, fraction, rng):
