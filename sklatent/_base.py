@@ -185,6 +185,11 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
             The samples without missing values, in the precision of X. Observed values are those of X. If `set_output`
             requests a DataFrame, it has the feature names seen during `fit`, or else x0, x1, ...
 
+        See Also
+        --------
+        score_samples : Log-likelihood of the observed values.
+        LatentImputer : The same as a step of a Pipeline.
+
         References
         ----------
         Mattei & Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", section 3.

@@ -115,6 +115,17 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         self : object
             The fitted imputer. If `fit` raises an exception, the imputer is unchanged.
+
+        See Also
+        --------
+        transform : Fill in missing values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import LatentImputer, PCAReducer
+        >>> LatentImputer(PCAReducer(1)).fit([[1.0, 2.0], [2.0, np.nan], [3.0, 6.0]]).estimator_
+        PCAReducer(nz=1)
         """
         with all_or_nothing(self):
             forget_fit(self)
@@ -145,6 +156,18 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         X : ndarray of shape (n_samples, n_features_out)
             The samples without missing values. Observed values are those of X. The indicator columns come last.
+
+        See Also
+        --------
+        PCAReducer.impute : Fill in the missing values of samples by a model alone.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import LatentImputer
+        >>> X = [[1.0, 2.0], [2.0, np.nan], [3.0, 6.0], [4.0, 8.0]]
+        >>> LatentImputer().fit(X).transform(X).shape
+        (4, 2)
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -166,6 +189,19 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         names : ndarray of str
+            Names in the order of the columns that `transform` returns.
+
+        See Also
+        --------
+        transform : Fill in missing values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import LatentImputer
+        >>> X = [[1.0, 2.0], [2.0, np.nan], [3.0, 6.0], [4.0, 8.0]]
+        >>> LatentImputer(add_indicator=True).fit(X).get_feature_names_out()
+        array(['x0', 'x1', 'missingindicator_x1'], dtype=object)
         """
         check_is_fitted(self)
         given = super().get_feature_names_out(input_features)
