@@ -62,6 +62,10 @@ def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
         If the method cannot be exported: importance-weighted bounds and Laplace's approximation need algorithms that
         ONNX does not have, and `inverse_transform` of a Pipeline is not known to skl2onnx.
 
+    See Also
+    --------
+    sklatent.PCAReducer : All of its methods can be exported.
+
     Notes
     -----
     Results are float32, and those of PCAReducer and the meta-estimators are computed in float64. They equal those of

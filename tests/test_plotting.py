@@ -2,7 +2,6 @@
 
 import doctest
 import sys
-import time
 from pathlib import Path
 
 import matplotlib
@@ -174,22 +173,11 @@ def test_one_sample_has_no_spread(display, iris):
     ids=["PCA", "VAE", "autoencoder"],
 )
 @pytest.mark.parametrize("display", [*OF_SAMPLES, ScreeDisplay, ScoreDisplay])
-def test_ten_thousand_samples_take_less_than_two_seconds(display, model, nz):
+def test_ten_thousand_samples_are_drawn(display, model, nz):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((10_000, nz)) @ rng.standard_normal((nz, 64)) + rng.standard_normal((10_000, 64))
     model.set_params(**{"nz" if "nz" in model.get_params() else "n_components": nz}).fit(X)
-    start = time.process_time()
     display.from_estimator(model, X).figure_.canvas.draw()
-    assert time.process_time() - start < 2
-
-
-@pytest.mark.slow
-def test_wide_samples_have_a_scree_plot_in_two_seconds(rng):
-    X = rng.standard_normal((5_000, 784))
-    pca = PCA(50, svd_solver="covariance_eigh").fit(X)
-    start = time.process_time()
-    ScreeDisplay.from_estimator(pca, X)
-    assert time.process_time() - start < 4  # 1.5 on a quiet machine
 
 
 # LatentDisplay
