@@ -1,6 +1,6 @@
 """The trained modules: encoder and decoder, joined with a likelihood, a prior and a posterior."""
 
-__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "ParameterGroup", "VariationalAutoencoder"]
+__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "Offset", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
 from copy import copy
