@@ -173,11 +173,11 @@ class VAETransformer(BaseAutoencoder):
         Number of epochs of the training.
     loss_curve_ : list of float
         Mean training loss of each epoch, in nats per sample.
-    history_ : skorch.history.History
+    history_ : list of dict
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
         negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
-        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example, `history_[:,
-        "train_kl"]` lists the KL divergence of every epoch.
+        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example,
+        `pd.DataFrame(history_)["train_kl"]` has the KL divergence of every epoch.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -248,6 +248,7 @@ class VAETransformer(BaseAutoencoder):
         "n_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _ARCHITECTURE = (*BaseAutoencoder._ARCHITECTURE, "beta", "prior", "n_prior_components", "posterior")
     module_: VariationalAutoencoder
 
     def __init__(
@@ -470,6 +471,13 @@ class VAETransformer(BaseAutoencoder):
             rows = some_rows(X)
             rows = rows[rng.integers(len(rows), size=self.n_prior_components)]
             return VampPrior(torch.nan_to_num(standardizer(torch.from_numpy(rows))))  # a mean is better than nothing
+        return StandardNormal(self.nz)
+
+    def _empty_prior(self, n_features: int) -> Prior:
+        if self.prior == "mixture":
+            return GaussianMixturePrior(torch.empty(self.n_prior_components, self.nz, device="meta"))
+        if self.prior == "vamp":
+            return VampPrior(torch.empty(self.n_prior_components, n_features, device="meta"))
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:

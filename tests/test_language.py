@@ -44,7 +44,7 @@ def public_objects():
                 method = inspect.unwrap(method.fget if isinstance(method, property) else method)
                 if not method_name.startswith("_") and getattr(method, "__module__", "").startswith("sklatent"):
                     found[f"{name}.{method_name}"] = method
-    return {name: thing for name, thing in found.items() if thing.__doc__}
+    return {name: thing for name, thing in found.items() if thing.__doc__ and not isinstance(thing, list)}
 
 
 def docstring(thing):

@@ -586,7 +586,7 @@ def test_losses_and_their_warm_up(kl_warmup, n_epochs, iris):
     vae = VAETransformer(2, max_epochs=20, kl_warmup=kl_warmup, beta=2.0, random_state=0).fit(iris)
     display = LossCurveDisplay.from_estimator(make_pipeline(StandardScaler().fit(iris), vae))
     for name in ("train_loss", "train_reconstruction", "train_kl"):
-        np.testing.assert_array_equal(display.lines_[name].get_ydata(), vae.history_[:, name])
+        np.testing.assert_array_equal(display.lines_[name].get_ydata(), [epoch[name] for epoch in vae.history_])
     assert display.n_warmup == n_epochs
     assert len(display.warmup_) == (2 if n_epochs else 0)
 
@@ -594,7 +594,7 @@ def test_losses_and_their_warm_up(kl_warmup, n_epochs, iris):
 def test_losses_of_early_stopping_are_compared(iris):
     vae = VAETransformer(2, max_epochs=4, early_stopping=True, random_state=0).fit(iris)
     display = LossCurveDisplay.from_estimator(vae)
-    np.testing.assert_array_equal(display.lines_["valid_kl"].get_ydata(), vae.history_[:, "valid_kl"])
+    np.testing.assert_array_equal(display.lines_["valid_kl"].get_ydata(), [epoch["valid_kl"] for epoch in vae.history_])
     assert display.lines_["valid_loss"].get_linestyle() == "--"
 
 

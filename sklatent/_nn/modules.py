@@ -284,6 +284,6 @@ def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Module:
     last: nn.Module = decoder[-1] if is_plain(decoder, nn.Sequential) and len(decoder) else decoder
     if is_plain(last, nn.Linear) and last.bias is not None:
         with torch.no_grad():
-            last.bias.add_(constant)
+            last.bias.add_(constant.to(last.bias.device))
         return decoder
     return nn.Sequential(decoder, Offset(constant))
