@@ -21,7 +21,7 @@ from sklatent._nn.base import BaseAutoencoder, Training, infer, some_rows
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
-from sklatent._nn.objectives import elbo_terms, importance_bound
+from sklatent._nn.objectives import elbo_terms, importance_bound, log_weights
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
 from sklatent._ppca.factors import shrink
@@ -61,6 +61,11 @@ class VAETransformer(BaseAutoencoder):
     n_draws : int, default=32
         Number of importance samples of z per sample in `score_samples`. More make the bound tighter; each costs one
         forward pass through the decoder.
+    n_train_draws : int, default=1
+        Number K of importance samples of z per sample in training. Above 1, training maximizes the importance-weighted
+        bound of Burda et al. (2016), eq. 8, the one of `score_samples`, in place of the evidence lower bound (see
+        Notes). It is tighter, and lets the posterior p(z | x) have shapes that q(z | x) cannot take; a step costs about
+        K forward and backward passes through the decoder. It requires `beta=1`, without which there is no bound.
     init : {"pca", "random"}, default="pca"
         Initial weights. "pca" starts at a linear model: probabilistic PCA, or factor analysis for "gaussian_diagonal".
         The evidence lower bound starts at the log-likelihood of `PCAReducer`, also where the spread of the features
@@ -172,7 +177,9 @@ class VAETransformer(BaseAutoencoder):
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
         negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
         likelihood and, where samples are left out, the same losses with prefix `valid_`. For example, `history_[:,
-        "train_kl"]` lists the KL divergence of every epoch.
+        "train_kl"]` lists the KL divergence of every epoch. With `n_train_draws` above 1, `train_reconstruction` and
+        `train_kl` are estimates for the posterior p(z | x) in place of q(z | x), and their sum is the negative
+        importance-weighted bound (see Notes).
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -205,6 +212,20 @@ class VAETransformer(BaseAutoencoder):
     analysis if it is trained for long enough: with `max_epochs=100, lr=0.02` it is within 0.02 nats on scikit-learn's
     example, and by default up to 0.1 nats below on held-out samples.
 
+    With K = `n_train_draws` above 1, the loss of a sample is the negative of
+
+    .. math::
+        L_t = \ln \frac1K \sum_{k=1}^K w_k, \quad w_k = p(x | z_k) \Big( \frac{p(z_k)}{q(z_k | x)} \Big)^t,
+        \quad z_k \sim q(z | x),
+
+    where t increases from 0 to 1 with `kl_warmup`. At t = 1 it is the bound of Burda et al. For t below 1 it is the
+    same bound with the prior replaced by :math:`q(z | x)^{1 - t} p(z)^t`, not normalized, which leads from the
+    posterior to the prior. The KL divergence of q from it is t KL(q || p), so for K = 1 the warm-up is that of the
+    evidence lower bound, in expectation. With the weights at t = 1, `train_reconstruction` is the mean of
+    :math:`-\sum_k w_k \ln p(x | z_k) / \sum_k w_k`, and `train_kl` is what it takes to add up to the mean of -L_1. For
+    many importance samples they are the mean of -ln p(x | z) over p(z | x), and the KL divergence of p(z | x) from
+    p(z). The noise variance is the mean squared error with the same weights, for which the bound is largest.
+
     The defaults were chosen by held-out log-likelihood; see :ref:`choice-of-defaults`.
 
     See Also
@@ -214,7 +235,8 @@ class VAETransformer(BaseAutoencoder):
 
     References
     ----------
-    Kingma & Welling (2014), "Auto-encoding variational Bayes". Mallows (1973), "Some comments on Cp", Technometrics 15.
+    Kingma & Welling (2014), "Auto-encoding variational Bayes". Burda, Grosse & Salakhutdinov (2016), "Importance
+    weighted autoencoders", eq. 8, for `n_train_draws`. Mallows (1973), "Some comments on Cp", Technometrics 15.
     Higgins et al. (2017), "beta-VAE". Chaudhury (2024),
     "Math and Architectures of Deep Learning", section 14.7 and listings 14.5 to 14.9.
 
@@ -240,6 +262,7 @@ class VAETransformer(BaseAutoencoder):
         "posterior": [StrOptions(set(POSTERIORS))],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "n_train_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
     module_: VariationalAutoencoder
@@ -254,6 +277,7 @@ class VAETransformer(BaseAutoencoder):
         posterior: Literal["diagonal", "full"] = "diagonal",
         kl_warmup: float = 0.5,
         n_draws: int = 32,
+        n_train_draws: int = 1,
         init: Literal["pca", "random"] = "pca",
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
@@ -288,6 +312,7 @@ class VAETransformer(BaseAutoencoder):
         self.posterior = posterior
         self.kl_warmup = kl_warmup
         self.n_draws = n_draws
+        self.n_train_draws = n_train_draws
         super().__init__(
             nz,
             init=init,
@@ -354,10 +379,11 @@ class VAETransformer(BaseAutoencoder):
 
     def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
-        eps = np.random.default_rng(training.seeds["draws"]).standard_normal((len(X), self.nz)).astype(X.dtype)
+        shape = (len(X), self.n_train_draws, self.nz)
+        eps = np.random.default_rng(training.seeds["draws"]).standard_normal(shape).astype(X.dtype)
         if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
             self._learn_noise_variances(module, X, eps, training)
-        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_values=X.shape[1])
+        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps[:, 0], n_values=X.shape[1])
         kl, mu = np.split(found, [self.nz], axis=1)
         return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": active_units(mu)}
 
@@ -372,7 +398,8 @@ class VAETransformer(BaseAutoencoder):
 
     def _mean_squares(self, module: Any, X: NDArray, eps: NDArray) -> NDArray:
         exact = (array.astype(np.float64) for array in (X, eps))
-        return self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1]).mean(axis=0)
+        n_values = X.shape[1] * self.n_train_draws
+        return self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=n_values).mean(axis=0)
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)
@@ -441,7 +468,15 @@ class VAETransformer(BaseAutoencoder):
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:
-        return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+        if self.n_train_draws > 1 and self.beta != 1:
+            raise ValueError(
+                f"n_train_draws={self.n_train_draws} is only supported with beta=1, got beta={self.beta!r}: with "
+                "another weight of the KL divergence the objective is no bound on the log-likelihood."
+            )
+        posterior = POSTERIORS[self.posterior]
+        return VariationalAutoencoder(
+            *parts, posterior=posterior, nz=self.nz, beta=self.beta, n_train_draws=self.n_train_draws
+        )
 
 
 def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
@@ -451,8 +486,17 @@ def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: t
 
 
 def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """Squared errors at a sample of each posterior: their means are the variances that raise the bound most."""
-    return (module.likelihood.mean(module.decode(module.posterior(x).sample(eps))) - x).square()
+    """Squared errors at samples of each posterior: their means are the variances that raise the bound most.
+
+    Several samples `eps` (n, n_train_draws, nz) count by their importance weights, as in the bound.
+    """
+    q, eps = module.posterior(x), eps.movedim(1, 0)
+    z = q.sample(eps)  # (n_train_draws, n, nz)
+    squares = (module.likelihood.mean(module.decode(z)) - x).square()
+    if len(eps) == 1:
+        return squares[0]
+    shares = log_weights(module.log_likelihood(x)(z), q, module.prior_density(), z, eps).softmax(0)
+    return (shares[..., None] * squares).sum(0)
 
 
 def _kl_and_mean(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

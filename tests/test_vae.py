@@ -273,3 +273,50 @@ def test_a_sample_of_any_size_has_a_bound_and_leaves_those_beside_it_alone(digit
         np.testing.assert_allclose(scores[[0, 1, 4, 5]], alone[[0, 1, 3, 4]], rtol=rtol)
         assert not np.isnan(scores).any()
         assert (scores < np.inf).all()
+
+
+# The importance-weighted objective
+
+
+def test_history_with_importance_samples_adds_up_to_the_bound(X):
+    model = VAETransformer(2, n_train_draws=5, kl_warmup=0.5, max_epochs=4, random_state=0).fit(X)
+    last = model.history_[-1]
+    assert last["train_loss"] == pytest.approx(last["train_reconstruction"] + last["train_kl"], rel=1e-6)
+    for row in model.history_:
+        assert row["train_kl"] > 0
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
+def test_linear_vae_with_importance_samples_reaches_the_evidence(X, likelihood):
+    """The posterior of a linear model is one that q can take, so every bound has the same maximum: the evidence."""
+    params = {"hidden_sizes": (), "lr": 0.02, "max_epochs": 60, "batch_size": 80, "random_state": 0}
+    model, elbo = (VAETransformer(2, likelihood=likelihood, n_train_draws=k, **params).fit(X) for k in (8, 1))
+    expected = PCAReducer(2).fit(X).score(X) if likelihood == "gaussian" else elbo.score(X)
+    assert model.score(X) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_importance_samples_with_every_prior_and_posterior(X, prior, posterior):
+    params = {"prior": prior, "posterior": posterior, "noise": 0.1, "max_epochs": 3, "random_state": 0}
+    one, several = (VAETransformer(2, n_train_draws=k, **params).fit(X) for k in (1, 4))
+    assert np.isfinite(several.score(X))
+    assert several.score(X) != one.score(X)
+
+
+def test_importance_samples_need_the_whole_kl_divergence(X):
+    message = "n_train_draws=2 is only supported with beta=1, got beta=0.5"
+    model = VAETransformer(2, n_train_draws=2, beta=0.5)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+    assert not hasattr(model, "module_")
+
+
+@pytest.mark.slow
+def test_importance_samples_in_training_raise_the_held_out_bound(digits):
+    """Where the posterior is not normal: a latent code of two bits of structure, bits as observations."""
+    X = (np.random.default_rng(0).uniform(size=digits[0].shape) < digits[0]).astype(np.float32)
+    train, test = train_test_split(X, random_state=0)
+    params = {"likelihood": "bernoulli", "hidden_sizes": (64,), "max_epochs": 100, "n_draws": 1000, "random_state": 0}
+    scores = [VAETransformer(8, n_train_draws=k, **params).fit(train).score(test) for k in (1, 20)]
+    assert scores[1] > scores[0]

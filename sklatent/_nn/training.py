@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["PRECISIONS", "EarlyStop", "LatentNet", "clip_gradient"]
+__all__ = ["PRECISIONS", "EarlyStop", "LatentNet", "averages", "clip_gradient"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklatent._nn.data import Batches, Draws
-from sklatent._nn.objectives import Terms
+from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.randomness import global_draws_from
 from sklatent._nn.schedules import Schedule
 from sklatent._nn.threads import limited_threads, product_size
@@ -127,7 +127,7 @@ class LatentNet(NeuralNet):
 
     def product_size(self, n_samples: int) -> int:
         """Number of multiply-adds of the largest layer for a batch."""
-        return product_size(self.module, n_samples)
+        return product_size(self.module, n_samples * self.module.n_train_draws)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on: tensors, numbers and the history."""
@@ -293,14 +293,19 @@ class LatentNet(NeuralNet):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], kl_weight: Any) -> dict[str, Any]:
         with self._precision():
-            terms: Terms = self.module_(*batch)
+            terms: Terms | ImportanceTerms = self.module_(*batch)
             loss = self.module_.loss(terms, kl_weight)
-        return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
+        return {"loss": loss, "terms": averages(terms)}
 
     def _precision(self) -> Any:
         """Context that sets the precision of a step."""
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
+
+
+def averages(terms: Terms | ImportanceTerms) -> Terms:
+    """The two terms of each sample for the history, of which no gradient is taken."""
+    return type(terms)(*(term.detach() for term in terms)).averages()
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float, n_stack_dims: int = 0) -> None:
