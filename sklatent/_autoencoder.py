@@ -27,6 +27,7 @@ from sklatent._nn.objectives import (
 )
 from sklatent._nn.priors import Normal, Prior, StandardNormal
 from sklatent._ppca.factors import shrink
+from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import Interval, StrOptions
 
 # Smallest variance of the latent codes along any direction, as a fraction of the largest.
@@ -340,24 +341,27 @@ class AutoencoderTransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _describe_latent_space(self, module: Autoencoder, X: NDArray, training: Training) -> dict[str, Any]:
+    def _describe_latent_space(
+        self, module: Autoencoder, X: NDArray, training: Training, weights: NDArray | None = None
+    ) -> dict[str, Any]:
         """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
-        errors = errors.mean(axis=0).reshape(nz, nz)
+        errors = np.average(errors, axis=0, weights=weights).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
             learned = likelihood.noise_variance
-            likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares)))
+            likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares, weights)))
             if training.left_out is not None:
                 squares = self._moments_of_codes(module, training.left_out.X)[2]
-                likelihood.rescale(training.left_out.factor(self._level(likelihood.noise_variance, squares)))
+                level = self._level(likelihood.noise_variance, squares, training.left_out.weights)
+                likelihood.rescale(training.left_out.factor(level))
             errors *= np.mean(likelihood.noise_variance / learned)
-        spread = np.atleast_2d(np.cov(Z, rowvar=False)) if len(X) > 1 else np.eye(nz)
+        spread = _covariance(Z, weights) if len(X) > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
         values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
         covariance = (vectors * values) @ vectors.T
-        mean = Z.mean(axis=0)
+        mean = np.average(Z, axis=0, weights=weights)
         prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
         module.prior = prior.to(module.standardizer.loc.device)
         return {"latent_mean_": mean, "latent_covariance_": covariance}
@@ -367,7 +371,9 @@ class AutoencoderTransformer(BaseAutoencoder):
         moments = self._by_chunks(partial(infer, module, _code_moments), X.astype(np.float64), n_values=n_features * nz)
         return np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
 
-    def _noise_variances(self, learned: float | NDArray, squares: NDArray, leverages: NDArray) -> NDArray:
+    def _noise_variances(
+        self, learned: float | NDArray, squares: NDArray, leverages: NDArray, weights: NDArray | None
+    ) -> NDArray:
         """Variances by moments of the errors of the training samples.
 
         The latent codes are fitted to each sample, and take up the fraction nz / n_features of the noise, so the level
@@ -376,16 +382,19 @@ class AutoencoderTransformer(BaseAutoencoder):
         the network is linear. Elsewhere the errors of a curved decoder are not those of a plane: on digits the step is
         worth 6 nats.
         """
-        n_samples = len(squares)
-        level = self._level(learned, squares) * n_samples / max(n_samples - 1, 1)
+        n_samples, _ = total_weight(weights, len(squares))
+        level = self._level(learned, squares, weights) * n_samples / max(n_samples - 1, 1)
         if np.ndim(learned) == 0:
             return np.full(squares.shape[1], level * learned)
-        return shrink(squares.mean(axis=0) + level * learned * leverages.mean(axis=0), n_samples)
+        errors, absorbed = (np.average(values, axis=0, weights=weights) for values in (squares, leverages))
+        return shrink(errors + level * learned * absorbed, n_samples)
 
-    def _level(self, variances: float | NDArray, squares: NDArray) -> float:
+    def _level(self, variances: float | NDArray, squares: NDArray, weights: NDArray | None) -> float:
         """Squared errors over given variances, of which nz latent codes have taken up as many degrees of freedom."""
         n_features = squares.shape[1]
-        return float((squares / variances).mean()) * n_features / max(n_features - self.nz, 1)
+        ratios = squares / variances
+        mean = ratios.mean() if weights is None else np.average(ratios.mean(axis=1), weights=weights)
+        return float(mean) * n_features / max(n_features - self.nz, 1)
 
     def _log_prob(self, X: NDArray) -> NDArray:
         score_samples, _ = DENSITIES[self.density]
@@ -407,11 +416,19 @@ class AutoencoderTransformer(BaseAutoencoder):
     def _code_parts(self) -> dict[str, int]:
         return {"latent dimensions": self.nz}
 
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         return StandardNormal(self.nz)  # until the latent codes of the training samples are known
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
+
+
+def _covariance(Z: NDArray, weights: NDArray | None) -> NDArray:
+    """Sample covariance; a weight counts as so many samples."""
+    if weights is None:
+        return np.atleast_2d(np.cov(Z, rowvar=False))
+    n_samples = weights.sum()
+    return np.atleast_2d(np.cov(Z, rowvar=False, aweights=weights, ddof=0)) * n_samples / (n_samples - 1)
 
 
 def _rate_and_distortion(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._base import active_units
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import BaseAutoencoder, Training, infer, some_rows
+from sklatent._nn.base import BaseAutoencoder, Training, infer, some_weighted_rows
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
@@ -25,6 +25,7 @@ from sklatent._nn.objectives import elbo_terms, importance_bound, log_weights
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
 from sklatent._ppca.factors import shrink
+from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import Interval, StrOptions
 
 
@@ -377,29 +378,35 @@ class VAETransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
+    def _describe_latent_space(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None = None
+    ) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
         shape = (len(X), self.n_train_draws, self.nz)
         eps = np.random.default_rng(training.seeds["draws"]).standard_normal(shape).astype(X.dtype)
         if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
-            self._learn_noise_variances(module, X, eps, training)
+            self._learn_noise_variances(module, X, eps, training, weights)
         found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps[:, 0], n_values=X.shape[1])
         kl, mu = np.split(found, [self.nz], axis=1)
-        return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": active_units(mu)}
+        kl_per_dimension = np.average(kl.astype(np.float64), axis=0, weights=weights)
+        return {"kl_per_dimension_": kl_per_dimension, "active_units_": active_units(mu, weights)}
 
-    def _learn_noise_variances(self, module: Any, X: NDArray, eps: NDArray, training: Training) -> None:
+    def _learn_noise_variances(
+        self, module: Any, X: NDArray, eps: NDArray, training: Training, weights: NDArray | None
+    ) -> None:
         """Ratios of the variances from the errors of the training samples, and their level from samples left out."""
-        variances = shrink(self._mean_squares(module, X, eps), len(X))
+        variances = shrink(self._mean_squares(module, X, eps, weights), total_weight(weights, len(X))[0])
         module.likelihood.set_noise_variance(torch.from_numpy(variances))
         if training.left_out is not None:
             left_out = training.left_out
-            squares = self._mean_squares(module, left_out.X, eps[: len(left_out.X)])
+            squares = self._mean_squares(module, left_out.X, eps[: len(left_out.X)], left_out.weights)
             module.likelihood.rescale(left_out.factor((squares / variances).mean()))
 
-    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray) -> NDArray:
+    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray, weights: NDArray | None) -> NDArray:
         exact = (array.astype(np.float64) for array in (X, eps))
         n_values = X.shape[1] * self.n_train_draws
-        return self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=n_values).mean(axis=0)
+        squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=n_values)
+        return np.average(squares, axis=0, weights=weights)
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)
@@ -456,15 +463,18 @@ class VAETransformer(BaseAutoencoder):
     def _code_parts(self) -> dict[str, int]:
         return POSTERIORS[self.posterior].parts(self.nz)
 
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         rng = np.random.default_rng(seed)
         if self.prior == "mixture":
             means = rng.standard_normal((self.n_prior_components, self.nz), dtype=np.float32)
             return GaussianMixturePrior(torch.from_numpy(means))
         if self.prior == "vamp":
-            rows = some_rows(X)
-            rows = rows[rng.integers(len(rows), size=self.n_prior_components)]
-            return VampPrior(standardizer(torch.from_numpy(rows)))
+            rows, weights = some_weighted_rows(X, weights)
+            if weights is None:
+                chosen = rng.integers(len(rows), size=self.n_prior_components)
+            else:
+                chosen = rng.choice(len(rows), size=self.n_prior_components, p=weights / weights.sum())
+            return VampPrior(standardizer(torch.from_numpy(rows[chosen])))
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:

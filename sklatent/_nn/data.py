@@ -1,10 +1,23 @@
 """Data loading: minibatches from memory or from larger files, and the random numbers for each sample."""
 
-__all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "batch_sizes", "is_sliceable", "row_blocks"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Draws",
+    "MappedRows",
+    "Rows",
+    "Samples",
+    "as_tensor",
+    "batch_sizes",
+    "is_sliceable",
+    "row_blocks",
+    "some_weights",
+]
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +36,35 @@ BLOCK_SIZE = 2**26
 N_DRAWS = 2**22
 
 
+class Samples(NamedTuple):
+    """Samples and their weights."""
+
+    x: Tensor
+    """Shape (n, n_features)."""
+    weight: Tensor | None = None
+    """Weights over the mean weight of all training samples, (n,); None if all are equal."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Samples":
+        """The samples that a function chooses, with their weights."""
+        return Samples(function(self.x), None if self.weight is None else function(self.weight))
+
+    @staticmethod
+    def join(parts: Sequence["Samples"]) -> "Samples":
+        """Several samples as one."""
+        weights = [part.weight for part in parts if part.weight is not None]
+        return Samples(torch.cat([part.x for part in parts]), torch.cat(weights) if weights else None)
+
+
+class Batch(NamedTuple):
+    """What a step of training takes."""
+
+    x: Tensor
+    """Samples (n, n_features)."""
+    noise: Noise
+    weight: Tensor | None = None
+    """As in `Samples`."""
+
+
 class Rows(Dataset):
     """Samples of an array, on a device and in their own precision.
 
@@ -31,17 +73,21 @@ class Rows(Dataset):
     X : ndarray of shape (n_samples, n_features)
         Not copied if it is C-contiguous and the device is the CPU.
     device : str or torch.device
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights.
     """
 
-    def __init__(self, X: NDArray, device: str | torch.device = "cpu"):
+    def __init__(self, X: NDArray, device: str | torch.device = "cpu", weights: NDArray | None = None):
         self.X = as_tensor(X).to(device)
+        self.weights = weights
+        self.relative = None if weights is None else _relative(weights, weights).to(device)
 
     def __len__(self) -> int:
         return len(self.X)
 
-    def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
+    def blocks(self, generator: torch.Generator | None) -> Iterator[Samples]:
         """All samples as one block."""
-        yield self.X
+        yield Samples(self.X, self.relative)
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples."""
@@ -60,29 +106,44 @@ class MappedRows(Dataset):
     device : str or torch.device
     keep : ndarray of shape (n_samples,), bool, or None
         Mask of the samples to use.
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights.
+
+    Attributes
+    ----------
+    weights : ndarray or None
+        Those of the samples to use.
     """
 
-    def __init__(self, X: Any, device: str | torch.device = "cpu", keep: NDArray | None = None):
+    def __init__(
+        self,
+        X: Any,
+        device: str | torch.device = "cpu",
+        keep: NDArray | None = None,
+        weights: NDArray | None = None,
+    ):
         self.X = X
         self.device = device
         self.keep = keep
+        self.weights = weights if weights is None or keep is None else weights[keep]
+        self.relative = None if weights is None else _relative(weights, self.weights)
         self.cuts = list(slices(X.shape[0], BLOCK_SIZE, X.shape[1] * X.dtype.itemsize))
 
     def __len__(self) -> int:
         return self.X.shape[0] if self.keep is None else int(self.keep.sum())
 
-    def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
+    def blocks(self, generator: torch.Generator | None) -> Iterator[Samples]:
         """Blocks of samples, in shuffled order if there is a generator."""
         order = torch.arange(len(self.cuts))
         if generator is not None:
             order = torch.randperm(len(order), generator=generator, device=generator.device)
         for number in order.tolist():
             cut = self.cuts[number]
-            block = read(self.X, cut)
-            if self.keep is not None:
-                block = block[self.keep[cut]]
+            chosen = slice(None) if self.keep is None else self.keep[cut]
+            block = read(self.X, cut)[chosen]
             if len(block):
-                yield as_tensor(block).to(self.device)
+                weight = None if self.relative is None else self.relative[cut][chosen]
+                yield Samples(as_tensor(block), weight).map(lambda tensor: tensor.to(self.device))
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples, in memory."""
@@ -116,27 +177,28 @@ class Batches:
         self.generator = generator
         self.sizes = batch_sizes(len(rows), batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Samples]:
         sizes = iter(self.sizes)
         begun, missing = [], next(sizes)
         for block in self.rows.blocks(self.generator):
             take = self._shuffled(block)
             start = 0
-            while start < len(block):
-                stop = min(start + missing, len(block))
+            while start < len(block.x):
+                stop = min(start + missing, len(block.x))
                 begun.append(take(start, stop))
                 missing -= stop - start
                 start = stop
                 if not missing:
-                    yield begun[0] if len(begun) == 1 else torch.cat(begun)
+                    yield begun[0] if len(begun) == 1 else Samples.join(begun)
                     begun, missing = [], next(sizes, 0)
 
-    def _shuffled(self, block: Tensor) -> Callable[[int, int], Tensor]:
+    def _shuffled(self, block: Samples) -> Callable[[int, int], Samples]:
         """Function that takes samples start to stop of a block, shuffled if there is a generator."""
         if self.generator is None:
-            return lambda start, stop: block[start:stop]
-        order = torch.randperm(len(block), generator=self.generator, device=block.device)
-        return lambda start, stop: block.index_select(0, order[start:stop])  # takes half the time of block[index]
+            return lambda start, stop: block.map(lambda tensor: tensor[start:stop])
+        order = torch.randperm(len(block.x), generator=self.generator, device=block.x.device)
+        # index_select takes half the time of tensor[index].
+        return lambda start, stop: block.map(partial(torch.index_select, dim=0, index=order[start:stop]))
 
 
 class Draws:
@@ -168,6 +230,11 @@ class Draws:
         return Noise(*eps.split(self.widths, dim=1))
 
 
+def some_weights(rows: Rows | MappedRows, n_samples: int) -> NDArray | None:
+    """Weights of the samples that `rows.some(n_samples)` takes; None if there are none."""
+    return None if rows.weights is None else rows.weights[:: -(-len(rows) // n_samples)]
+
+
 def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
     """Number of samples in each batch of an epoch.
 
@@ -192,6 +259,11 @@ def as_tensor(X: NDArray) -> Tensor:
         interface = {**X.__array_interface__, "data": (X.__array_interface__["data"][0], False)}
         X = np.asarray(SimpleNamespace(__array_interface__=interface, owner=X))
     return torch.from_numpy(X)
+
+
+def _relative(weights: NDArray, of: NDArray) -> Tensor:
+    """Weights over the mean of some of them."""
+    return torch.from_numpy(weights / of.mean()).float()
 
 
 def is_sliceable(X: Any) -> bool:

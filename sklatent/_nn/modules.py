@@ -115,9 +115,14 @@ class Autoencoder(nn.Module):
         """Loss terms of each sample, standardized and as the likelihood takes it."""
         return reconstruction_terms(partial(self._log_prob, target), self.read(self.corrupted(h, noise.corruption)))
 
-    def loss(self, terms: Terms | ImportanceTerms, kl_weight: float = 1.0) -> Tensor:
-        """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
-        return terms.weighted(self.beta * kl_weight).mean()
+    def loss(self, terms: Terms | ImportanceTerms, kl_weight: float = 1.0, weight: Tensor | None = None) -> Tensor:
+        """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`.
+
+        The loss of each sample is multiplied by its weight (n,), whose mean over the training samples is one. So the
+        expected gradient of a batch is that of all samples, each counted as often as its weight says.
+        """
+        losses = terms.weighted(self.beta * kl_weight)
+        return (losses if weight is None else losses * weight).mean()
 
     def update_noise_variance(self, log_prob: float, factor: Callable[[float], float]) -> float:
         """As `Likelihood.update_noise_variance`. Return the mean noise variance, or NaN if there is none."""

@@ -16,7 +16,7 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sklatent._nn.data import Batches, Draws
+from sklatent._nn.data import Batch, Batches, Draws
 from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.randomness import global_draws_from
 from sklatent._nn.schedules import Schedule
@@ -44,7 +44,8 @@ class LatentNet(NeuralNet):
     ----------
     module : Module
         Called with samples (n, n_features) and `Noise` of the widths `module.noise_widths`. `module.loss` reduces its
-        `Terms` to a scalar, and `module.parameter_groups` lists how its parameters are trained.
+        `Terms` to a scalar, given the weights of the samples, and `module.parameter_groups` lists how its parameters
+        are trained.
     schedule : Schedule or None, default=None
         Learning rate, and weight of the KL divergence that `module.loss` receives. None keeps both constant.
     seeds : tuple of int
@@ -202,8 +203,8 @@ class LatentNet(NeuralNet):
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
         draws = Draws(self.module_.noise_widths, noise, len(iterator.rows))
         steps, sums = [], []
-        for x in iterator:
-            batch = (x, draws.take(len(x)))
+        for x, weight in iterator:
+            batch = Batch(x, draws.take(len(x)), weight)
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             steps.append((step["loss"].detach(), *step["terms"]))
@@ -253,7 +254,7 @@ class LatentNet(NeuralNet):
                 "Try a smaller lr, or rescale features with extreme values."
             )
 
-    def train_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
+    def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Run one step of the optimizer."""
         self._set_training(True)
         for group in self.optimizer_.param_groups:  # like zero_grad, without the overhead of its profiling
@@ -268,7 +269,7 @@ class LatentNet(NeuralNet):
         self.step_ += 1
         return step
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
+    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Compute the loss of a batch without training, with the weight of the KL divergence at the end of training."""
         self._set_training(False)
         with torch.no_grad(), self._draws_of_layers():
@@ -291,11 +292,11 @@ class LatentNet(NeuralNet):
         """Context in which layers that use random numbers take them from a generator of this net."""
         return nullcontext() if self.layers is None else global_draws_from(self.layers)
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], kl_weight: Any) -> dict[str, Any]:
+    def _evaluate(self, batch: Batch, kl_weight: Any) -> dict[str, Any]:
         with self._precision():
-            terms: Terms | ImportanceTerms = self.module_(*batch)
-            loss = self.module_.loss(terms, kl_weight)
-        return {"loss": loss, "terms": averages(terms)}
+            terms: Terms | ImportanceTerms = self.module_(batch.x, batch.noise)
+            loss = self.module_.loss(terms, kl_weight, batch.weight)
+        return {"loss": loss, "terms": averages(terms, batch.weight)}
 
     def _precision(self) -> Any:
         """Context that sets the precision of a step."""
@@ -303,9 +304,10 @@ class LatentNet(NeuralNet):
         return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
 
 
-def averages(terms: Terms | ImportanceTerms) -> Terms:
-    """The two terms of each sample for the history, of which no gradient is taken."""
-    return type(terms)(*(term.detach() for term in terms)).averages()
+def averages(terms: Terms | ImportanceTerms, weight: Tensor | None = None) -> Terms:
+    """The two terms of each sample for the history, times its weight; no gradient is taken of them."""
+    found = type(terms)(*(term.detach() for term in terms)).averages()
+    return found if weight is None else Terms(*(weight * term for term in found))
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float, n_stack_dims: int = 0) -> None:

@@ -1,0 +1,249 @@
+"""Weights of samples: integers count as repetition, zeros as absence, and ones change nothing."""
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent._nn import base
+from sklatent._nn.data import Batches, MappedRows, Rows
+from sklatent._nn.modules import Noise
+from sklatent._ppca.factors import factor_analysis
+
+# One step an epoch on all samples, so that shuffling has no part in it; no noise, and no samples left out. From the
+# start at PCA the gradient vanishes but for rounding, which Adam turns into whole steps.
+WHOLE = {
+    "hidden_sizes": (),
+    "init": "random",
+    "batch_size": 1000,
+    "max_epochs": 15,
+    "lr": 0.02,
+    "random_state": 0,
+}
+
+
+@pytest.fixture
+def X(rng):
+    return rng.standard_normal((60, 2)) @ rng.standard_normal((2, 5)) + 0.3 * rng.standard_normal((60, 5)) - 4
+
+
+@pytest.fixture
+def weights():
+    return np.random.default_rng(1).integers(0, 4, 60).astype(float)
+
+
+def results(model, X):
+    """Numbers of a fitted model that its training determines."""
+    state = [tensor.numpy() for tensor in model.module_.state_dict().values()]
+    return [*state, np.asarray(model.loss_curve_), np.atleast_1d(model.noise_variance_), model.score_samples(X)]
+
+
+def assert_same_bits(ours, theirs, X):
+    for found, expected in zip(results(ours, X), results(theirs, X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
+@pytest.mark.parametrize("value", [1, np.ones(60), [1] * 60], ids=["number", "array", "list"])
+def test_weights_of_one_give_the_same_bits(network, likelihood, value, X):
+    plain, weighted = (network(2, likelihood=likelihood, max_epochs=3, random_state=0) for _ in range(2))
+    assert_same_bits(weighted.fit(X, sample_weight=value), plain.fit(X), X)
+    assert weighted.score(X, sample_weight=value) == plain.score(X)
+    assert_same_bits(weighted.partial_fit(X, sample_weight=value), plain.partial_fit(X), X)
+
+
+def test_equal_weights_give_the_loss_without_weights(network, X):
+    """Only their ratios count in the loss; their sum is the number of samples in corrections for it."""
+    plain, weighted = (network(2, max_epochs=3, random_state=0) for _ in range(2))
+    weighted.fit(X, sample_weight=np.full(60, 3.0))
+    np.testing.assert_allclose(weighted.loss_curve_[0], plain.fit(X).loss_curve_[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
+def test_weights_of_zero_are_absence(network, likelihood, X, weights):
+    kept = weights > 0
+    ours, theirs = (network(2, likelihood=likelihood, max_epochs=3, random_state=0) for _ in range(2))
+    assert_same_bits(ours.fit(X, sample_weight=weights), theirs.fit(X[kept], sample_weight=weights[kept]), X)
+    ours.fit(X, sample_weight=kept)
+    assert_same_bits(ours, theirs.fit(X[kept]), X)
+    assert ours.score(X, sample_weight=kept) == pytest.approx(theirs.score(X[kept]), rel=1e-12)
+
+
+def loss_and_gradient(model, X, weights, repeats):
+    """Loss of all samples at the start of the training, with the random numbers of each sample repeated with it."""
+    training = model._prepare(X, weights=weights)
+    module = training.module.double()
+    eps = torch.randn((60, 8), generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    eps = torch.from_numpy(eps.repeat(repeats, axis=0))
+    n_latent = module.noise_widths[0]
+    (x, relative), *rest = Batches(training.train, 1000)
+    assert not rest
+    loss = module.loss(module(x, Noise(eps[:, :n_latent], eps[:, :0])), 0.7, relative)
+    return loss, torch.autograd.grad(loss, list(module.parameters()))
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal", "bernoulli", "poisson"])
+@pytest.mark.parametrize("n_train_draws", [1, 3])
+def test_loss_and_gradient_with_integer_weights_are_those_of_repetition(likelihood, n_train_draws, X, weights):
+    """From the same random weights, with the centre, scale and prior that the samples give."""
+    X = np.abs(X.round() if likelihood == "poisson" else X / np.abs(X).max())
+    params = {"likelihood": likelihood, "init": "random", "hidden_sizes": (), "noise": 0.0, "random_state": 0}
+    counts = np.maximum(weights, 1).astype(int)
+    model = VAETransformer(2, n_train_draws=n_train_draws, **params)
+    ours = loss_and_gradient(model, X, counts.astype(float), 1)
+    theirs = loss_and_gradient(model, X.repeat(counts, axis=0), None, counts)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=1e-6)
+    for found, expected in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
+def test_training_on_the_whole_with_integer_weights_is_that_of_repetition(likelihood, X, weights):
+    """An autoencoder has no random numbers but the order, which does not count in one batch."""
+    counts = weights.astype(int)
+    ours, theirs = (AutoencoderTransformer(2, likelihood=likelihood, **WHOLE) for _ in range(2))
+    ours.fit(X, sample_weight=weights)
+    theirs.fit(X.repeat(counts, axis=0))
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}  # of 15 steps of Adam in float32
+    for name in ("loss_curve_", "latent_mean_", "latent_covariance_", "noise_variance_"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), **tolerance)
+    np.testing.assert_allclose(ours.transform(X), theirs.transform(X), **tolerance)
+    np.testing.assert_allclose(ours.score_samples(X), theirs.score_samples(X), **tolerance)
+
+
+@pytest.mark.slow
+def test_linear_networks_with_weights_reach_the_optimum_of_pca(network, X, weights):
+    """Trained in random batches, from a random start: PCA with the same weights, which is exact."""
+    model = network(2, hidden_sizes=(), init="random", max_epochs=600, batch_size=60, lr=0.01, random_state=0)
+    model.fit(X, sample_weight=weights)
+    expected = PCAReducer(2).fit(X, sample_weight=weights).score(X, sample_weight=weights)
+    assert model.score(X, sample_weight=weights) == pytest.approx(expected, abs=0.01)
+
+
+def test_weights_move_the_fit_of_a_deep_network(network, rng):
+    """Two clusters: the one with the weight is the one that is fitted."""
+    X = np.concatenate([rng.standard_normal((150, 3)) - 3, rng.standard_normal((150, 3)) + 3])
+    scores = []
+    for heavy in (X[:150], X[150:]):
+        model = network(1, max_epochs=10, random_state=0)
+        model.fit(X, sample_weight=np.where(np.isin(X[:, 0], heavy[:, 0]), 1.0, 0.01))
+        scores.append([model.score(X[:150]), model.score(X[150:])])
+    assert scores[0][0] > scores[0][1] + 0.5
+    assert scores[1][1] > scores[1][0] + 0.5
+
+
+# What is estimated from the samples
+
+
+@pytest.mark.parametrize("n_left_out", [0, 20])
+def test_statistics_of_integer_weights_are_those_of_repetition(n_left_out, X, weights):
+    """Mean, scale, spectrum, tail weight, and the samples left out with their correction."""
+    counts = np.maximum(weights, 1).astype(int)
+    model = AutoencoderTransformer(2, hidden_sizes=(8,), random_state=0)
+    copies, w = X.repeat(counts, axis=0), counts.astype(float)
+    for ours, theirs in zip(base._column_moments(X, w), base._column_moments(copies), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    standardizer = model._build_module(X, 0, w).standardizer
+    found, expected = base._tail_weight(X, standardizer, w), base._tail_weight(copies, standardizer)
+    assert found == pytest.approx(expected, rel=1e-12)
+    parts = slice(n_left_out, None), slice(n_left_out or 1)
+    ours = [Rows(X[part], weights=w[part]) for part in parts]
+    theirs = [Rows(X[part].repeat(counts[part], axis=0)) for part in parts]
+    module = model._build_module(X, 0, w)
+    left_out = [
+        base._left_out(model._spectrum(module, train), standardizer, train, valid, 2) for train, valid in (ours, theirs)
+    ]
+    assert left_out[0].correction == pytest.approx(left_out[1].correction, rel=1e-9)
+    assert left_out[0].prior_ratio == pytest.approx(left_out[1].prior_ratio, rel=1e-12)
+    assert left_out[0].factor(1.3) == pytest.approx(left_out[1].factor(1.3), rel=1e-9)
+
+
+def test_factor_analysis_with_integer_weights_is_that_of_repetition(X, weights):
+    ours = factor_analysis(X, 2, np.maximum(weights, 1))
+    theirs = factor_analysis(X.repeat(np.maximum(weights, 1).astype(int), axis=0), 2)
+    np.testing.assert_allclose(ours.noise, theirs.noise, rtol=1e-9)
+    np.testing.assert_allclose(ours.loadings @ ours.loadings.T, theirs.loadings @ theirs.loadings.T, rtol=1e-8)
+
+
+def test_kl_per_dimension_with_weights_is_a_weighted_mean(X, weights):
+    model = VAETransformer(2, max_epochs=3, random_state=0).fit(X, sample_weight=weights)
+    with torch.no_grad():
+        kl = model.module_.posterior(torch.as_tensor(X)).kl_standard_normal().numpy()
+    assert model.kl_per_dimension_.sum() == pytest.approx(np.average(kl, weights=weights), rel=1e-6)
+
+
+def test_history_with_weights_holds_weighted_means(X, weights):
+    """At a learning rate of nothing, the epoch's means are those of the model itself."""
+    model = AutoencoderTransformer(2, noise=0.0, hidden_sizes=(), max_epochs=1, lr=1e-30, batch_size=7, random_state=0)
+    model.fit(X, sample_weight=weights)
+    training = model._prepare(X[weights > 0], weights=weights[weights > 0])
+    with torch.no_grad():
+        terms = training.module(training.train.X, Noise(torch.empty(0), torch.empty(0)))
+    expected = np.average(-terms.log_prob.numpy(), weights=weights[weights > 0])
+    assert model.history_[0, "train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# How weights travel
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 64])
+def test_each_sample_meets_its_weight_in_memory_and_in_files(batch_size):
+    X = np.arange(82.0).reshape(41, 2)
+    weights = np.random.default_rng(0).integers(0, 3, 41).astype(float)
+    kept = weights > 0
+    mapped = MappedRows(X, keep=kept, weights=weights)
+    mapped.cuts = [slice(start, start + 6) for start in range(0, 41, 6)]
+    np.testing.assert_array_equal(mapped.weights, weights[kept])
+    for rows in (Rows(X[kept], weights=weights[kept]), mapped):
+        batches = list(Batches(rows, batch_size, torch.Generator().manual_seed(0)))
+        x, relative = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
+        assert relative.mean() == pytest.approx(1, rel=1e-6)
+        np.testing.assert_allclose(relative, (weights / weights[kept].mean())[(x[:, 0] / 2).astype(int)], rtol=1e-6)
+
+
+def test_files_with_weights_are_fitted_as_arrays(network, X, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    mapped = np.memmap(tmp_path / "X", dtype=X.dtype, mode="w+", shape=X.shape)
+    mapped[:] = X
+    params = {"max_epochs": 5, "batch_size": 1000, "hidden_sizes": (), "random_state": 0}
+    ours = network(2, **params).fit(mapped, sample_weight=weights)
+    theirs = network(2, **params).fit(np.array(X), sample_weight=weights)
+    np.testing.assert_allclose(ours.module_.standardizer.loc, theirs.module_.standardizer.loc, rtol=1e-12)
+    np.testing.assert_allclose(ours.module_.standardizer.scale, theirs.module_.standardizer.scale, rtol=1e-9)
+    assert ours.score(X) == pytest.approx(theirs.score(X), abs=0.05)  # another order of the noise
+    deep = network(2, max_epochs=2, random_state=0).fit(mapped, sample_weight=weights)
+    assert np.isfinite(deep.score(X, sample_weight=weights))
+
+
+def test_checkpoint_of_other_weights_is_refused(network, X, weights, tmp_path):
+    model = network(2, max_epochs=1, checkpoint=tmp_path / "state", random_state=0).fit(X, sample_weight=weights)
+    model.fit(X, sample_weight=weights)
+    for other in (None, weights + 1):
+        with pytest.raises(ValueError, match="belongs to another fit: its data"):
+            model.fit(X, sample_weight=other)
+
+
+def test_weights_are_routed_through_a_pipeline(network, X, weights):
+    expected = network(2, max_epochs=2, random_state=0).fit(StandardScaler().fit_transform(X), sample_weight=weights)
+    steps = make_pipeline(StandardScaler(), network(2, max_epochs=2, random_state=0))
+    name = steps.steps[1][0]
+    steps.fit(X, **{f"{name}__sample_weight": weights})
+    np.testing.assert_array_equal(steps.transform(X), expected.transform(StandardScaler().fit_transform(X)))
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = network(2, max_epochs=2, random_state=0).set_fit_request(sample_weight=True)
+        routed = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), asks)
+        routed.fit(X, sample_weight=weights)
+    np.testing.assert_array_equal(steps.transform(X), routed.transform(X))
+
+
+@pytest.mark.parametrize("fraction", [True, False])
+def test_early_stopping_and_left_out_samples_with_weights(network, fraction, X, weights):
+    """The samples left out count by their weights too: with all of it on one side, by one side alone."""
+    params = {"max_epochs": 4, "early_stopping": fraction, "random_state": 0}
+    model = network(2, **params).fit(X, sample_weight=weights + 0.1)
+    other = network(2, **params).fit(X, sample_weight=weights.max() - weights + 0.1)
+    assert "valid_loss" in model.history_[-1]
+    assert model.noise_variance_ != other.noise_variance_
