@@ -18,9 +18,35 @@ class _FusedSearch(DocLinkMixin, StagedSearchMixin):
     """What both searches add to scikit-learn's."""
 
     max_models: int | None
+    _fit_params: dict[str, Any]
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit every candidate on every fold, and the best one to all samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or None, default=None
+            Targets.
+        **params : dict
+            Parameters for the `fit` of the estimator, the scorer and the splitter, as for scikit-learn's search: by
+            name, or by metadata routing if it is enabled. Candidates with a latent model that is given `sample_weight`
+            are fitted one by one.
+
+        Returns
+        -------
+        self : object
+            The fitted search.
+        """
+        self._fit_params = params
+        try:
+            return super().fit(X, y, **params)  # type: ignore[misc]
+        finally:
+            del self._fit_params
 
     def _run_search(self: Any, evaluate_candidates: Callable[..., dict[str, Any]], callback_ctx: Any = None) -> None:
         """Evaluate the candidates of scikit-learn's search, after a plan has learned what their fits will ask for.
@@ -37,7 +63,8 @@ class _FusedSearch(DocLinkMixin, StagedSearchMixin):
             more_results: dict[str, Any] | None = None,
             **contexts: Any,
         ) -> dict[str, Any]:
-            plan = Plan(self.estimator, list(candidate_params), max_models=self.max_models, progress=progress)
+            limits = {"max_models": self.max_models, "progress": progress}
+            plan = Plan(self.estimator, list(candidate_params), self._fit_params, **limits)
 
             def learn(X: Any, y: Any, splits: Any) -> None:
                 plan.learn(X, y, splits)

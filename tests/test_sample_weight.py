@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 import sklearn
 import torch
-from sklearn.pipeline import make_pipeline
+from sklearn.exceptions import UnsetMetadataPassedError
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent import (
+    AutoencoderTransformer,
+    GenerativeClassifier,
+    LatentOutlierDetector,
+    PCAReducer,
+    VAETransformer,
+)
 from sklatent._nn import base
 from sklatent._nn.data import Batches, MappedRows, Rows
 from sklatent._nn.modules import Noise
 from sklatent._ppca.factors import factor_analysis
+from sklatent.model_selection import FusedGridSearchCV
 
 # One step an epoch on all samples, so that shuffling has no part in it; no noise, and no samples left out. From the
 # start at PCA the gradient vanishes but for rounding, which Adam turns into whole steps.
@@ -56,10 +66,12 @@ def test_weights_of_one_give_the_same_bits(network, likelihood, value, X):
 
 
 def test_equal_weights_give_the_loss_without_weights(network, X):
-    """Only their ratios count in the loss; their sum is the number of samples in corrections for it."""
-    plain, weighted = (network(2, max_epochs=3, random_state=0) for _ in range(2))
+    """Only their ratios count in the loss. (A noise variance depends on the number of samples, which is their sum.)"""
+    X = (X.mean(axis=0) < X).astype(float)
+    params = {"likelihood": "bernoulli", "init": "random", "max_epochs": 3, "random_state": 0}
+    plain, weighted = (network(2, **params) for _ in range(2))
     weighted.fit(X, sample_weight=np.full(60, 3.0))
-    np.testing.assert_allclose(weighted.loss_curve_[0], plain.fit(X).loss_curve_[0], rtol=1e-3)
+    np.testing.assert_allclose(weighted.loss_curve_, plain.fit(X).loss_curve_, rtol=1e-5)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
@@ -116,11 +128,13 @@ def test_training_on_the_whole_with_integer_weights_is_that_of_repetition(likeli
 
 @pytest.mark.slow
 def test_linear_networks_with_weights_reach_the_optimum_of_pca(network, X, weights):
-    """Trained in random batches, from a random start: PCA with the same weights, which is exact."""
-    model = network(2, hidden_sizes=(), init="random", max_epochs=600, batch_size=60, lr=0.01, random_state=0)
+    """Trained in random batches: PCA with the same weights is exact. Without weights PCA is far from it."""
+    model = network(2, hidden_sizes=(), max_epochs=600, batch_size=60, lr=0.01, random_state=0)
     model.fit(X, sample_weight=weights)
-    expected = PCAReducer(2).fit(X, sample_weight=weights).score(X, sample_weight=weights)
+    weighted, plain = PCAReducer(2).fit(X, sample_weight=weights), PCAReducer(2).fit(X)
+    expected = weighted.score(X, sample_weight=weights)
     assert model.score(X, sample_weight=weights) == pytest.approx(expected, abs=0.01)
+    assert plain.score(X, sample_weight=weights) < expected - 0.05
 
 
 def test_weights_move_the_fit_of_a_deep_network(network, rng):
@@ -247,3 +261,168 @@ def test_early_stopping_and_left_out_samples_with_weights(network, fraction, X, 
     other = network(2, **params).fit(X, sample_weight=weights.max() - weights + 0.1)
     assert "valid_loss" in model.history_[-1]
     assert model.noise_variance_ != other.noise_variance_
+
+
+# Estimators around estimators
+
+
+@pytest.fixture
+def classes(rng):
+    X = rng.standard_normal((90, 3)) + np.repeat(np.arange(3), 30)[:, None]
+    return X, np.repeat(["a", "b", "c"], 30), rng.integers(0, 4, 90).astype(float)
+
+
+def test_classifier_with_integer_weights_is_that_of_repetition(classes):
+    X, y, weights = classes
+    counts = weights.astype(int)
+    ours = GenerativeClassifier(PCAReducer(1)).fit(X, y, sample_weight=weights)
+    theirs = GenerativeClassifier(PCAReducer(1)).fit(X.repeat(counts, axis=0), y.repeat(counts))
+    np.testing.assert_allclose(ours.class_prior_, theirs.class_prior_, rtol=1e-12)
+    np.testing.assert_array_equal(ours.class_count_, theirs.class_count_)
+    np.testing.assert_allclose(ours.predict_log_proba(X), theirs.predict_log_proba(X), rtol=1e-8)
+
+
+def test_class_without_weight_is_absent(classes):
+    X, y, _ = classes
+    ours = GenerativeClassifier(PCAReducer(1)).fit(X, y, sample_weight=y != "b")
+    assert ours.classes_.tolist() == ["a", "c"]
+
+
+def test_classifier_gives_weights_to_networks(classes):
+    X, y, weights = classes
+    model = GenerativeClassifier(VAETransformer(1, max_epochs=2, random_state=0)).fit(X, y, sample_weight=weights)
+    expected = VAETransformer(1, max_epochs=2, random_state=0).fit(X[y == "b"], sample_weight=weights[y == "b"])
+    np.testing.assert_array_equal(model.estimators_[1].score_samples(X), expected.score_samples(X))
+
+
+@pytest.mark.parametrize("reject", [None, 0.1])
+def test_weights_of_one_change_no_classifier(reject, classes):
+    X, y, _ = classes
+    plain, weighted = (GenerativeClassifier(PCAReducer(1), reject_fraction=reject) for _ in range(2))
+    weighted.fit(X, y, sample_weight=np.ones(90))
+    np.testing.assert_array_equal(weighted.predict_proba(X), plain.fit(X, y).predict_proba(X))
+    np.testing.assert_array_equal(weighted.predict(X), plain.predict(X))
+
+
+@pytest.mark.parametrize("n_splits", [None, 3])
+def test_detector_gives_weights_to_its_densities(n_splits, classes):
+    X, _, weights = classes
+    detector = LatentOutlierDetector(PCAReducer(1), n_splits=n_splits).fit(X, sample_weight=weights)
+    expected = PCAReducer(1).fit(X, sample_weight=weights)
+    new = X + 0.01
+    np.testing.assert_allclose(detector.score_samples(new), expected.score_samples(new), rtol=1e-12)
+    for model, part in zip(detector.fold_estimators_, detector._parts, strict=True):
+        rest = np.setdiff1d(np.arange(90), part)
+        expected = PCAReducer(1).fit(X[rest], sample_weight=weights[rest])
+        np.testing.assert_allclose(model.score_samples(new), expected.score_samples(new), rtol=1e-12)
+
+
+@pytest.mark.parametrize("density", [GaussianMixture(), make_pipeline(StandardScaler(), PCAReducer(1))], ids=type)
+def test_densities_without_weights_are_refused(density, classes):
+    X, y, weights = classes
+    model = GenerativeClassifier(density)
+    with pytest.raises(ValueError, match=f"sample_weight is not supported with estimator={type(density).__name__}"):
+        model.fit(X, y, sample_weight=weights)
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_detector_gives_weights_to_a_step(classes):
+    X, _, weights = classes
+    steps = make_pipeline(StandardScaler(), PCAReducer(1))
+    detector = LatentOutlierDetector(steps).fit(X, pcareducer__sample_weight=weights)
+    expected = steps.fit(X, pcareducer__sample_weight=weights)
+    np.testing.assert_array_equal(detector.score_samples(X + 0.01), expected.score_samples(X + 0.01))
+
+
+@pytest.mark.parametrize(
+    ("density", "weights", "error", "message"),
+    [
+        (PCAReducer(1), np.ones(89), ValueError, r"sample_weight.shape == \(89,\), expected \(90,\)"),
+        (PCAReducer(1), -np.ones(90), ValueError, "Negative values in data passed to `sample_weight`"),
+        (None, np.ones(90), ValueError, "sample_weight is not supported with nz='parallel'"),
+        (GaussianMixture(), np.ones(90), TypeError, "unexpected keyword argument 'sample_weight'"),
+    ],
+)
+def test_weights_that_a_detector_cannot_give(density, weights, error, message, classes):
+    detector = LatentOutlierDetector(density)
+    with pytest.raises(error, match=message):
+        detector.fit(classes[0], sample_weight=weights)
+    assert not hasattr(detector, "n_features_in_")
+
+
+@pytest.mark.parametrize("owner", [GenerativeClassifier, LatentOutlierDetector])
+def test_routing_decides_who_receives_weights(owner, classes):
+    X, y, weights = classes
+    with sklearn.config_context(enable_metadata_routing=True):
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            owner(PCAReducer(1)).fit(X, y, sample_weight=weights)
+        asks, asks_not = (owner(PCAReducer(1).set_fit_request(sample_weight=value)) for value in (True, False))
+        steps = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False), PCAReducer(1).set_fit_request(sample_weight=True)
+        )
+        for model in (asks, owner(steps)):
+            model.fit(X, y, sample_weight=weights)
+        if owner is GenerativeClassifier:
+            asks_not.fit(X, y, sample_weight=weights)
+        else:
+            with pytest.raises(TypeError, match="not routed to any object"):
+                asks_not.fit(X, y, sample_weight=weights)
+        routed = owner(asks.estimator)
+        if owner is GenerativeClassifier:  # which uses them itself
+            routed.set_fit_request(sample_weight=True)
+        routed = make_pipeline(routed).fit(X, y, sample_weight=weights)
+    given = owner(PCAReducer(1)).fit(X, y, sample_weight=weights)
+    new = X[weights > 0] + 0.01
+    np.testing.assert_array_equal(asks.score_samples(new), given.score_samples(new))
+    np.testing.assert_array_equal(routed.score_samples(new), given.score_samples(new))
+    if owner is GenerativeClassifier:
+        plain = PCAReducer(1).fit(X[(weights > 0) & (y == "a")])
+        np.testing.assert_array_equal(asks_not.estimators_[0].score_samples(new), plain.score_samples(new))
+
+
+# Searches
+
+
+def assert_equal_to_scikit_learn(estimator, grid, X, weights, **params):
+    kinds = FusedGridSearchCV, GridSearchCV
+    ours, theirs = (kind(estimator, grid, cv=3, **params).fit(X, **weights) for kind in kinds)
+    np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"])
+    np.testing.assert_array_equal(ours.transform(X), theirs.transform(X))
+    return set(ours.cv_results_["route"])
+
+
+@pytest.fixture
+def no_stack(monkeypatch):
+    """Fail where a search learns anything in advance, which fits with weights could not use."""
+
+    def learn_many(*args, **kwargs):
+        raise AssertionError("a plan has learned")
+
+    monkeypatch.setattr("sklatent._search.plan.learn_many", learn_many)
+
+
+@pytest.mark.usefixtures("no_stack")
+def test_search_with_weights_fits_one_by_one(network, X, weights):
+    estimator = network(max_epochs=2, random_state=0)
+    found = assert_equal_to_scikit_learn(estimator, {"nz": [1, 2]}, X, {"sample_weight": weights})
+    assert found == {"individual"}
+    steps = Pipeline([("scale", StandardScaler()), ("network", estimator)])
+    found = assert_equal_to_scikit_learn(steps, {"network__nz": [1, 2]}, X, {"network__sample_weight": weights})
+    assert found == {"individual"}
+
+
+@pytest.mark.usefixtures("no_stack")
+def test_search_with_routed_weights_fits_one_by_one(network, X, weights):
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = network(max_epochs=2, random_state=0).set_fit_request(sample_weight=True)
+        asks.set_score_request(sample_weight=True)
+        assert assert_equal_to_scikit_learn(asks, {"nz": [1, 2]}, X, {"sample_weight": weights}) == {"individual"}
+
+
+def test_search_whose_weights_are_for_another_step_still_stacks(X, weights):
+    steps = Pipeline(
+        [("scale", StandardScaler()), ("network", VAETransformer(max_epochs=2, hidden_sizes=(8,), random_state=0))]
+    )
+    search = FusedGridSearchCV(steps, {"network__nz": [1, 2]}, cv=3).fit(X, scale__sample_weight=weights)
+    theirs = GridSearchCV(steps, {"network__nz": [1, 2]}, cv=3).fit(X, scale__sample_weight=weights)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-5)
