@@ -160,7 +160,8 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
     The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several
     processes they are also written to a temporary folder. Models that are trained together do not receive parameters of
-    `fit`: with a `sample_weight` for the model itself each fit is individual.
+    `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing, are fitted one
+    by one.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 
