@@ -344,8 +344,12 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         if sample_weight is None:
             return None
         weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if total_weight(weights, X.shape[0])[1] == 0:
+        with np.errstate(over="ignore"):
+            total, n_samples = total_weight(weights, X.shape[0])
+        if n_samples == 0:
             raise ValueError("Sample weights must contain at least one non-zero number.")
+        if not np.isfinite(total):
+            raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
         return None if bool((weights == 1).all()) else weights
 
     def _check_weight(self, weight: float, n_samples: int) -> None:

@@ -203,6 +203,7 @@ BAD_WEIGHTS = {
     "all zero": (np.zeros(12), "Sample weights must contain at least one non-zero number"),
     "NaN": (np.r_[np.nan, np.ones(11)], "Input sample_weight contains NaN"),
     "2-D": (np.ones((12, 1)), "Sample weights must be 1D array or scalar"),
+    "overflow": (np.full(12, 1e308), "sample_weight must have a finite sum"),
     "shares": (np.full(12, 1 / 24), r"sample_weight must sum to more than 1\. Got 0.5"),
 }
 
