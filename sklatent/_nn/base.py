@@ -509,16 +509,17 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if not is_sliceable(X):
             if not n_left_out:
                 return Rows(X, device, weights), None
-            train, valid = train_test_split(np.arange(len(X)), test_size=n_left_out, random_state=seed)
-            return tuple(Rows(X[part], device, None if weights is None else weights[part]) for part in (train, valid))
+            parts = train_test_split(np.arange(len(X)), test_size=n_left_out, random_state=seed)
+            train, valid = (Rows(X[part], device, None if weights is None else weights[part]) for part in parts)
+            return train, valid
         used = None if weights is None else weights > 0
         if not n_left_out:
             return MappedRows(X, device, used, weights), None
         numbers = np.arange(X.shape[0]) if used is None else np.flatnonzero(used)
         left_out = np.zeros(X.shape[0], dtype=bool)
         left_out[train_test_split(numbers, test_size=n_left_out, random_state=seed)[1]] = True
-        train = ~left_out if used is None else used & ~left_out
-        return MappedRows(X, device, train, weights), MappedRows(X, device, left_out, weights)
+        kept = ~left_out if used is None else used & ~left_out
+        return MappedRows(X, device, kept, weights), MappedRows(X, device, left_out, weights)
 
     def _net(self, training: Training, callbacks: Sequence[Callback], schedule: Schedule | None = None) -> LatentNet:
         return LatentNet(
