@@ -125,8 +125,9 @@ class MappedRows(Dataset):
         self.X = X
         self.device = device
         self.keep = keep
-        self.weights = weights if weights is None or keep is None else weights[keep]
-        self.relative = None if weights is None else _relative(weights, self.weights)
+        used = slice(None) if keep is None else keep
+        self.weights = None if weights is None else weights[used]
+        self.relative = None if weights is None else _relative(weights, weights[used])
         self.cuts = list(slices(X.shape[0], BLOCK_SIZE, X.shape[1] * X.dtype.itemsize))
 
     def __len__(self) -> int:
