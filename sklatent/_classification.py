@@ -458,6 +458,22 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
         -------
         routing : MetadataRouter
             As scikit-learn's metadata routing expects it.
+
+        See Also
+        --------
+        fit : Counts the weights, and passes them on if `estimator` requests them.
+
+        Examples
+        --------
+        >>> import sklearn
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     classifier = GenerativeClassifier(PCAReducer(2).set_fit_request(sample_weight=True))
+        ...     classifier = classifier.fit(X, y, sample_weight=1.0 + (y == 2))
+        >>> classifier.class_count_
+        array([ 50.,  50., 100.])
         """
         return route_to_fit(MetadataRouter(owner=self).add_self_request(self), self.estimator)
 

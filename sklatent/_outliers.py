@@ -501,6 +501,20 @@ class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, Base
         -------
         routing : MetadataRouter
             As scikit-learn's metadata routing expects it.
+
+        See Also
+        --------
+        fit : Passes on what `estimator` requests.
+
+        Examples
+        --------
+        >>> import sklearn
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     detector = LatentOutlierDetector(PCAReducer(2).set_fit_request(sample_weight=True))
+        ...     detector = detector.fit(X, sample_weight=1.0 + (y == 2))
         """
         return route_to_fit(MetadataRouter(owner=self), self._density())
 

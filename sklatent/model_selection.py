@@ -41,6 +41,22 @@ class _FusedSearch(DocLinkMixin, StagedSearchMixin):
         -------
         self : object
             The fitted search.
+
+        See Also
+        --------
+        sklearn.model_selection.GridSearchCV.fit : The same, one fit after the other.
+
+        Examples
+        --------
+        >>> from sklatent import PCAReducer
+        >>> from sklatent.model_selection import FusedGridSearchCV
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> search = FusedGridSearchCV(PCAReducer(), {"nz": [1, 2]}, cv=3)
+        >>> search.fit(X).cv_results_["route"].tolist()
+        ['shared_svd', 'shared_svd']
+        >>> search.fit(X, sample_weight=1.0 + (y == 2)).cv_results_["route"].tolist()
+        ['individual', 'individual']
         """
         self._fit_params = params
         try:
