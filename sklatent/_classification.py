@@ -504,9 +504,7 @@ class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
             )
         return folds(len(y), N_SPLITS, y)
 
-    def _fit_densities(
-        self, X: NDArray, subsets: Sequence[Subset], fit_params: Mapping[str, NDArray]
-    ) -> list[Any]:
+    def _fit_densities(self, X: NDArray, subsets: Sequence[Subset], fit_params: Mapping[str, NDArray]) -> list[Any]:
         """The densities of all classes, fitted to all samples and to those outside each fold."""
         has_folds = len(subsets) > len(self.classes_)
         with learned_together(self.estimator, X, subsets) if has_folds and not fit_params else nullcontext():
