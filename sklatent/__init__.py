@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sklatent._autoencoder import AutoencoderTransformer
     from sklatent._classification import GenerativeClassifier
+    from sklatent._imputation import LatentImputer
     from sklatent._outliers import LatentOutlierDetector
     from sklatent._pca import PCAReducer
     from sklatent._vae import VAETransformer
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AutoencoderTransformer",
     "GenerativeClassifier",
+    "LatentImputer",
     "LatentOutlierDetector",
     "PCAReducer",
     "VAETransformer",
@@ -24,6 +26,7 @@ __all__ = [
 _MODULES = {
     "AutoencoderTransformer": "sklatent._autoencoder",
     "GenerativeClassifier": "sklatent._classification",
+    "LatentImputer": "sklatent._imputation",
     "LatentOutlierDetector": "sklatent._outliers",
     "PCAReducer": "sklatent._pca",
     "VAETransformer": "sklatent._vae",

@@ -16,6 +16,14 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, Training, infer
 from sklatent._nn.conditionals import laplace_conditionals, residual_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
+from sklatent._nn.missing import (
+    CodeStatistics,
+    code_statistics,
+    expected_squared_errors,
+    fit_latent_density,
+    laplace_draw,
+    laplace_mean,
+)
 from sklatent._nn.modules import Autoencoder
 from sklatent._nn.objectives import (
     gauss_newton_codes,
@@ -27,7 +35,7 @@ from sklatent._nn.objectives import (
 )
 from sklatent._nn.priors import Normal, Prior, StandardNormal
 from sklatent._ppca.factors import shrink
-from sklatent._ppca.moments import total_weight
+from sklatent._ppca.moments import total_weight, weighted_sum
 from sklatent._sklearn_compat import Interval, StrOptions
 
 # Smallest variance of the latent codes along any direction, as a fraction of the largest.
@@ -53,6 +61,10 @@ class AutoencoderTransformer(BaseAutoencoder):
     cross-entropy for the Bernoulli likelihood. After training, a normal density N(m, S) is fitted to the latent codes,
     so that the model can be scored and sampled. With `hidden_sizes=()` the model is linear: it spans the same subspace
     as PCA, along other axes, and has the scores of probabilistic PCA.
+
+    NaN is treated as a missing value: log p(x | z) is then that of the observed values. The encoder sees the feature
+    mean in place of a missing value and, if values were missing in training, which ones are, except with a callable
+    `backbone`. The latent density is then fitted by the EM algorithm.
 
     Parameters
     ----------
@@ -314,6 +326,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         "residual" is the log-density of x given the latent code of the encoder, which takes one forward pass. It does
         not integrate to one over x, so compare it only between models with the same `nz`.
 
+        For a sample with missing values (NaN) it is the score of its observed values, and 0 if there are none.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -345,6 +359,16 @@ class AutoencoderTransformer(BaseAutoencoder):
         self, module: Autoencoder, X: NDArray, training: Training, weights: NDArray | None = None
     ) -> dict[str, Any]:
         """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
+        estimate = self._density_of_incomplete if module.likelihood.has_missing else self._density_of_complete
+        mean, covariance = estimate(module, X, training, weights)
+        prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
+        module.prior = prior.to(module.standardizer.loc.device)
+        return {"latent_mean_": mean, "latent_covariance_": covariance}
+
+    def _density_of_complete(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None
+    ) -> tuple[NDArray, NDArray]:
+        """Mean and covariance of the latent codes by moments; sets the noise variance."""
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
         errors = np.average(errors, axis=0, weights=weights).reshape(nz, nz)
@@ -360,11 +384,43 @@ class AutoencoderTransformer(BaseAutoencoder):
         values, vectors = np.linalg.eigh(spread - errors)
         floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
         values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
-        covariance = (vectors * values) @ vectors.T
-        mean = np.average(Z, axis=0, weights=weights)
-        prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
-        module.prior = prior.to(module.standardizer.loc.device)
-        return {"latent_mean_": mean, "latent_covariance_": covariance}
+        return np.average(Z, axis=0, weights=weights), (vectors * values) @ vectors.T
+
+    def _density_of_incomplete(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None
+    ) -> tuple[NDArray, NDArray]:
+        """The same by EM, since few observed values do not tell all latent dimensions of a sample."""
+        likelihood, nz = module.likelihood, self.nz
+        columns = self._by_chunks(
+            partial(infer, module, code_statistics), X.astype(np.float64), n_values=X.shape[1] * nz
+        )
+        codes = CodeStatistics.from_columns(columns, nz)
+        if not isinstance(likelihood, Gaussian):
+            return fit_latent_density(codes, weights, noise_ratio=1.0)[:2]
+        learned = np.mean(likelihood.noise_variance)
+        mean, covariance, ratio = fit_latent_density(codes, weights)
+        likelihood.rescale(ratio)
+        module.prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance)).to(module.standardizer.loc.device)
+        if likelihood.is_diagonal:
+            squares, n_observed = self._expected_squares(module, X, weights)
+            n_observed = np.where(n_observed > 0, n_observed, 1.0)
+            likelihood.set_noise_variance(torch.from_numpy(shrink(squares / n_observed, n_observed)))
+        if training.left_out is not None:
+            left_out = training.left_out
+            squares, n_observed = self._expected_squares(module, left_out.X, left_out.weights)
+            level = (squares / likelihood.noise_variance).sum() / n_observed.sum()
+            likelihood.rescale(left_out.factor(float(level)))
+        ratio = float(np.mean(likelihood.noise_variance) / learned)
+        return fit_latent_density(codes, weights, noise_ratio=ratio)[:2]
+
+    def _expected_squares(self, module: Autoencoder, X: NDArray, weights: NDArray | None) -> tuple[NDArray, NDArray]:
+        """Sum of the expected squared errors of each feature, and the number of samples that observe it."""
+        n_values = X.shape[1] * self.nz
+        squares = self._by_chunks(
+            partial(infer, module, expected_squared_errors), X.astype(np.float64), n_values=n_values
+        )
+        observed = ~np.isnan(squares)
+        return weighted_sum(np.where(observed, squares, 0.0), weights), weighted_sum(observed, weights)
 
     def _moments_of_codes(self, module: Autoencoder, X: NDArray) -> list[NDArray]:
         n_features, nz = X.shape[1], self.nz
@@ -400,9 +456,14 @@ class AutoencoderTransformer(BaseAutoencoder):
         score_samples, _ = DENSITIES[self.density]
         return infer(self.module_, score_samples, X)
 
-    def _feature_log_prob(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray) -> NDArray:
         _, score_features = DENSITIES[self.density]
         return infer(self.module_, score_features, X)
+
+    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        if rng is None:
+            return infer(self.module_, laplace_mean, X)
+        return infer(self.module_, partial(laplace_draw, generator=self._generator(rng)), X)
 
     def _rate_distortion(self, X: NDArray) -> NDArray:
         return infer(self.module_, _rate_and_distortion, X)

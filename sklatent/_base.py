@@ -29,7 +29,7 @@ from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 from sklatent._memo import recall
@@ -55,8 +55,9 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
     `_publish`, `_encode`, `_decode`, `_log_prob`, `_feature_log_prob`, `_rate_distortion`, `_posterior_mean`,
-    `_sample`. Hooks need no checks: they receive finite two-dimensional float32 or float64 arrays with the right number
-    of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all samples). `_learn` sets nothing on the
+    `_sample`, `_impute`. Hooks need no checks: they receive two-dimensional float32 or float64 arrays with the right
+    number of features, of at most about `_CHUNK_SIZE` values (in `_learn`, all samples). The values are finite or NaN,
+    which stands for a missing value. `_learn` sets nothing on the
     estimator; `_publish` sets the fitted attributes from what it returns.
     """
 
@@ -172,12 +173,78 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
                 f"Z has {codes.shape[1]} features, but {type(self).__name__} is expecting {self.n_components_} "
                 "features as latent codes."
             )
-        rows = self._by_chunks(self._decode, codes)
+        return self._in_container(self._by_chunks(self._decode, codes), Z)
+
+    def impute(self, X: ArrayLike, *, sample: bool = False, random_state: Any = None) -> NDArray:
+        """Fill in missing values, by what the model expects given the observed values of each sample.
+
+        The conditional expectation is exact for `PCAReducer`. `VAETransformer` estimates it by `n_draws` importance
+        samples of z given the observed values, and `AutoencoderTransformer` takes E[x | z] at the most probable latent
+        code given the observed values. Both are exact in the limit for a linear decoder with Gaussian likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples, with NaN as missing values.
+        sample : bool, default=False
+            Whether to fill in a random sample of the missing values given the observed values, instead of their
+            expectation. Several of them, with different random states, are multiple imputations: their spread shows how
+            uncertain the missing values are.
+        random_state : int, RandomState instance or None, default=None
+            Controls the random samples. Pass an int for reproducible results. Not used if `sample` is False.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The samples without missing values, in the precision of X. Observed values are those of X. If `set_output`
+            requests a DataFrame, it has the feature names seen during `fit`, or else x0, x1, ...
+
+        See Also
+        --------
+        score_samples : Log-likelihood of the observed values.
+        LatentImputer : The same as a step of a Pipeline.
+
+        References
+        ----------
+        Mattei & Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", section 3.
+        Rubin (1987), "Multiple imputation for nonresponse in surveys".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklatent import PCAReducer
+        >>> pca = PCAReducer(1).fit([[1.0, 2.0], [2.0, 4.1], [3.0, 5.9], [4.0, 8.0]])
+        >>> pca.impute([[2.5, np.nan]]).round(1)
+        array([[2.5, 5. ]])
+        """
+        check_is_fitted(self)
+        samples = self._validate_rows(X)
+        if hasattr(samples, "toarray"):
+            raise TypeError(f"{type(self).__name__}.impute does not support sparse inputs. Pass a dense X.")
+        assert_all_finite(samples, allow_nan=True, estimator_name=type(self).__name__, input_name="X")
+        self._check_scorable(samples)
+        xp = array_namespace(samples)
+        incomplete = xp.any(xp.isnan(samples), axis=1)
+        filled = xp.asarray(samples, copy=True)
+        if xp.any(incomplete):
+            rng = np.random.default_rng(spawn_seeds(random_state, 1)[0]) if sample else None
+            filled[incomplete, ...] = self._imputed(samples[incomplete, ...], rng)
+        return self._in_container(filled, X)
+
+    def _imputed(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        """Incomplete samples with what is missing filled in."""
+        xp = array_namespace(X)
+        n_values, max_samples = self._n_score_values(), self._N_SCORE_ROWS
+        filled = self._by_chunks(lambda part: self._impute(part, rng), X, n_values=n_values, max_samples=max_samples)
+        return xp.where(xp.isnan(X), xp.astype(filled, X.dtype, copy=False), X)
+
+    def _in_container(self, rows: NDArray, like: Any) -> Any:
+        """Samples in the container that `set_output` requests, with the index of X or Z."""
         adapter = get_container_adapter("transform", self)
         if adapter is None:
             return rows
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
-        return adapter.create_container(rows, Z, columns=np.asarray(names, dtype=object))
+        return adapter.create_container(rows, like, columns=np.asarray(names, dtype=object))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample of X in nats."""
@@ -324,6 +391,13 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         raise NotImplementedError
 
+    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        """The expectation of every value given the observed values of its sample, or a random sample if there is rng.
+
+        Each sample has a missing value. Observed values are not used.
+        """
+        raise NotImplementedError
+
     def _scores(self, hook: Callable[[NDArray], NDArray], X: ArrayLike) -> NDArray[np.float64]:
         """What a hook gives for X, in float64."""
         scores = self._score_by_chunks(hook, X)
@@ -334,10 +408,10 @@ class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, Transformer
         """Raise ValueError if p(x) is not defined for X."""
 
     def _validate_training_rows(self, X: ArrayLike) -> NDArray:
-        return validate_data(self, X, dtype=FLOAT_DTYPES)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan")
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:
-        return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
 
     def _check_weights(self, sample_weight: Any, X: Any) -> Any:
         """The weights of the samples in float64; None if all of them are one, which changes nothing."""

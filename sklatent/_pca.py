@@ -121,7 +121,7 @@ class PCAReducer(BaseLatentModel):
     :class:`sklearn.decomposition.PCA`, with the same meanings and signs.
 
     NaN is treated as a missing value. The latent code of a sample with missing values is the posterior mean of its
-    projection given the observed values, so `inverse_transform(transform(X))` imputes the missing values.
+    projection given the observed values, and `impute` fills in the missing values.
 
     Parameters
     ----------
@@ -865,6 +865,10 @@ class PCAReducer(BaseLatentModel):
         """The same for samples of which nobody knows yet whether they are finite."""
         self._has_missing(X)
         return self._factor_model(X)
+
+    def _impute(self, X: Array, rng: np.random.Generator | None) -> Array:
+        model = self._checked_factor_model(X)
+        return model.fill(X) if rng is None else model.draw(X, rng)
 
     def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
         rng = np.random.default_rng(seed)

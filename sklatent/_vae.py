@@ -20,8 +20,9 @@ from sklatent._nn.backbones import Backbone
 from sklatent._nn.base import BaseAutoencoder, Training, infer, some_weighted_rows
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
+from sklatent._nn.missing import importance_draw, importance_mean, incomplete_bound
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
-from sklatent._nn.objectives import elbo_terms, importance_bound, log_weights
+from sklatent._nn.objectives import elbo_terms, importance_bound, importance_shares
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
 from sklatent._ppca.factors import shrink
@@ -40,6 +41,10 @@ class VAETransformer(BaseAutoencoder):
     where the expectation is estimated by one sample z = mu + exp(log_var / 2) eps for each x. With beta = 1 this is the
     negative of a lower bound on log p(x). The KL term keeps the latent codes compact, and the noise of z makes
     neighbouring latent codes decode to similar outputs.
+
+    NaN is treated as a missing value: log p(x | z) is then that of the observed values (MIWAE, Mattei & Frellsen 2019).
+    The encoder sees the feature mean in place of a missing value and, if values were missing in training, which ones
+    are, except with a callable `backbone`.
 
     Parameters
     ----------
@@ -237,9 +242,10 @@ class VAETransformer(BaseAutoencoder):
     References
     ----------
     Kingma & Welling (2014), "Auto-encoding variational Bayes". Burda, Grosse & Salakhutdinov (2016), "Importance
-    weighted autoencoders", eq. 8, for `n_train_draws`. Mallows (1973), "Some comments on Cp", Technometrics 15.
-    Higgins et al. (2017), "beta-VAE". Chaudhury (2024),
-    "Math and Architectures of Deep Learning", section 14.7 and listings 14.5 to 14.9.
+    weighted autoencoders", eq. 8, for `n_train_draws`. Mattei & Frellsen (2019), "MIWAE: deep generative modelling and
+    imputation of incomplete data sets", for missing values. Mallows (1973), "Some comments on Cp",
+    Technometrics 15. Higgins et al. (2017), "beta-VAE". Chaudhury (2024), "Math and Architectures of Deep Learning",
+    section 14.7 and listings 14.5 to 14.9.
 
     Examples
     --------
@@ -350,6 +356,11 @@ class VAETransformer(BaseAutoencoder):
         enter. The importance samples depend on the values of the sample, so each sample has the same score, up to
         rounding, in any order, subset or batch.
 
+        For a sample with missing values (NaN) it is a bound on the marginal log-density of its observed values, and 0
+        if there are none. Three quarters of its importance samples then come from Laplace's approximation to the
+        posterior, about which the encoder knows less, and the others from the prior; so for all samples if values were
+        missing in training.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -395,18 +406,25 @@ class VAETransformer(BaseAutoencoder):
         self, module: Any, X: NDArray, eps: NDArray, training: Training, weights: NDArray | None
     ) -> None:
         """Ratios of the variances from the errors of the training samples, and their level from samples left out."""
-        variances = shrink(self._mean_squares(module, X, eps, weights), total_weight(weights, len(X))[0])
+        squares, observed = self._mean_squares(module, X, eps, weights)
+        mean = squares.sum() / observed.sum()  # stands for the error of a feature that these samples do not observe
+        errors = np.divide(squares, observed, out=np.full_like(squares, mean), where=observed > 0)
+        variances = shrink(errors, np.maximum(observed * total_weight(weights, len(X))[0], 1.0))
         module.likelihood.set_noise_variance(torch.from_numpy(variances))
         if training.left_out is not None:
             left_out = training.left_out
-            squares = self._mean_squares(module, left_out.X, eps[: len(left_out.X)], left_out.weights)
-            module.likelihood.rescale(left_out.factor((squares / variances).mean()))
+            squares, observed = self._mean_squares(module, left_out.X, eps[: len(left_out.X)], left_out.weights)
+            module.likelihood.rescale(left_out.factor((squares / variances).mean() / observed.mean()))
 
-    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray, weights: NDArray | None) -> NDArray:
+    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray, weights: NDArray | None) -> tuple[NDArray, NDArray]:
+        """Mean squared error of each feature, 0 for missing values, and the fraction of samples that observe it."""
         exact = (array.astype(np.float64) for array in (X, eps))
         n_values = X.shape[1] * self.n_train_draws
         squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=n_values)
-        return np.average(squares, axis=0, weights=weights)
+        observed = ~np.isnan(squares)
+        means = (np.average(part, axis=0, weights=weights) for part in (np.where(observed, squares, 0.0), observed))
+        mean_squares, fractions = means
+        return mean_squares, fractions
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)
@@ -422,10 +440,24 @@ class VAETransformer(BaseAutoencoder):
         bound = lambda module, x, eps: importance_bound(  # noqa: E731
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
-        return self._infer(bound, X, self._draws(X))
+        # An encoder that was trained on incomplete samples is less exact for all of them.
+        is_rough = np.isnan(X).any(axis=1) | self.module_.likelihood.has_missing
+        if not is_rough.any():
+            return self._infer(bound, X, self._draws(X))
+        scores = np.empty(len(X), dtype=X.dtype)
+        for chosen, function in ((is_rough, incomplete_bound), (~is_rough, bound)):
+            if chosen.any():  # complete samples have the scores that they have without the others
+                scores[chosen] = self._infer(function, X[chosen], self._draws(X[chosen]))
+        return scores
 
-    def _feature_log_prob(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray) -> NDArray:
         return self._infer(importance_conditionals, X, self._draws(X))
+
+    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+        if rng is None:
+            return self._infer(importance_mean, X, self._draws(X))
+        eps = rng.standard_normal((self.n_draws, len(X), self.n_components_), dtype=X.dtype.type)
+        return self._infer(partial(importance_draw, generator=self._generator(rng)), X, eps)
 
     def _rate_distortion(self, X: NDArray) -> NDArray:
         return self._infer(_rate_and_distortion, X, self._draws(X))
@@ -444,6 +476,7 @@ class VAETransformer(BaseAutoencoder):
         # turns -0.0 into 0.0.
         with np.errstate(over="ignore"):  # samples that overflow float32 have no finite score with any numbers
             rows = ((X.astype(np.float64) - loc) / scale).astype(np.float32, order="C") + np.float32(0)
+        rows[np.isnan(rows)] = np.nan  # there are many
         key = hashlib.sha256(self._draw_seed.to_bytes(8, "little"))
         bits = np.random.Philox(key=0)
         generator, fresh = np.random.Generator(bits), bits.state
@@ -474,7 +507,8 @@ class VAETransformer(BaseAutoencoder):
                 chosen = rng.integers(len(rows), size=self.n_prior_components)
             else:
                 chosen = rng.choice(len(rows), size=self.n_prior_components, p=weights / weights.sum())
-            return VampPrior(standardizer(torch.from_numpy(rows[chosen])))
+            inputs = standardizer(torch.from_numpy(rows[chosen]))
+            return VampPrior(torch.nan_to_num(inputs))  # a mean is better than nothing
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:
@@ -498,15 +532,16 @@ def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: t
 def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
     """Squared errors at samples of each posterior: their means are the variances that raise the bound most.
 
-    Several samples `eps` (n, n_train_draws, nz) count by their importance weights, as in the bound.
+    Those of missing values are NaN. Several samples `eps` (n, n_train_draws, nz) count by their importance weights, as
+    in the bound.
     """
     q, eps = module.posterior(x), eps.movedim(1, 0)
     z = q.sample(eps)  # (n_train_draws, n, nz)
     squares = (module.likelihood.mean(module.decode(z)) - x).square()
     if len(eps) == 1:
         return squares[0]
-    shares = log_weights(module.log_likelihood(x)(z), q, module.prior_density(), z, eps).softmax(0)
-    return (shares[..., None] * squares).sum(0)
+    shares = importance_shares(module.log_likelihood(x)(z), q, module.prior_density(), z, eps)[..., None]
+    return torch.where(shares > 0, shares * squares, 0.0).sum(0)  # a sample of z without weight may overflow
 
 
 def _kl_and_mean(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

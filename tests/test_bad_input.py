@@ -143,7 +143,11 @@ def assert_untouched(estimator):
     assert vars(estimator) == vars(clone(estimator))
 
 
-TAKEN_BY_PCA = ("NaN", "sparse")  # missing values, and rows that stay sparse
+TAKEN_BY_PCA = ("sparse",)  # which stay sparse
+
+
+def is_taken(case, model):
+    return case == "NaN" or (case in TAKEN_BY_PCA and isinstance(model, PCAReducer))
 
 
 @pytest.fixture
@@ -157,13 +161,13 @@ def no_training(monkeypatch):
 
 
 @pytest.mark.parametrize("case", BAD_X)
-@pytest.mark.usefixtures("no_training")
-def test_bad_rows(model, case):
+def test_bad_rows(model, case, request):
     X, error, message = BAD_X[case]
     model.set_params(nz=1)
-    if case in TAKEN_BY_PCA and isinstance(model, PCAReducer):
+    if is_taken(case, model):
         assert np.isfinite(model.fit(X).score(X))
         return
+    request.getfixturevalue("no_training")
     with pytest.raises(error, match=message):
         model.fit(X)
     assert_untouched(model)
@@ -174,7 +178,7 @@ def test_bad_rows(model, case):
 def test_bad_rows_after_fit(model, case, method):
     X, error, message = BAD_X[case]
     model.fit(X_GOOD)
-    if case in TAKEN_BY_PCA and isinstance(model, PCAReducer):
+    if is_taken(case, model):
         assert np.isfinite(getattr(model, method)(X)).all()
         return
     with pytest.raises(error, match=message):
@@ -267,19 +271,41 @@ def test_sparse_with_the_full_solver():
         PCAReducer(2, solver="full").fit(sparse.csr_array(X_GOOD))
 
 
-def test_a_column_of_nothing():
+@pytest.mark.usefixtures("no_training")
+def test_a_column_of_nothing(model):
     X = X_GOOD.copy()
     X[:, 2] = np.nan
     with pytest.raises(ValueError, match="Input X contains no observed value in column 2"):
-        PCAReducer(2).fit(X)
+        model.fit(X)
+    assert_untouched(model)
 
 
 @pytest.mark.parametrize("value", [np.inf, 1e200])
-def test_missing_values_beside_what_is_too_large(value):
+@pytest.mark.usefixtures("no_training")
+def test_missing_values_beside_what_is_too_large(model, value):
     X = with_value(value)
     X[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"contains infinity|overflows float64"):
-        PCAReducer(2).fit(X)
+        model.fit(X)
+    assert_untouched(model)
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples", "impute"])
+def test_infinity_beside_missing_values_after_fit(model, method):
+    X = with_value(np.inf)
+    X[0, 0] = np.nan
+    with pytest.raises(ValueError, match="Input X contains infinity"):
+        getattr(model.fit(X_GOOD), method)(X)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_batch_with_a_column_of_nothing(network):
+    X = X_GOOD.copy()
+    X[:, 2] = np.nan
+    model = network()
+    with pytest.raises(ValueError, match="Input X contains no observed value in column 2"):
+        model.partial_fit(X)
+    assert_untouched(model)
 
 
 @pytest.mark.parametrize(
@@ -291,9 +317,12 @@ def test_missing_values_beside_what_is_too_large(value):
 @pytest.mark.usefixtures("no_training")
 def test_values_outside_the_likelihoods_range(network, parameters, value):
     model = network(**parameters)
-    with pytest.raises(ValueError, match=r"X must lie in \[0, 1\] with likelihood=.*got values from"):
-        model.fit(with_value(value))
-    assert_untouched(model)
+    X = with_value(value)
+    for _ in range(2):  # the second time beside a missing value
+        with pytest.raises(ValueError, match=r"X must lie in \[0, 1\] with likelihood=.*got values from"):
+            model.fit(X)
+        assert_untouched(model)
+        X[0, 0] = np.nan
 
 
 @pytest.mark.parametrize("value", [-1, 0.5])

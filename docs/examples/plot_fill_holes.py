@@ -39,11 +39,10 @@ print(", ".join(f"nz={nz}: {score:.1f} nats" for nz, score in scores.items()))
 # The root of the mean squared error of the missing pixels, which lie in [0, 1]. Digits are many and alike, so that the
 # five nearest ones fill holes best; the model is a few components, and knows how sure it is.
 model = PCAReducer(nz).fit(X_holes[train])
-expected = model.inverse_transform(model.transform(X_holes[test]))
 filled = {
     "mean": SimpleImputer().fit(X_holes[train]).transform(X_holes[test]),
     "neighbours": KNNImputer().fit(X_holes[train]).transform(X_holes[test]),
-    f"PCAReducer({nz})": np.where(holes, expected, X_holes[test]),
+    f"PCAReducer({nz})": model.impute(X_holes[test]),
 }
 for name, digits in filled.items():
     error = np.sqrt(np.mean((digits - X[test])[holes] ** 2))

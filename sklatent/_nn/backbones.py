@@ -1,6 +1,6 @@
 """Encoders and decoders: a multilayer perceptron (MLP) and a convolutional network, for any input size."""
 
-__all__ = ["ACTIVATIONS", "BACKBONES", "Backbone", "Scale", "build_backbone"]
+__all__ = ["ACTIVATIONS", "BACKBONES", "Backbone", "Scale", "add_indicators", "build_backbone"]
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +40,20 @@ class Scale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Values times the factor, in the shape of x."""
         return self.factor * x
+
+
+def add_indicators(encoder: nn.Module) -> None:
+    """Give an encoder of `BACKBONES` as many inputs again, which tell the values that are missing.
+
+    Their weights start at zero, so the output is at first what it was. Those of features that are never missing in
+    training stay there, since their gradient is zero.
+    """
+    first = next(layer for layer in encoder.modules() if isinstance(layer, (nn.Linear, nn.Conv2d)))
+    first.weight = nn.Parameter(torch.cat([first.weight.data, torch.zeros_like(first.weight.data)], dim=1))
+    if isinstance(first, nn.Linear):
+        first.in_features *= 2
+    else:
+        first.in_channels *= 2
 
 
 def build_backbone(

@@ -28,7 +28,7 @@ from skorch.history import History
 
 from sklatent._base import FLOAT_DTYPES, BaseLatentModel, SequenceOf, all_or_nothing, resolve_device, spawn_seeds
 from sklatent._memo import settings
-from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, build_backbone
+from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
 from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks, some_weights
 from sklatent._nn.grouping import Trainee, train_together
@@ -42,7 +42,14 @@ from sklatent._nn.training import PRECISIONS, EarlyStop, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.density import bound_noise_variance, initial_loadings, squared_residuals
 from sklatent._ppca.factors import Factors, factor_analysis
-from sklatent._ppca.moments import total_weight
+from sklatent._ppca.missing_values import (
+    ROUGH_TOLERANCE,
+    column_moments,
+    factor_model,
+    factors_of_incomplete,
+    spectrum_of_incomplete,
+)
+from sklatent._ppca.moments import total_weight, weighted_sum
 from sklatent._ppca.solvers import Spectrum, decompose
 from sklatent._sklearn_compat import (
     CallbackSupportMixin,
@@ -312,7 +319,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         with all_or_nothing(self):
-            X = validate_data(self, X, dtype=FLOAT_DTYPES, reset=not hasattr(self, "module_"))
+            X = validate_data(
+                self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=not hasattr(self, "module_")
+            )
             weights = self._check_weights(sample_weight, X)
             self._check_weight(*total_weight(weights, X.shape[0]))
             self._publish(self._learn_further(X, weights))
@@ -394,7 +403,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         net = self._net(training, self._early_stopping(), self._schedule(training))
         # To a backbone of the user's own nobody knows what nz means.
         nz = self.nz if callable(self.backbone) else None
-        return Trainee(net, training.train, training.valid, self.nz, (type(self), settings(self, FREE_PARAMETERS), nz))
+        kind = type(self), settings(self, FREE_PARAMETERS), nz, training.module.likelihood.has_missing
+        return Trainee(net, training.train, training.valid, self.nz, kind)
 
     def _learned(self, module: Autoencoder, history: History, training: Training, X: Any) -> Learned:
         """What a trained network tells, and its latent codes of the training samples."""
@@ -415,10 +425,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
             seeds = read_header(self.checkpoint)["seeds"]
-        module = self._build_module(X, seeds["weights"], weights)
+        module = self._build_module(X, seeds["weights"], weights, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
-        train, valid = self._split(X, n_left_out, seeds["split"], device, weights)
+        train, valid = self._split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
         has_left_out = valid is not None and self._is_gaussian()
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
@@ -444,8 +454,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
         """Leading principal components of the standardized training samples."""
-        rows = module.standardizer(as_tensor(train.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
-        return decompose(rows, nz=min(self.nz, *rows.shape), weights=some_weights(train, MAX_ROWS_AFTER_TRAINING))
+        rows, weights = _some_standardized(train, module.standardizer)
+        solve = _spectrum_of_incomplete if module.likelihood.has_missing else decompose
+        return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
 
     def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray | None) -> None:
         """Set the weights and the noise variance from which training starts."""
@@ -477,7 +488,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
         if self.likelihood == "gaussian_diagonal":
             rows, weights = some_weighted_rows(X, weights)
-            return factor_analysis(module.standardizer(as_tensor(rows)).double().cpu().numpy(), self.nz, weights)
+            fit_factors = factors_of_incomplete if module.likelihood.has_missing else factor_analysis
+            return fit_factors(module.standardizer(as_tensor(rows)).double().cpu().numpy(), self.nz, weights)
         noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
         k = min(self.nz, len(spectrum.components))
         return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(X.shape[1], noise))
@@ -503,7 +515,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return n_left_out if n_left_out > 1 else 0
 
     def _split(
-        self, X: Any, n_left_out: int | float, seed: int, device: str, weights: NDArray | None = None
+        self,
+        X: Any,
+        n_left_out: int | float,
+        seed: int,
+        device: str,
+        weights: NDArray | None = None,
+        has_missing: bool = False,
     ) -> tuple[Any, Any]:
         """Samples to train on, and those that are left out or None."""
         if not is_sliceable(X):
@@ -514,12 +532,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             return train, valid
         used = None if weights is None else weights > 0
         if not n_left_out:
-            return MappedRows(X, device, used, weights), None
+            return MappedRows(X, device, used, weights, has_missing), None
         numbers = np.arange(X.shape[0]) if used is None else np.flatnonzero(used)
         left_out = np.zeros(X.shape[0], dtype=bool)
         left_out[train_test_split(numbers, test_size=n_left_out, random_state=seed)[1]] = True
         kept = ~left_out if used is None else used & ~left_out
-        return MappedRows(X, device, kept, weights), MappedRows(X, device, left_out, weights)
+        given: dict[str, Any] = {"weights": weights, "has_missing": has_missing}
+        return MappedRows(X, device, kept, **given), MappedRows(X, device, left_out, **given)
 
     def _net(self, training: Training, callbacks: Sequence[Callback], schedule: Schedule | None = None) -> LatentNet:
         return LatentNet(
@@ -627,11 +646,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             context.call_on_fit_task_begin(estimator=self, X=X)
         return context
 
-    def _build_module(self, X: Any, seed: int, weights: NDArray | None = None) -> Autoencoder:
+    def _build_module(
+        self, X: Any, seed: int, weights: NDArray | None = None, former: Autoencoder | None = None
+    ) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
-        mean, variances = _column_moments(X, weights)
+        mean, variances, has_missing = _column_moments(X, weights)
         standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
+        likelihood.has_missing = has_missing
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise != "auto" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
@@ -644,10 +666,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             activation=self.activation,
             seed=seed,
         )
+        # The encoder of a user's own has the inputs that it has.
+        sees_missing = has_missing and not callable(self.backbone) if former is None else former.sees_missing
+        if sees_missing:
+            add_indicators(encoder)
         noise = self._noise()
         corrupt = Corruption(self.noise_kind, noise) if noise else None
         prior = self._build_prior(X, standardizer, seed, weights)
-        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt)
+        return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt, sees_missing)
 
     def _noise(self) -> float | str:
         """Amount of corruption in training. "auto" is none where there is no noise variance, or no layer to overfit."""
@@ -679,7 +705,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     @abstractmethod
     def _assemble(self, *parts: Any) -> Autoencoder:
-        """Build the module from encoder, decoder, standardizer, likelihood, prior, input shape and corruption."""
+        """Build the module from the arguments of `Autoencoder`."""
 
     @abstractmethod
     def _describe_latent_space(
@@ -711,7 +737,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _check_support(self, X: NDArray, support: str) -> None:
         words, holds = SUPPORTS[support]
         for rows in row_blocks(X):
-            if not holds(rows):
+            if np.isnan(rows).any():
+                rows = rows[~np.isnan(rows)]
+            if rows.size and not holds(rows):
                 raise ValueError(
                     f"X must {words} with likelihood={self.likelihood!r} and "
                     f"output_activation={self.output_activation!r}, got values from {rows.min():g} to {rows.max():g}."
@@ -737,6 +765,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         draw = lambda module, z: module.likelihood.sample(module.decode(z), generator)  # noqa: E731
         return self._by_chunks(lambda Z: self._infer(draw, Z), Z)
 
+    def _generator(self, rng: np.random.Generator) -> torch.Generator:
+        """A generator on the device of the network, which continues that of NumPy."""
+        return torch.Generator(self.module_.standardizer.loc.device).manual_seed(int(rng.integers(2**63)))
+
+    def _feature_log_prob(self, X: NDArray) -> NDArray:
+        scores = self._conditionals(X)
+        scores[np.isnan(X)] = np.nan
+        return scores
+
+    @abstractmethod
+    def _conditionals(self, X: NDArray) -> NDArray:
+        """Log-density of each value given the others, with any number for missing ones."""
+
     def _encode(self, X: NDArray) -> NDArray:
         return self._infer(lambda module, x: module.encode(x), X)
 
@@ -753,8 +794,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if not is_sliceable(X):
             return super()._validate_training_rows(X)
         for start, rows in enumerate(row_blocks(X)):
-            validate_data(self, rows, dtype=FLOAT_DTYPES, reset=start == 0)
+            validate_data(self, rows, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=start == 0)
         return X
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -799,8 +845,9 @@ def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: N
 
 
 def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
-    """Call function(module, *tensors) in the precision of the arrays."""
+    """Call function(module, *tensors) in the precision of the arrays, of which the first may have missing values."""
     module = _float64_twin(module) if arrays[0].dtype == np.float64 else module
+    module = module.observing(bool(np.isnan(arrays[0]).any()))
     device = module.standardizer.loc.device
     with torch.no_grad():
         return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
@@ -809,23 +856,52 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
 def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
     """The samples left out, with the correction by PCA of the others."""
     X, weights = valid.some(MAX_ROWS_AFTER_TRAINING), some_weights(valid, MAX_ROWS_AFTER_TRAINING)
-    squares = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy())
-    theirs = squares.sum() if weights is None else squares @ weights
-    others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
-    n_theirs, _ = total_weight(weights, len(X))
-    n_others, _ = total_weight(some_weights(train, MAX_ROWS_AFTER_TRAINING), spectrum.n_samples)
-    mean = (theirs + others) / (n_theirs + n_others)
-    is_exact = min(theirs / n_theirs, others / n_others) <= MIN_RESIDUAL * spectrum.total
-    n_samples, n_parameters = total_weight(train.weights, len(train))[0], nz + 1
+    is_complete = train.observed is None and valid.observed is None
+    squared_errors = _squared_errors if is_complete else _squared_errors_of_incomplete
+    (theirs, n_left_out), (others, n_train) = squared_errors(spectrum, standardizer, valid, train)
+    mean = (theirs + others) / (n_left_out + n_train)
+    is_exact = min(theirs / n_left_out, others / n_train) <= MIN_RESIDUAL * spectrum.total
+    n_samples, _ = total_weight(train.weights, len(train))
+    n_samples *= 1.0 if train.observed is None else float(train.observed.mean())
+    n_parameters = nz + 1
     # The noise of the latent codes, or of the encoder's input, is part of the error, as nz / n_features of the noise
     # variance. If this part were multiplied by more than its inverse, it would grow from epoch to epoch.
     largest = max(math.sqrt(X.shape[1] / nz), 1.0)
     return LeftOut(
         X,
-        correction=1.0 if is_exact else float(mean / (theirs / n_theirs)),
+        correction=1.0 if is_exact else float(mean / (theirs / n_left_out)),
         prior_ratio=min((n_samples + n_parameters) / max(n_samples - n_parameters, 1), largest),
         weights=weights,
     )
+
+
+def _squared_errors(
+    spectrum: Spectrum, standardizer: Standardizer, valid: Any, train: Any
+) -> list[tuple[float, float]]:
+    """Sums of the squared errors under PCA, and numbers of samples: those left out, and those trained on."""
+    rows, weights = _some_standardized(valid, standardizer)
+    theirs = weighted_sum(squared_residuals(spectrum, rows), weights)
+    others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
+    n_train, _ = total_weight(some_weights(train, MAX_ROWS_AFTER_TRAINING), spectrum.n_samples)
+    return [(theirs, total_weight(weights, len(rows))[0]), (others, n_train)]
+
+
+def _squared_errors_of_incomplete(
+    spectrum: Spectrum, standardizer: Standardizer, valid: Any, train: Any
+) -> list[tuple[float, float]]:
+    """The same for the observed values. Samples with half of them count as half as many samples."""
+    model = factor_model(spectrum, len(spectrum.components))
+    parts = []
+    for rows, weights in (_some_standardized(part, standardizer) for part in (valid, train)):
+        size = weighted_sum((~np.isnan(rows)).mean(axis=1), weights)
+        parts.append((weighted_sum(model.squared_residuals(rows), weights), max(float(size), 1 / rows.shape[1])))
+    return parts
+
+
+def _some_standardized(samples: Any, standardizer: Standardizer) -> tuple[NDArray, NDArray | None]:
+    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples, standardized, and their weights."""
+    rows = standardizer(as_tensor(samples.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
+    return rows, some_weights(samples, MAX_ROWS_AFTER_TRAINING)
 
 
 def some_rows(X: Any) -> NDArray:
@@ -854,18 +930,39 @@ def _with_weight(X: Any, weights: NDArray | None) -> tuple[Any, NDArray | None]:
     return X, None if (weights == 1).all() else weights
 
 
-def _column_moments(X: Any, weights: NDArray | None = None) -> tuple[NDArray, NDArray]:
-    """Mean and variance (divisor n) of each feature, in float64."""
+def _spectrum_of_incomplete(rows: NDArray, nz: int, weights: NDArray | None) -> Spectrum:
+    """Leading principal components of standardized samples with missing values, by few steps of EM.
+
+    A feature that is not observed in these samples is held for constant. Training starts at the components, for which
+    the limit of EM is not worth its time.
+    """
+    rows = np.where(np.isnan(rows).all(axis=0), 0.0, rows)
+    return spectrum_of_incomplete(rows, nz, weights, tolerance=ROUGH_TOLERANCE)[0]
+
+
+def _column_moments(X: Any, weights: NDArray | None = None) -> tuple[NDArray, NDArray, bool]:
+    """Mean and variance (divisor n) of the observed values of each feature, in float64, and whether some are missing.
+
+    Raises
+    ------
+    ValueError
+        If a feature has no observed value.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as an error
         if not is_sliceable(X):
-            return mean_and_variance(X, weights)
+            has_missing = bool(np.isnan(X).any())
+            return *(column_moments if has_missing else mean_and_variance)(X, weights), has_missing
         scaler, start = StandardScaler(), 0
         for rows in row_blocks(X):
             part = None if weights is None else weights[start : start + len(rows)]
             start += len(rows)
-            if part is None or part.any():
+            if part is not None and not part.all():
+                rows, part = rows[part > 0], part[part > 0]
+            if np.isnan(rows).any():  # the scaler has no moments if a block lacks a feature
+                return *column_moments(X, weights), True
+            if len(rows):
                 scaler.partial_fit(rows.astype(np.float64, copy=False), sample_weight=part)
-        return scaler.mean_, scaler.var_
+        return scaler.mean_, scaler.var_, False
 
 
 def _tail_weight(X: Any, standardizer: Standardizer, weights: NDArray | None = None) -> float:
@@ -879,7 +976,7 @@ def _tail_weight(X: Any, standardizer: Standardizer, weights: NDArray | None = N
     long for very large ones, and their loss can increase by many orders of magnitude.
     """
     blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
-    squares = torch.cat([h.double().square().sum(-1) for h in blocks])
+    squares = torch.cat([torch.where(h.isnan(), 0.0, h).double().square().sum(-1) for h in blocks])
     relative = 1.0 if weights is None else torch.from_numpy(weights / weights.mean()).to(squares.device)
     mean = (relative * squares).mean()
     return float((relative * squares.square()).mean().sqrt() / mean) if mean > 0 else 1.0

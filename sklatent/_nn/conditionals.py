@@ -7,7 +7,7 @@ Features are independent given z, so to leave one out is to divide the joint den
 and what is known of one posterior density p(z | x) serves all features (Gelfand, Dey & Chang 1992).
 """
 
-__all__ = ["importance_conditionals", "laplace_conditionals", "residual_conditionals"]
+__all__ = ["eta_variances", "importance_conditionals", "laplace_conditionals", "residual_conditionals"]
 
 import math
 from typing import Any, NamedTuple
@@ -143,7 +143,9 @@ class _FeatureTerms(NamedTuple):
 
 def _feature_terms(likelihood: Any, target: Tensor, eta: Tensor) -> _FeatureTerms:
     return _FeatureTerms(
-        likelihood.feature_log_probs(target, eta), likelihood.gradient(target, eta), likelihood.information(eta)
+        likelihood.feature_log_probs(target, eta),
+        likelihood.gradient(target, eta),
+        likelihood.observed_information(target, eta),
     )
 
 
@@ -151,7 +153,7 @@ def _laplace_conditionals(model: Any, target: Tensor, u: Tensor, factor: Tensor)
     z = latent_codes(model, u).to(target.dtype)
     eta, tangents = linearize(model, z, model.prior.factor.mT.to(z.dtype))
     terms = _feature_terms(model.likelihood, target, eta)
-    return finite_or_minus_infinity(terms.conditionals(_variances(factor, tangents.double())))
+    return finite_or_minus_infinity(terms.conditionals(eta_variances(factor, tangents.double())))
 
 
 def _importance_estimate(
@@ -178,12 +180,12 @@ def _linear_conditionals(
     gradient = ways @ pull[..., None] + slopes @ terms.gradient.double()[..., None]
     factor, _ = torch.linalg.cholesky_ex(curvature)
     changes = (torch.cholesky_solve(gradient, factor).mT @ slopes)[:, 0]
-    variance, about_mode = _variances(factor, slopes), terms.moved(changes)
+    variance, about_mode = eta_variances(factor, slopes), terms.moved(changes)
     distance = (changes + about_mode.shift(variance)).abs() / slopes.square().sum(1).sqrt()
     return about_mode.conditionals(variance), distance
 
 
-def _variances(factor: Tensor, slopes: Tensor) -> Tensor:
+def eta_variances(factor: Tensor, slopes: Tensor) -> Tensor:
     """Variances b' H^-1 b, (n, n_features), for each column b of the slopes and the Cholesky factor of H."""
     # The inverse of the small factor: to solve for all columns takes four times as long, most of it for copies.
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)

@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 from sklatent._nn.modules import Noise
 from sklatent._ppca.centered import is_mapped
 from sklatent._ppca.chunks import slices
+from sklatent._ppca.moments import total_weight
 
 # Memory maps with more bytes are read in blocks, and the bytes of a block.
 MAPPED_SIZE = 2**30
@@ -89,6 +90,11 @@ class Rows(Dataset):
         """All samples as one block."""
         yield Samples(self.X, self.relative)
 
+    @cached_property
+    def observed(self) -> Tensor | None:
+        """Fraction of the samples, by weight, that observe each feature, (n_features,); None if no value is missing."""
+        return observed_fractions(self)
+
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples."""
         return self.X[:: -(-len(self) // n_samples)].cpu().numpy()
@@ -108,6 +114,8 @@ class MappedRows(Dataset):
         Mask of the samples to use.
     weights : ndarray of shape (n_samples,) or None, default=None
         Sample weights.
+    has_missing : bool, default=False
+        Whether the samples to use may have missing values, which is known before X is read once more.
 
     Attributes
     ----------
@@ -121,8 +129,10 @@ class MappedRows(Dataset):
         device: str | torch.device = "cpu",
         keep: NDArray | None = None,
         weights: NDArray | None = None,
+        has_missing: bool = False,
     ):
         self.X = X
+        self.has_missing = has_missing
         self.device = device
         self.keep = keep
         used = slice(None) if keep is None else keep
@@ -145,6 +155,11 @@ class MappedRows(Dataset):
             if len(block):
                 weight = None if self.relative is None else self.relative[cut][chosen]
                 yield Samples(as_tensor(block), weight).map(lambda tensor: tensor.to(self.device))
+
+    @cached_property
+    def observed(self) -> Tensor | None:
+        """Fraction of the samples, by weight, that observe each feature, (n_features,); None if no value is missing."""
+        return observed_fractions(self) if self.has_missing else None
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples, in memory."""
@@ -279,6 +294,21 @@ def row_blocks(X: Any) -> Iterator[NDArray]:
     """Blocks of the samples of an array or of sliceable data, small enough to hold a few copies of each in memory."""
     for cut in slices(max(X.shape[0], 1), BLOCK_SIZE // 4, X.shape[1] * X.dtype.itemsize):  # one of no samples is empty
         yield read(X, cut)
+
+
+def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
+    """Fraction of the samples, as their weights count them, in which each feature is not NaN; None if no value is."""
+    n_missing: Any = 0.0
+    start = 0
+    for x, _ in rows.blocks(None):
+        missing = x.isnan()
+        if rows.weights is None:
+            n_missing = n_missing + missing.sum(0).double()
+        else:
+            weights = torch.from_numpy(rows.weights[start : start + len(x)]).to(x.device)
+            n_missing = n_missing + weights @ missing.double()
+        start += len(x)
+    return 1 - n_missing / total_weight(rows.weights, len(rows))[0] if n_missing.any() else None
 
 
 def read(X: Any, cut: slice | NDArray) -> NDArray:

@@ -79,10 +79,22 @@ class Standardizer(nn.Module):
 
 
 class Likelihood(nn.Module):
-    """Base class: distribution of x given z, with parameters eta (..., n, d) that a decoder gives for z.
+    r"""Base class: distribution of x given z, with parameters eta (..., n, d) that a decoder gives for z.
 
     Samples x (n, d) are standardized if `is_standardized`, and in the units of X otherwise. Densities and means are in
     the units of X in both cases.
+
+    Values of x that are NaN are missing. If `has_missing`, the density is that of the observed values, in which those
+    that are missing are integrated out: features are independent given z, so their terms are left out of the sum. That
+    they are missing may depend on the values that are observed, but not on their own (missing at random).
+
+    .. math:: \ln p(x^\mathrm{obs} | z) = \sum_{j \text{ observed}} \ln p(x_j | z)
+
+    A subclass defines `_feature_log_probs` and `_gradient` for values that are all observed, and the other methods.
+
+    References
+    ----------
+    Mattei & Frellsen (2019), "MIWAE: deep generative modelling and imputation of incomplete data sets", eq. 4.
     """
 
     support: ClassVar[str]
@@ -90,6 +102,9 @@ class Likelihood(nn.Module):
 
     is_standardized = False
     """Whether `log_prob`, `feature_log_probs` and `gradient` take standardized samples."""
+
+    has_missing = False
+    """Whether x may have missing values. It is not looked for in each call, which would cost time in each step."""
 
     noise_variance: float | NDArray[np.float64] = math.nan
     """Variance of x given z, as a number or one for each feature; NaN for likelihoods without one."""
@@ -99,7 +114,9 @@ class Likelihood(nn.Module):
         """Standard deviation of x given z in the units of X, (1,) or (n_features,); 0 if it is not a parameter."""
         return torch.zeros(1)
 
-    def update_noise_variance(self, log_prob: float, factor: Callable[[float], float] = float) -> None:
+    def update_noise_variance(
+        self, log_prob: float, factor: Callable[[float], float] = float, observed: Tensor | None = None
+    ) -> None:
         """Multiply the noise variance, if there is one, by a factor that depends on the squared errors of some samples.
 
         Parameters
@@ -109,6 +126,8 @@ class Likelihood(nn.Module):
         factor : callable, default=float
             Maps their mean squared error, relative to the present noise variance, to the factor. By default the factor
             is this number, so the new noise variance is the mean squared error.
+        observed : Tensor of shape (n_features,) or None, default=None
+            Fraction of the samples in which each feature is observed. None stands for ones.
         """
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
@@ -116,15 +135,37 @@ class Likelihood(nn.Module):
         return self.feature_log_probs(x, eta).sum(-1)
 
     def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log-density of each value in nats, with respect to the base measure in the units of X, shape of eta."""
-        raise NotImplementedError
+        """Log-density of each value in nats, with respect to the base measure in the units of X, shape of eta.
+
+        It is 0 for missing values.
+        """
+        return self._where_observed(self._feature_log_probs, x, eta)
 
     def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
         """Derivative of `log_prob` with respect to eta, (n, d)."""
+        return self._where_observed(self._gradient, x, eta)
+
+    def observed_information(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Fisher information of the observed values about each entry of eta, (n, d)."""
+        return self._where_observed(lambda x, eta: self.information(eta), x, eta)
+
+    def _where_observed(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, eta: Tensor) -> Tensor:
+        """The function of x and eta where x is observed, and 0 elsewhere, where NaN does not reach its gradient."""
+        if not self.has_missing:
+            return function(x, eta)
+        observed = ~x.isnan()
+        return torch.where(observed, function(torch.where(observed, x, 0.0), eta), 0.0)
+
+    def _feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log-density of each value, all of them observed, shape of eta."""
+        raise NotImplementedError
+
+    def _gradient(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Derivative of the log-density of each value, all of them observed, with respect to eta, (n, d)."""
         raise NotImplementedError
 
     def information(self, eta: Tensor) -> Tensor:
-        """Fisher information about each entry of eta, (n, d): the expected square of the `gradient`."""
+        """Fisher information of an observed value about each entry of eta, (n, d): the expected squared gradient."""
         raise NotImplementedError
 
     def mean(self, eta: Tensor) -> Tensor:
@@ -210,15 +251,23 @@ class Gaussian(Likelihood):
         """Multiply the noise variances by a factor."""
         self.log_variance.add_(math.log(max(factor, MIN_VARIANCE))).clamp_(min=math.log(MIN_VARIANCE))
 
-    def update_noise_variance(self, log_prob: float, factor: Callable[[float], float] = float) -> None:
+    def update_noise_variance(
+        self, log_prob: float, factor: Callable[[float], float] = float, observed: Tensor | None = None
+    ) -> None:
         r"""Multiply the noise variance by a factor that depends on the squared errors of some samples.
 
-        Their mean q, relative to the present variances, follows from the mean log-density L:
+        Their mean q, relative to the present variances, follows from the mean log-density L and the fraction
+        :math:`f_j` of the samples in which each feature is observed:
 
-        .. math:: q = -\frac1d \Bigl(2 L + \sum_j \ln 2 \pi s_j^2 \Bigr)
+        .. math:: q = -\frac{2 L + \sum_j f_j \ln 2 \pi s_j^2}{\sum_j f_j}
         """
-        constants = float((self._log_variance() + self.log_unit).double().mean())
-        self.rescale(factor(-2 * log_prob / len(self.standardizer.loc) - constants))
+        constants = (self._log_variance() + self.log_unit).double()
+        if observed is None:
+            n_observed, constant = float(len(self.standardizer.loc)), float(constants.mean())
+        else:
+            n_observed = float(observed.sum())
+            constant = float((observed * constants).sum()) / n_observed
+        self.rescale(factor(-2 * log_prob / n_observed - constant))
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-density of each sample, with respect to Lebesgue measure in the units of X.
@@ -226,6 +275,8 @@ class Gaussian(Likelihood):
         It is the sum of the `feature_log_probs`, with fewer passes over all values in each training step: the constants
         are summed apart, and the sum of the squares is multiplied by the precision if there is one for all features.
         """
+        if self.has_missing:
+            return super().log_prob(x, eta)
         log_variance = self._log_variance()
         squares, precision = self._squares(x, eta), (-log_variance).exp()
         one = len(log_variance) == 1
@@ -233,14 +284,13 @@ class Gaussian(Likelihood):
         constants = (log_variance + self.log_unit).sum() * (x.shape[-1] / len(log_variance))
         return _normal_log_density(distance, constants)
 
-    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+    def _feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-density of each value, with respect to Lebesgue measure in the units of X, shape of eta."""
         log_variance = self._log_variance()
         distances = self._squares(x, eta) * (-log_variance).exp()
         return _normal_log_density(distances, log_variance + self.log_unit)
 
-    def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Derivative of `log_prob` with respect to eta, (n, d)."""
+    def _gradient(self, x: Tensor, eta: Tensor) -> Tensor:
         mean = self._mean(eta)
         return self._slope(mean) * (x.to(eta.dtype) - mean) / self._log_variance().exp()
 
@@ -305,8 +355,7 @@ class _ExponentialFamily(Likelihood):
     def __init__(self, standardizer: Standardizer):
         super().__init__()
 
-    def gradient(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Derivative of `log_prob` with respect to eta, (n, d)."""
+    def _gradient(self, x: Tensor, eta: Tensor) -> Tensor:
         return x.to(eta.dtype) - self.mean(eta)
 
 
@@ -322,7 +371,7 @@ class Bernoulli(_ExponentialFamily):
 
     support = "unit interval"
 
-    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+    def _feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-probability of each value, shape of eta."""
         # The same as binary_cross_entropy_with_logits, in a quarter of its time for several latent codes per sample.
         return x.to(eta.dtype) * eta - F.softplus(eta, threshold=40)
@@ -359,7 +408,7 @@ class ContinuousBernoulli(_ExponentialFamily):
 
     support = "unit interval"
 
-    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+    def _feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-density of each value, shape of eta."""
         return x.to(eta.dtype) * eta - eta / 2 - _log_sinhc(eta / 2)
 
@@ -395,7 +444,7 @@ class Poisson(_ExponentialFamily):
 
     support = "counts"
 
-    def feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
+    def _feature_log_probs(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log-probability of each value, shape of eta."""
         x = x.to(eta.dtype)
         return x * eta - eta.exp() - torch.lgamma(x + 1)

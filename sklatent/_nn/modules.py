@@ -3,6 +3,7 @@
 __all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,10 +40,13 @@ class ParameterGroup(NamedTuple):
 class Autoencoder(nn.Module):
     """Encoder and decoder with a latent space of dimension nz, and the likelihood of the decoder's output.
 
+    Values of samples that are NaN are missing. The likelihood leaves them out, and the encoder sees the feature mean in
+    their place, which is 0 in standardized units, and beside all values which ones are missing if it `sees_missing`.
+
     Parameters
     ----------
     encoder : Module
-        Maps (n, *input_shape) to (n, n_code).
+        Maps (n, *input_shape) to (n, n_code), or (n, 2 * input_shape[0], *input_shape[1:]) if it `sees_missing`.
     decoder : Module
         Maps (n, nz) to n_features outputs for each sample, in any shape.
     standardizer : Standardizer
@@ -54,6 +58,8 @@ class Autoencoder(nn.Module):
     input_shape : tuple of int
     corrupt : Corruption or None
         Corruption of the encoder's input in training.
+    sees_missing : bool, default=False
+        Whether the encoder sees which values are missing: 1 for those that are and 0 for others, after all values.
 
     Attributes
     ----------
@@ -77,6 +83,7 @@ class Autoencoder(nn.Module):
         prior: Prior,
         input_shape: tuple[int, ...],
         corrupt: "Corruption | None",
+        sees_missing: bool = False,
     ):
         super().__init__()
         self.encoder = encoder
@@ -86,7 +93,17 @@ class Autoencoder(nn.Module):
         self.prior = prior
         self.input_shape = input_shape
         self.corrupt = corrupt
+        self.sees_missing = sees_missing
         self.noise_widths = 0, 0 if corrupt is None else len(standardizer.loc)
+
+    def observing(self, has_missing: bool) -> "Autoencoder":
+        """The same module for samples with missing values, or for samples without. They share all weights."""
+        if has_missing == self.likelihood.has_missing:
+            return self
+        twin = copy(self)
+        twin._modules = {**self._modules, "likelihood": copy(self.likelihood)}
+        twin.likelihood.has_missing = has_missing
+        return twin
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent codes (n, nz) of samples (n, n_features)."""
@@ -124,9 +141,11 @@ class Autoencoder(nn.Module):
         losses = terms.weighted(self.beta * kl_weight)
         return (losses if weight is None else losses * weight).mean()
 
-    def update_noise_variance(self, log_prob: float, factor: Callable[[float], float]) -> float:
+    def update_noise_variance(
+        self, log_prob: float, factor: Callable[[float], float], observed: Tensor | None = None
+    ) -> float:
         """As `Likelihood.update_noise_variance`. Return the mean noise variance, or NaN if there is none."""
-        self.likelihood.update_noise_variance(log_prob, factor)
+        self.likelihood.update_noise_variance(log_prob, factor, observed)
         return float(np.mean(self.likelihood.noise_variance))
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -159,8 +178,12 @@ class Autoencoder(nn.Module):
         return torch.clamp(self.likelihood.deviations / self.standardizer.scale32, max=1.0)
 
     def read(self, h: Tensor) -> Tensor:
-        """The encoder's output (n, n_code) for its inputs (n, n_features)."""
+        """The encoder's output (n, n_code) for its inputs (n, n_features), of which those that are NaN are missing."""
         h = h if len(self.input_shape) == 1 else h.unflatten(1, self.input_shape)
+        if self.likelihood.has_missing or self.sees_missing:
+            missing = h.isnan()
+            h = torch.where(missing, 0.0, h)
+            h = torch.cat([h, missing.to(h.dtype)], dim=1) if self.sees_missing else h
         return self.encoder(h).to(self.standardizer.loc32.dtype)  # autocast may have left another precision
 
     def _log_prob(self, target: Tensor, z: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 __all__ = [
     "Expansion",
     "ImportanceTerms",
+    "Quadratic",
     "Terms",
+    "climb",
     "elbo_terms",
     "expansion_slices",
     "finite_or_minus_infinity",
     "gauss_newton_codes",
     "importance_bound",
+    "importance_shares",
     "importance_terms",
     "laplace_evidence",
     "laplace_terms",
@@ -17,6 +20,7 @@ __all__ = [
     "log_weights",
     "most_probable",
     "most_probable_codes",
+    "quadratic",
     "reconstruction_terms",
     "residual_density",
 ]
@@ -145,7 +149,7 @@ def elbo_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, ep
     return Terms(log_likelihood(q.sample(eps)), prior.kl(q, eps))
 
 
-def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> Tensor:
+def importance_bound(log_likelihood: LogLikelihood, q: Any, prior: Any, eps: Tensor) -> Tensor:
     r"""Importance-weighted lower bound on ln p(x): tighter with more samples of z, and exact in the limit.
 
     .. math:: \ln \frac1K \sum_k \frac{p(x | z_k) p(z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
@@ -156,8 +160,8 @@ def importance_bound(log_likelihood: LogLikelihood, q: NormalPosterior, prior: A
     ----------
     log_likelihood : callable
         Maps latent codes (n_draws, n, nz) to ln p(x | z), of shape (n_draws, n).
-    q : NormalPosterior
-        The posterior q(z | x) of each sample.
+    q : density with `sample` and `log_prob_of`
+        The posterior q(z | x) of each sample, or another density near it.
     prior : density with `log_prob`
         The prior p(z).
     eps : Tensor of shape (n_draws, n, nz)
@@ -181,20 +185,26 @@ def importance_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: A
     return ImportanceTerms(log_likelihood(z), prior.log_prob(z), q.log_prob_of(eps))
 
 
-def log_weights(log_prob: Tensor, q: NormalPosterior, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
+def log_weights(log_prob: Tensor, q: Any, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
     """Logarithms of the importance weights p(x | z) p(z) / q(z | x), (n_draws, n); -inf for those that overflow.
 
     Parameters
     ----------
     log_prob : Tensor of shape (n_draws, n)
         Ln p(x | z).
-    q : NormalPosterior
+    q : density with `log_prob_of`
     prior : density with `log_prob`
     z : Tensor of shape (n_draws, n, nz)
         The latent codes `q.sample(eps)`.
     eps : Tensor of shape (n_draws, n, nz)
     """
     return ImportanceTerms(log_prob, prior.log_prob(z), q.log_prob_of(eps)).log_weights()
+
+
+def importance_shares(log_prob: Tensor, q: Any, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
+    """The weights of `log_weights` over their sum for each sample, (n_draws, n); equal where all of them overflow."""
+    shares = log_weights(log_prob, q, prior, z, eps).softmax(0)
+    return torch.where(shares.isnan(), 1 / len(eps), shares)
 
 
 def laplace_evidence(model: Any, x: Tensor) -> Tensor:
@@ -289,14 +299,14 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     covariance : Tensor of shape (n, nz, nz), float64
     """
     z, x = model.encode(x), model.target(x)
-    quadratic = _quadratic(model, x, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
-    gradient, information = quadratic.gradient, quadratic.information
+    about = quadratic(model, x, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
+    gradient, information = about.gradient, about.information
     sound = (gradient.sum(-1) + _trace(information)).isfinite()
     values, vectors = torch.linalg.eigh(torch.where(sound[:, None, None], information, 0.0))
     values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
     covariance = torch.where(sound[:, None, None], (vectors / values[:, None, :]) @ vectors.mT, 0.0)
     step = (covariance @ torch.where(sound[:, None], gradient, 0.0)[..., None])[..., 0]
-    return _climb(
+    return climb(
         lambda z: finite_or_minus_infinity(model.likelihood.log_prob(x, model.decode(z))), z, step
     ).double(), covariance
 
@@ -318,10 +328,10 @@ def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     eta, _, tangents, _ = taylor_expansion(model, z, directions, lambda eta: model.likelihood.gradient(x, eta))
     tangents = tangents.double()  # (n, nz, n_features)
-    return model.likelihood.information(eta).double() * ((covariance @ tangents) * tangents).sum(1)
+    return model.likelihood.observed_information(x, eta).double() * ((covariance @ tangents) * tangents).sum(1)
 
 
-def _climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:
+def climb(objective: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:
     """Move each latent code by the fraction of its step, among `STEP_SIZES`, with the largest objective."""
     candidates = torch.stack([z + size * step for size in STEP_SIZES]).to(z.dtype)  # (n_sizes, n, nz)
     best = torch.stack([objective(candidate) for candidate in candidates]).argmax(dim=0)
@@ -386,7 +396,7 @@ def latent_codes(model: Any, u: Tensor) -> Tensor:
 def _expand(model: Any, x: Tensor, u: Tensor, dtype: torch.dtype) -> Expansion:
     """Expansion at u, with the decoder evaluated in `dtype`."""
     z, directions = latent_codes(model, u).to(dtype), model.prior.factor.mT.to(dtype)
-    log_prob, gradient, information, bend = _quadratic(model, x, z, directions)
+    log_prob, gradient, information, bend = quadratic(model, x, z, directions)
     log_joint = log_prob - 0.5 * u.square().sum(-1)
     gradient = gradient - u
     sound = (log_joint + gradient.sum(-1) + _trace(information)).isfinite()
@@ -412,7 +422,7 @@ def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
-class _Quadratic(NamedTuple):
+class Quadratic(NamedTuple):
     """Second-order expansion of ln p(x | z) in z along some directions."""
 
     log_prob: Tensor
@@ -425,10 +435,11 @@ class _Quadratic(NamedTuple):
     """Second derivatives of the decoder, weighted by r, shape (n, n_directions, n_directions), float64."""
 
 
-def _quadratic(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:
+def quadratic(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> Quadratic:
+    """Expand ln p(x | z) of targets x (n, n_features) about z (n, nz), along directions (n_directions, nz)."""
     cuts = expansion_slices(len(x), x.shape[-1], len(directions))
     parts = [_quadratic_of_some(model, x[cut], z[cut], directions) for cut in cuts]
-    return _Quadratic(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    return Quadratic(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
 def expansion_slices(n_samples: int, n_features: int, n_directions: int) -> Iterator[slice]:
@@ -436,8 +447,8 @@ def expansion_slices(n_samples: int, n_features: int, n_directions: int) -> Iter
     return slices(n_samples, EXPANSION_SIZE, n_features * n_directions, max_samples=EXPANSION_ROWS)
 
 
-def _quadratic_of_some(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> _Quadratic:
+def _quadratic_of_some(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> Quadratic:
     likelihood = model.likelihood
     eta, gradient, tangents, bend = taylor_expansion(model, z, directions, lambda eta: likelihood.gradient(x, eta))
-    root = likelihood.information(eta).double().sqrt()[:, None] * tangents.double()  # (n, n_directions, d)
-    return _Quadratic(likelihood.log_prob(x, eta).double(), gradient.double(), root @ root.mT, bend.double())
+    root = likelihood.observed_information(x, eta).double().sqrt()[:, None] * tangents.double()  # (n, n_directions, d)
+    return Quadratic(likelihood.log_prob(x, eta).double(), gradient.double(), root @ root.mT, bend.double())

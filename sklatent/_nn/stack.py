@@ -96,13 +96,15 @@ class Stack(nn.Module):
         for name, tensor in _state(self._members[member]).items():
             tensor.copy_(_narrow(stacked[name][member], tensor, self._places[member]))
 
-    def update_noise_variance(self, member: int, log_prob: float, factor: Callable[[float], float]) -> float:
+    def update_noise_variance(
+        self, member: int, log_prob: float, factor: Callable[[float], float], observed: Tensor | None = None
+    ) -> float:
         """Update the noise variance of a network in the stack, and return it."""
         likelihood = self._members[member].likelihood
         stacked = self._buffers.get("likelihood.log_variance")
         if stacked is not None:
             likelihood.log_variance.copy_(stacked[member])
-        variance = self._members[member].update_noise_variance(log_prob, factor)
+        variance = self._members[member].update_noise_variance(log_prob, factor, observed)
         if stacked is not None:
             stacked[member] = likelihood.log_variance
         return variance

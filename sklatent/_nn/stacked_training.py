@@ -35,6 +35,7 @@ class StackedRows(Dataset):
         self.X = torch.cat(list(distinct.values())) if len(distinct) > 1 else distinct[keys[0]]
         self.starts = [starts[key] for key in keys]
         self.lengths = [len(part) for part in rows]
+        self.observed = [part.observed for part in rows]
 
     def __len__(self) -> int:
         return max(self.lengths)
@@ -213,7 +214,8 @@ class StackedNet(LatentNet):
                 means = [total[k] / iterator.rows.lengths[k] for total in totals]
                 net.record(prefix, means)
                 if (factor := net.noise_factor(prefix)) is not None:
-                    net.record_noise_variance(self.module_.update_noise_variance(k, -means[1], factor))
+                    observed = iterator.rows.observed[k]
+                    net.record_noise_variance(self.module_.update_noise_variance(k, -means[1], factor, observed))
             except FloatingPointError as error:
                 self.failures_[k] = error
                 del self.running_[k]

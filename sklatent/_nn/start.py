@@ -106,7 +106,7 @@ def _carry(
         last.bias.copy_(torch.zeros_like(last.bias) if origin is None else origin)
         if first is last:
             used = before.any(dim=0)
-            last.weight[:n_out, used] = (after @ before / scale)[:, used]
+            last.weight[:n_out, : len(used)][:, used] = (after @ before / scale)[:, used]  # not those of the indicators
             return last
         _set_pairs(first, _pair(size * before / scale))
         for layer in others:

@@ -216,7 +216,8 @@ class LatentNet(NeuralNet):
         means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the only copy from the device
         self.record(prefix, means)
         if (factor := self.noise_factor(prefix)) is not None:
-            self.record_noise_variance(self.module_.update_noise_variance(-means[1], factor))
+            observed = iterator.rows.observed
+            self.record_noise_variance(self.module_.update_noise_variance(-means[1], factor, observed))
 
     def record(self, prefix: str, means: Sequence[float]) -> None:
         """Record the means of an epoch and, like skorch, whether its loss is the best so far.

@@ -32,7 +32,7 @@ class Factors(NamedTuple):
     """psi, of shape (n_features,), in squared units of X; positive."""
 
 
-def shrink(errors: NDArray, n_samples: float) -> NDArray:
+def shrink(errors: NDArray, n_samples: float | NDArray) -> NDArray:
     r"""Noise variances from mean squared errors, drawn towards their mean by a prior.
 
     Nothing in the data bounds the variance of a column that is constant, or nearly so: its density grows without limit
@@ -50,7 +50,7 @@ def shrink(errors: NDArray, n_samples: float) -> NDArray:
     ----------
     errors : ndarray of shape (n_features,)
         Mean squared errors e.
-    n_samples : float
+    n_samples : float or ndarray of shape (n_features,)
         Number of samples n that they are means of, or the sum of their weights.
 
     Returns

@@ -1,6 +1,16 @@
 """Probabilistic PCA with missing values: the EM algorithm, imputation and log-densities."""
 
-__all__ = ["LEAST_NOISE", "FactorModel", "fit_factors", "spectrum_of_incomplete"]
+__all__ = [
+    "LEAST_NOISE",
+    "ROUGH_TOLERANCE",
+    "FactorModel",
+    "column_moments",
+    "factor_model",
+    "factors_of_incomplete",
+    "fit_factors",
+    "held_out_dimension",
+    "spectrum_of_incomplete",
+]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +19,11 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
+from numpy.typing import NDArray
 
 from sklatent._ppca.chunks import slices
 from sklatent._ppca.density import conditional_log_density, initial_loadings, normal_log_density, variance_scale
+from sklatent._ppca.factors import Factors, factor_analysis
 from sklatent._ppca.moments import check_variance, total_weight
 from sklatent._ppca.solvers import Spectrum, decompose, fix_signs, orthonormal
 
@@ -22,6 +34,11 @@ CHUNK_SIZE = 2**20
 MAX_ITER = 1000
 # EM has converged if a step increases the log-likelihood by less than this, in nats per sample.
 TOLERANCE = 1e-6
+# The same where the model is a start, or is compared with others.
+ROUGH_TOLERANCE = 1e-2
+# Folds, and largest number of samples, by which the number of components is chosen.
+N_FOLDS = 3
+MAX_ROWS = 3000
 # Smallest noise variance, as a fraction of the largest variance of a feature. Below it rounding errors dominate the
 # posterior.
 LEAST_NOISE = 1e-12
@@ -48,6 +65,10 @@ class FactorModel:
         """X in float64, with missing values replaced by their expectation given the observed values of the sample."""
         return self._by_chunks(X, lambda given: given.filled)
 
+    def draw(self, X: Array, rng: np.random.Generator) -> Array:
+        """A sample of all values given the observed values of each sample: z from its posterior, then x given z."""
+        return self._by_chunks(X, lambda given: given.draw(rng))
+
     def log_density(self, X: Array) -> Array:
         """Log-density of the observed values of each sample, in nats; 0.0 if there are none."""
         return self._by_chunks(X, lambda given: given.log_density)
@@ -63,6 +84,10 @@ class FactorModel:
     def feature_log_density(self, X: Array) -> Array:
         """Log-density of each observed value given the others of the sample, in nats; NaN for missing values."""
         return self._by_chunks(X, lambda given: given.feature_log_density)
+
+    def squared_residuals(self, X: Array) -> Array:
+        """Sum over the observed values of each sample of their squared distance from their expectation given z."""
+        return self._by_chunks(X, lambda given: array_namespace(X).sum(given.residual**2, axis=1))
 
     def _by_chunks(self, X: Array, function: Callable[["_Posterior"], Array]) -> Array:
         cuts = slices(X.shape[0], CHUNK_SIZE, max(self.loadings.shape[1] ** 2, X.shape[1]))
@@ -93,6 +118,15 @@ class _Posterior:
         """The samples, with missing values replaced by their expectation given the observed values."""
         xp, model = array_namespace(self.z), self.model
         return model.mean + xp.where(self.observed, self.rows, self.z @ model.loadings.T)
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """A sample of x given z, with z from its posterior."""
+        xp, model = array_namespace(self.z), self.model
+        normals = [rng.standard_normal(shape) for shape in (self.z.shape, self.mask.shape)]
+        eps, noise = (xp.asarray(numbers, device=device_of(self.z)) for numbers in normals)
+        factor = xp.linalg.cholesky(model.noise * self.inverse)
+        z = self.z + (factor @ eps[:, :, None])[:, :, 0]
+        return model.mean + z @ model.loadings.T + float(np.sqrt(model.noise)) * noise
 
     @property
     def kl(self) -> Array:
@@ -132,7 +166,75 @@ class _Posterior:
         return self.rows - self.mask * (self.z @ self.model.loadings.T)
 
 
-def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | None = None) -> tuple[Spectrum, bool]:
+def factor_model(spectrum: Spectrum, k: int) -> FactorModel:
+    """The model with the k leading components of a spectrum."""
+    xp = array_namespace(spectrum.variances)
+    least = LEAST_NOISE * variance_scale(spectrum.variances, spectrum.mean)
+    noise = max(spectrum.noise_variance(k), least)
+    deviations = xp.sqrt(xp.clip(spectrum.variances[:k] - noise, min=0.0))
+    return FactorModel(spectrum.mean, spectrum.components[:k, :].T * deviations, noise)
+
+
+def factors_of_incomplete(X: NDArray, n_factors: int, weights: NDArray | None = None) -> Factors:
+    """Factor analysis of samples with missing values, from their expectations under probabilistic PCA.
+
+    Missing values have no error there, so the noise variance of each feature is divided by the fraction of the samples
+    in which it is observed.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float64
+        Samples, with NaN as missing values. A feature that is never observed is held for constant.
+    n_factors : int
+        At most min(n_samples, n_features) - 1 of them are used.
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights.
+    """
+    observed = ~np.isnan(X)
+    X = np.where(observed.any(axis=0), X, 0.0)
+    model, _ = fit_factors(X, min(n_factors, min(X.shape) - 1), weights, ROUGH_TOLERANCE)
+    factors = factor_analysis(model.fill(X), n_factors, weights)
+    fractions = np.average(observed, axis=0, weights=weights)
+    return Factors(factors.loadings, factors.noise / np.maximum(fractions, 1 / total_weight(weights, len(X))[0]))
+
+
+def held_out_dimension(X: NDArray) -> int:
+    """Number of components with the largest log-likelihood of samples that are left out, among 1, 2, 4, 8, ...
+
+    More components are tried until the log-likelihood falls twice. Between two powers of two it hardly differs.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples, with NaN as missing values.
+    """
+    X = X[:: -(-len(X) // MAX_ROWS)]
+    folds = np.arange(len(X)) % N_FOLDS
+    best, most, n_falls, k = 1, -np.inf, 0, 1
+    while k < min(len(X) * (N_FOLDS - 1) // N_FOLDS, X.shape[1]) and n_falls < 2:
+        score = sum(_held_out_score(X[folds != fold], X[folds == fold], k) for fold in range(N_FOLDS))
+        n_falls += score <= most
+        best, most = (k, score) if score > most else (best, most)
+        k *= 2
+    return best
+
+
+def _held_out_score(train: NDArray, test: NDArray, k: int) -> float:
+    """Log-likelihood of samples under the model of others, of the features that vary in the latter."""
+    observed = ~np.isnan(train)
+    counts = observed.sum(axis=0)
+    mean = np.where(observed, train, 0.0).sum(axis=0) / np.maximum(counts, 1)
+    varies = (observed & (train != mean)).any(axis=0)
+    if not varies.any():
+        return 0.0
+    train, test = train[:, varies], test[:, varies]
+    k = min(k, train.shape[1] - 1)
+    return float(fit_factors(train, k, tolerance=1e-3)[0].log_density(test).sum())
+
+
+def spectrum_of_incomplete(
+    X: Array, nz: int | None = None, weights: Array | None = None, tolerance: float = TOLERANCE
+) -> tuple[Spectrum, bool]:
     """Spectrum of the maximum likelihood covariance of samples with missing values.
 
     Parameters
@@ -142,6 +244,8 @@ def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | Non
     nz : int or None, default=None
         Number of components. The variance orthogonal to them is the same in all directions. None for all components.
     weights : array of shape (n_samples,) or None, default=None
+    tolerance : float, default=1e-6
+        That of `fit_factors`.
 
     Returns
     -------
@@ -159,7 +263,7 @@ def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | Non
     divisor = weight - 1 if weight > 1 else 1.0
     n_samples = max(n_samples, int(weight))
     rank = min(n_samples, X.shape[1])
-    model, has_converged = fit_factors(X, min(nz or rank, rank - 1), weights)
+    model, has_converged = fit_factors(X, min(nz or rank, rank - 1), weights, tolerance)
     axes, deviations, _ = xp.linalg.svd(model.loadings, full_matrices=False)
     scale = weight / divisor
     noise = xp.full((rank - deviations.shape[0],), model.noise, dtype=xp.float64, device=device_of(axes))
@@ -169,7 +273,9 @@ def spectrum_of_incomplete(X: Array, nz: int | None = None, weights: Array | Non
     return Spectrum(model.mean, fix_signs(components.T), variances, total, divisor, n_samples), has_converged
 
 
-def fit_factors(X: Array, n_factors: int, weights: Array | None = None) -> tuple[FactorModel, bool]:
+def fit_factors(
+    X: Array, n_factors: int, weights: Array | None = None, tolerance: float = TOLERANCE
+) -> tuple[FactorModel, bool]:
     r"""Fit the factor model to the observed values by maximum likelihood, with the EM algorithm.
 
     The E step computes the posterior of z given the observed values of each sample. The M step regresses each feature
@@ -183,6 +289,8 @@ def fit_factors(X: Array, n_factors: int, weights: Array | None = None) -> tuple
     n_factors : int
         Number of factors, smaller than n_features and n_samples.
     weights : array of shape (n_samples,) or None, default=None
+    tolerance : float, default=1e-6
+        Increase of the log-likelihood in a step, in nats per sample, below which EM has converged.
 
     Returns
     -------
@@ -195,32 +303,41 @@ def fit_factors(X: Array, n_factors: int, weights: Array | None = None) -> tuple
     Roweis (1998), "EM algorithms for PCA and SPCA", NeurIPS 10, section 4.
     Liu, Rubin & Wu (1998), "Parameter expansion to accelerate EM", Biometrika 85, section 4.
     """
-    xp = array_namespace(X)
-    weights = xp.ones_like(X[:, 0], dtype=xp.float64) if weights is None else weights
     model, least = _start(X, n_factors, weights)
+    weights = _unit_weights(X) if weights is None else weights
     before = -np.inf
     for _ in range(MAX_ITER):
         model, log_density = _em_step(model, X, weights, least)
-        if log_density - before < TOLERANCE * float(xp.sum(weights)):
+        if log_density - before < tolerance * float(array_namespace(X).sum(weights)):
             return model, True
         before = log_density
     return model, False
 
 
-def _start(X: Array, n_factors: int, weights: Array) -> tuple[FactorModel, float]:
+def _start(X: Array, n_factors: int, weights: Array | None) -> tuple[FactorModel, float]:
     """Initial model, by PCA of some samples with missing values replaced by means, and the smallest noise variance."""
     xp = array_namespace(X)
-    mean, variance = _column_moments(X, weights)
-    some = X[:: max(1, X.shape[0] // max(2000, 2 * n_factors)), :]
-    spectrum = decompose(xp.where(xp.isnan(some), 0.0, xp.astype(some, xp.float64) - mean), nz=n_factors or None)
+    mean, variance = column_moments(X, weights)
+    step = max(1, X.shape[0] // max(2000, 2 * n_factors))
+    some = xp.astype(X[::step, :], xp.float64) - mean
+    # In a few of many samples the weights may vanish.
+    weights = weights if step == 1 else None
+    spectrum = decompose(xp.where(xp.isnan(some), 0.0, some), nz=n_factors or None, weights=weights)
     least = LEAST_NOISE * variance_scale(variance, mean)
     noise = max(spectrum.noise_variance(n_factors), least)
     return FactorModel(mean, initial_loadings(spectrum, n_factors, noise), noise), least
 
 
-def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
-    """Mean and variance of the observed values of each feature."""
-    xp = array_namespace(X)
+def column_moments(X: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance of the observed values of each feature, in float64.
+
+    Raises
+    ------
+    ValueError
+        If a feature has no observed value, or if the variance overflows float64.
+    """
+    xp = array_namespace(X[:1, :])  # X may be a file, which is read by slices
+    weights = _unit_weights(X) if weights is None else weights
     count, mean = 0.0, 0.0
     for cut in slices(X.shape[0], CHUNK_SIZE, X.shape[1]):
         mask = xp.astype(~xp.isnan(X[cut]), xp.float64)
@@ -234,6 +351,11 @@ def _column_moments(X: Array, weights: Array) -> tuple[Array, Array]:
         squares = squares + weights[cut] @ xp.where(xp.isnan(X[cut]), 0.0, xp.astype(X[cut], xp.float64) - mean) ** 2
     check_variance(float(xp.sum(squares) + xp.sum(mean**2)))
     return mean, squares / count
+
+
+def _unit_weights(X: Array) -> Array:
+    one = X[:1, :]
+    return array_namespace(one).ones(X.shape[0], dtype=array_namespace(one).float64, device=device_of(one))
 
 
 def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tuple[FactorModel, float]:

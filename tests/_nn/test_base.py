@@ -309,8 +309,11 @@ def test_anything_sliceable_is_read_in_blocks(network, X, small_blocks, early_st
 
 
 def test_sliceable_rows_are_validated(network, X, small_blocks):
-    X[70, 2] = np.nan
-    with pytest.raises(ValueError, match="Input X contains NaN"):
+    X[70, 2] = np.inf
+    with pytest.raises(ValueError, match="Input X contains infinity"):
+        network(max_epochs=1).fit(Sliced(X))
+    X[:, 2] = np.nan
+    with pytest.raises(ValueError, match="Input X contains no observed value in column 2"):
         network(max_epochs=1).fit(Sliced(X))
     with pytest.raises(ValueError, match="Found array with 0 sample"):
         network(max_epochs=1).fit(Sliced(X[:0]))

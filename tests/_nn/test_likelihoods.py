@@ -266,3 +266,32 @@ def test_start_stands_for_the_column_means(likelihood):
 def test_start_of_columns_at_the_edge_is_finite(likelihood):
     mean = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert likelihood(Standardizer(mean, 1.0, torch.ones_like(mean))).start(mean).isfinite().all()
+
+
+@pytest.mark.parametrize("likelihood", ALL)
+def test_missing_values_have_no_part_in_the_density(standardizer, likelihood):
+    model, whole = likelihood(standardizer).double(), likelihood(standardizer).double()
+    model.has_missing = True
+    x, eta = torch.ones(4, 3, dtype=torch.float64), normal(4, 3).requires_grad_()
+    x[0, 1] = x[1] = torch.nan
+    seen = ~x.isnan()
+    terms = whole.feature_log_probs(torch.ones_like(x), eta) * seen
+    torch.testing.assert_close(model.log_prob(x, eta), terms.sum(-1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(model.feature_log_probs(x, eta), terms, rtol=1e-12, atol=0)
+    torch.testing.assert_close(model.observed_information(x, eta), whole.information(eta) * seen, rtol=1e-12, atol=0)
+    model.log_prob(x, eta).sum().backward()
+    torch.testing.assert_close(eta.grad, model.gradient(x, eta.detach()), rtol=1e-9, atol=1e-12)
+    assert (eta.grad[~seen] == 0).all()
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian, diagonal_gaussian, sigmoid_gaussian])
+def test_noise_variance_is_the_mean_squared_error_of_observed_values(standardizer, likelihood):
+    model = likelihood(standardizer).double()
+    model.has_missing = True
+    x, eta = normal(50, 3), normal(50, 3) / 2
+    x[:40, 0] = x[7] = torch.nan
+    squares = ((x - model.mean(eta)) if not model.is_standardized else x - eta).square()
+    relative = squares / (model.log_variance + (model.log_ratios if model.is_diagonal else 0)).exp()
+    before = model.log_variance.exp().item()
+    model.update_noise_variance(float(model.log_prob(x, eta).mean()), observed=(~x.isnan()).double().mean(0))
+    assert model.log_variance.exp().item() / before == pytest.approx(relative.nanmean().item(), rel=1e-9)

@@ -30,7 +30,7 @@ class Mean(nn.Module):
     def loss(self, terms, kl_weight=1.0, weight=None):
         return -(terms.log_prob if weight is None else weight * terms.log_prob).mean()
 
-    def update_noise_variance(self, log_prob, factor):
+    def update_noise_variance(self, log_prob, factor, observed=None):
         return math.nan
 
     def parameter_groups(self):
