@@ -19,8 +19,10 @@ from sklatent import (
 )
 from sklatent._nn import base
 from sklatent._nn.data import Batches, MappedRows, Rows
+from sklatent._nn.missing import CodeStatistics, fit_latent_density
 from sklatent._nn.modules import Noise
 from sklatent._ppca.factors import factor_analysis
+from sklatent._ppca.missing_values import column_moments, factors_of_incomplete, spectrum_of_incomplete
 from sklatent.model_selection import FusedGridSearchCV
 
 # One step an epoch on all samples, so that shuffling has no part in it; no noise, and no samples left out. From the
@@ -38,6 +40,13 @@ WHOLE = {
 @pytest.fixture
 def X(rng):
     return rng.standard_normal((60, 2)) @ rng.standard_normal((2, 5)) + 0.3 * rng.standard_normal((60, 5)) - 4
+
+
+@pytest.fixture(params=["complete", "incomplete"])
+def samples(request, X):
+    """The same samples, as they are and with a quarter of the values missing."""
+    missing = np.random.default_rng(2).random(X.shape) < 0.25
+    return X if request.param == "complete" else np.where(missing, np.nan, X)
 
 
 @pytest.fixture
@@ -58,11 +67,11 @@ def assert_same_bits(ours, theirs, X):
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 @pytest.mark.parametrize("value", [1, np.ones(60), [1] * 60], ids=["number", "array", "list"])
-def test_weights_of_one_give_the_same_bits(network, likelihood, value, X):
+def test_weights_of_one_give_the_same_bits(network, likelihood, value, samples):
     plain, weighted = (network(2, likelihood=likelihood, max_epochs=3, random_state=0) for _ in range(2))
-    assert_same_bits(weighted.fit(X, sample_weight=value), plain.fit(X), X)
-    assert weighted.score(X, sample_weight=value) == plain.score(X)
-    assert_same_bits(weighted.partial_fit(X, sample_weight=value), plain.partial_fit(X), X)
+    assert_same_bits(weighted.fit(samples, sample_weight=value), plain.fit(samples), samples)
+    assert weighted.score(samples, sample_weight=value) == plain.score(samples)
+    assert_same_bits(weighted.partial_fit(samples, sample_weight=value), plain.partial_fit(samples), samples)
 
 
 def test_equal_weights_give_the_loss_without_weights(network, X):
@@ -75,13 +84,15 @@ def test_equal_weights_give_the_loss_without_weights(network, X):
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
-def test_weights_of_zero_are_absence(network, likelihood, X, weights):
+def test_weights_of_zero_are_absence(network, likelihood, samples, weights):
     kept = weights > 0
     ours, theirs = (network(2, likelihood=likelihood, max_epochs=3, random_state=0) for _ in range(2))
-    assert_same_bits(ours.fit(X, sample_weight=weights), theirs.fit(X[kept], sample_weight=weights[kept]), X)
-    ours.fit(X, sample_weight=kept)
-    assert_same_bits(ours, theirs.fit(X[kept]), X)
-    assert ours.score(X, sample_weight=kept) == pytest.approx(theirs.score(X[kept]), rel=1e-12)
+    assert_same_bits(
+        ours.fit(samples, sample_weight=weights), theirs.fit(samples[kept], sample_weight=weights[kept]), samples
+    )
+    ours.fit(samples, sample_weight=kept)
+    assert_same_bits(ours, theirs.fit(samples[kept]), samples)
+    assert ours.score(samples, sample_weight=kept) == pytest.approx(theirs.score(samples[kept]), rel=1e-12)
 
 
 def loss_and_gradient(model, X, weights, repeats):
@@ -99,31 +110,31 @@ def loss_and_gradient(model, X, weights, repeats):
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal", "bernoulli", "poisson"])
 @pytest.mark.parametrize("n_train_draws", [1, 3])
-def test_loss_and_gradient_with_integer_weights_are_those_of_repetition(likelihood, n_train_draws, X, weights):
+def test_loss_and_gradient_with_integer_weights_are_those_of_repetition(likelihood, n_train_draws, samples, weights):
     """From the same random weights, with the centre, scale and prior that the samples give."""
-    X = np.abs(X.round() if likelihood == "poisson" else X / np.abs(X).max())
+    samples = np.abs(samples.round() if likelihood == "poisson" else samples / np.nanmax(np.abs(samples)))
     params = {"likelihood": likelihood, "init": "random", "hidden_sizes": (), "noise": 0.0, "random_state": 0}
     counts = np.maximum(weights, 1).astype(int)
     model = VAETransformer(2, n_train_draws=n_train_draws, **params)
-    ours = loss_and_gradient(model, X, counts.astype(float), 1)
-    theirs = loss_and_gradient(model, X.repeat(counts, axis=0), None, counts)
+    ours = loss_and_gradient(model, samples, counts.astype(float), 1)
+    theirs = loss_and_gradient(model, samples.repeat(counts, axis=0), None, counts)
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=1e-6)
     for found, expected in zip(ours[1], theirs[1], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
-def test_training_on_the_whole_with_integer_weights_is_that_of_repetition(likelihood, X, weights):
+def test_training_on_the_whole_with_integer_weights_is_that_of_repetition(likelihood, samples, weights):
     """An autoencoder has no random numbers but the order, which does not count in one batch."""
     counts = weights.astype(int)
     ours, theirs = (AutoencoderTransformer(2, likelihood=likelihood, **WHOLE) for _ in range(2))
-    ours.fit(X, sample_weight=weights)
-    theirs.fit(X.repeat(counts, axis=0))
+    ours.fit(samples, sample_weight=weights)
+    theirs.fit(samples.repeat(counts, axis=0))
     tolerance = {"rtol": 1e-5, "atol": 1e-6}  # of 15 steps of Adam in float32
     for name in ("loss_curve_", "latent_mean_", "latent_covariance_", "noise_variance_"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), **tolerance)
-    np.testing.assert_allclose(ours.transform(X), theirs.transform(X), **tolerance)
-    np.testing.assert_allclose(ours.score_samples(X), theirs.score_samples(X), **tolerance)
+    np.testing.assert_allclose(ours.transform(samples), theirs.transform(samples), **tolerance)
+    np.testing.assert_allclose(ours.score_samples(samples), theirs.score_samples(samples), **tolerance)
 
 
 @pytest.mark.slow
@@ -153,20 +164,20 @@ def test_weights_move_the_fit_of_a_deep_network(network, rng):
 
 
 @pytest.mark.parametrize("n_left_out", [0, 20])
-def test_statistics_of_integer_weights_are_those_of_repetition(n_left_out, X, weights):
+def test_statistics_of_integer_weights_are_those_of_repetition(n_left_out, samples, weights):
     """Mean, scale, spectrum, tail weight, and the samples left out with their correction."""
     counts = np.maximum(weights, 1).astype(int)
     model = AutoencoderTransformer(2, hidden_sizes=(8,), random_state=0)
-    copies, w = X.repeat(counts, axis=0), counts.astype(float)
-    for ours, theirs in zip(base._column_moments(X, w), base._column_moments(copies), strict=True):
+    copies, w = samples.repeat(counts, axis=0), counts.astype(float)
+    for ours, theirs in zip(base._column_moments(samples, w), base._column_moments(copies), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-    standardizer = model._build_module(X, 0, w).standardizer
-    found, expected = base._tail_weight(X, standardizer, w), base._tail_weight(copies, standardizer)
+    standardizer = model._build_module(samples, 0, w).standardizer
+    found, expected = base._tail_weight(samples, standardizer, w), base._tail_weight(copies, standardizer)
     assert found == pytest.approx(expected, rel=1e-12)
     parts = slice(n_left_out, None), slice(n_left_out or 1)
-    ours = [Rows(X[part], weights=w[part]) for part in parts]
-    theirs = [Rows(X[part].repeat(counts[part], axis=0)) for part in parts]
-    module = model._build_module(X, 0, w)
+    ours = [Rows(samples[part], weights=w[part]) for part in parts]
+    theirs = [Rows(samples[part].repeat(counts[part], axis=0)) for part in parts]
+    module = model._build_module(samples, 0, w)
     left_out = [
         base._left_out(model._spectrum(module, train), standardizer, train, valid, 2) for train, valid in (ours, theirs)
     ]
@@ -175,29 +186,123 @@ def test_statistics_of_integer_weights_are_those_of_repetition(n_left_out, X, we
     assert left_out[0].factor(1.3) == pytest.approx(left_out[1].factor(1.3), rel=1e-9)
 
 
-def test_factor_analysis_with_integer_weights_is_that_of_repetition(X, weights):
-    ours = factor_analysis(X, 2, np.maximum(weights, 1))
-    theirs = factor_analysis(X.repeat(np.maximum(weights, 1).astype(int), axis=0), 2)
+def test_factor_analysis_with_integer_weights_is_that_of_repetition(samples, weights):
+    fit = factors_of_incomplete if np.isnan(samples).any() else factor_analysis
+    ours = fit(samples, 2, np.maximum(weights, 1))
+    theirs = fit(samples.repeat(np.maximum(weights, 1).astype(int), axis=0), 2)
     np.testing.assert_allclose(ours.noise, theirs.noise, rtol=1e-9)
     np.testing.assert_allclose(ours.loadings @ ours.loadings.T, theirs.loadings @ theirs.loadings.T, rtol=1e-8)
 
 
-def test_kl_per_dimension_with_weights_is_a_weighted_mean(X, weights):
-    model = VAETransformer(2, max_epochs=3, random_state=0).fit(X, sample_weight=weights)
+def test_kl_per_dimension_with_weights_is_a_weighted_mean(samples, weights):
+    model = VAETransformer(2, max_epochs=3, random_state=0).fit(samples, sample_weight=weights)
     with torch.no_grad():
-        kl = model.module_.posterior(torch.as_tensor(X)).kl_standard_normal().numpy()
+        kl = model.module_.posterior(torch.as_tensor(samples)).kl_standard_normal().numpy()
     assert model.kl_per_dimension_.sum() == pytest.approx(np.average(kl, weights=weights), rel=1e-6)
 
 
-def test_history_with_weights_holds_weighted_means(X, weights):
+def test_history_with_weights_holds_weighted_means(samples, weights):
     """At a learning rate of nothing, the epoch's means are those of the model itself."""
     model = AutoencoderTransformer(2, noise=0.0, hidden_sizes=(), max_epochs=1, lr=1e-30, batch_size=7, random_state=0)
-    model.fit(X, sample_weight=weights)
-    training = model._prepare(X[weights > 0], weights=weights[weights > 0])
+    model.fit(samples, sample_weight=weights)
+    training = model._prepare(samples[weights > 0], weights=weights[weights > 0])
     with torch.no_grad():
         terms = training.module(training.train.X, Noise(torch.empty(0), torch.empty(0)))
     expected = np.average(-terms.log_prob.numpy(), weights=weights[weights > 0])
     assert model.history_[0, "train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# What is estimated from samples with missing values
+
+
+@pytest.fixture
+def incomplete(X):
+    return np.where(np.random.default_rng(3).random(X.shape) < 0.4, np.nan, X)
+
+
+def test_moments_of_observed_values_with_weights(incomplete, weights):
+    mean, variance = column_moments(incomplete, weights)
+    for j, column in enumerate(incomplete.T):
+        observed = ~np.isnan(column)
+        expected = np.average(column[observed], weights=weights[observed])
+        assert mean[j] == pytest.approx(expected, rel=1e-12)
+        expected = np.average((column[observed] - expected) ** 2, weights=weights[observed])
+        assert variance[j] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
+def test_spectrum_of_incomplete_samples_with_integer_weights_is_that_of_repetition(tolerance, incomplete, weights):
+    """After the same number of steps of EM, so the start is that of repetition too."""
+    kept = weights > 0
+    incomplete, weights = incomplete[kept], weights[kept]
+    ours, _ = spectrum_of_incomplete(incomplete, 2, weights, tolerance)
+    theirs, _ = spectrum_of_incomplete(incomplete.repeat(weights.astype(int), axis=0), 2, tolerance=tolerance)
+    np.testing.assert_allclose(ours.variances, theirs.variances, rtol=1e-8)
+    np.testing.assert_allclose(ours.components, theirs.components, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-8)
+
+
+@pytest.mark.parametrize("noise_ratio", [None, 0.7])
+def test_latent_density_with_integer_weights_is_that_of_repetition(noise_ratio, rng, weights):
+    z, root = rng.standard_normal((60, 2)), rng.standard_normal((60, 2, 2))
+    squares, n_observed = rng.chisquare(4, 60), rng.integers(0, 6, 60).astype(float)
+    codes = CodeStatistics(z, 0.3 * rng.standard_normal((60, 2)), root @ root.mT, squares, n_observed)
+    copies = CodeStatistics(*(values.repeat(weights.astype(int), axis=0) for values in codes))
+    found, expected = fit_latent_density(codes, weights, noise_ratio), fit_latent_density(copies, None, noise_ratio)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8)
+    assert not np.allclose(found.covariance, fit_latent_density(codes, None, noise_ratio).covariance, rtol=1e-2)
+
+
+@pytest.mark.parametrize("n_train_draws", [1, 3])
+def test_errors_of_a_vae_with_integer_weights_are_those_of_repetition(n_train_draws, samples, weights, rng):
+    """With the random numbers of each sample repeated with it."""
+    params = {"likelihood": "gaussian_diagonal", "max_epochs": 2, "random_state": 0}
+    model = VAETransformer(2, n_train_draws=n_train_draws, **params).fit(samples)
+    eps, counts = rng.standard_normal((60, n_train_draws, 2)), weights.astype(int)
+    ours = model._mean_squares(model.module_, samples, eps, weights)
+    copies = samples.repeat(counts, axis=0), eps.repeat(counts, axis=0)
+    for found, expected in zip(ours, model._mean_squares(model.module_, *copies, None), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-8)
+    np.testing.assert_allclose(ours[1], np.average(~np.isnan(samples), axis=0, weights=weights), rtol=1e-12)
+
+
+@pytest.mark.parametrize("is_weighted", [True, False])
+def test_fractions_of_observed_values_in_memory_and_in_files(is_weighted, incomplete, weights):
+    kept = weights > 0
+    given = weights if is_weighted else None
+    mapped = MappedRows(incomplete, keep=kept, weights=given, has_missing=True)
+    mapped.cuts = [slice(start, start + 7) for start in range(0, 60, 7)]
+    rows = Rows(incomplete[kept], weights=weights[kept] if is_weighted else None)
+    expected = np.average(~np.isnan(incomplete), axis=0, weights=weights if is_weighted else kept)
+    for part in (rows, mapped):
+        np.testing.assert_allclose(part.observed, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("is_weighted", [True, False])
+def test_moments_of_a_file_of_which_a_block_lacks_a_feature(is_weighted, incomplete, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._nn.data.BLOCK_SIZE", 4 * 10 * incomplete[0].nbytes)  # blocks of 10 samples
+    incomplete[20:50, 1] = np.nan
+    mapped = np.memmap(tmp_path / "X", dtype=incomplete.dtype, mode="w+", shape=incomplete.shape)
+    mapped[:] = incomplete
+    given = weights if is_weighted else None
+    for ours, theirs in zip(base._column_moments(mapped, given), column_moments(incomplete, given), strict=False):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert base._column_moments(mapped, given)[2]
+
+
+def test_missing_values_of_samples_without_weight_in_a_file_are_absent(X, tmp_path, monkeypatch):
+    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    mapped = np.memmap(tmp_path / "X", dtype=X.dtype, mode="w+", shape=X.shape)
+    mapped[:] = X
+    mapped[::3, 1] = np.nan
+    kept = np.arange(60) % 3 > 0
+    model = VAETransformer(2, max_epochs=2, random_state=0).fit(mapped, sample_weight=kept)
+    assert not model.module_.likelihood.has_missing
+    assert not model.module_.sees_missing
+    with pytest.raises(ValueError, match="no observed value in column 1"):
+        model.fit(np.where(kept[:, None] & (np.arange(5) == 1), np.nan, X), sample_weight=kept)
 
 
 # How weights travel
@@ -218,18 +323,18 @@ def test_each_sample_meets_its_weight_in_memory_and_in_files(batch_size):
         np.testing.assert_allclose(relative, (weights / weights[kept].mean())[(x[:, 0] / 2).astype(int)], rtol=1e-6)
 
 
-def test_files_with_weights_are_fitted_as_arrays(network, X, weights, tmp_path, monkeypatch):
+def test_files_with_weights_are_fitted_as_arrays(network, samples, weights, tmp_path, monkeypatch):
     monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
-    mapped = np.memmap(tmp_path / "X", dtype=X.dtype, mode="w+", shape=X.shape)
-    mapped[:] = X
+    mapped = np.memmap(tmp_path / "X", dtype=samples.dtype, mode="w+", shape=samples.shape)
+    mapped[:] = samples
     params = {"max_epochs": 5, "batch_size": 1000, "hidden_sizes": (), "random_state": 0}
     ours = network(2, **params).fit(mapped, sample_weight=weights)
-    theirs = network(2, **params).fit(np.array(X), sample_weight=weights)
+    theirs = network(2, **params).fit(np.array(samples), sample_weight=weights)
     np.testing.assert_allclose(ours.module_.standardizer.loc, theirs.module_.standardizer.loc, rtol=1e-12)
     np.testing.assert_allclose(ours.module_.standardizer.scale, theirs.module_.standardizer.scale, rtol=1e-9)
-    assert ours.score(X) == pytest.approx(theirs.score(X), abs=0.05)  # another order of the noise
+    assert ours.score(samples) == pytest.approx(theirs.score(samples), abs=0.05)  # another order of the noise
     deep = network(2, max_epochs=2, random_state=0).fit(mapped, sample_weight=weights)
-    assert np.isfinite(deep.score(X, sample_weight=weights))
+    assert np.isfinite(deep.score(samples, sample_weight=weights))
 
 
 def test_checkpoint_of_other_weights_is_refused(network, X, weights, tmp_path):
@@ -254,11 +359,11 @@ def test_weights_are_routed_through_a_pipeline(network, X, weights):
 
 
 @pytest.mark.parametrize("fraction", [True, False])
-def test_early_stopping_and_left_out_samples_with_weights(network, fraction, X, weights):
+def test_early_stopping_and_left_out_samples_with_weights(network, fraction, samples, weights):
     """The samples left out count by their weights too: with all of it on one side, by one side alone."""
     params = {"max_epochs": 4, "early_stopping": fraction, "random_state": 0}
-    model = network(2, **params).fit(X, sample_weight=weights + 0.1)
-    other = network(2, **params).fit(X, sample_weight=weights.max() - weights + 0.1)
+    model = network(2, **params).fit(samples, sample_weight=weights + 0.1)
+    other = network(2, **params).fit(samples, sample_weight=weights.max() - weights + 0.1)
     assert "valid_loss" in model.history_[-1]
     assert model.noise_variance_ != other.noise_variance_
 
