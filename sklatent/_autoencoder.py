@@ -179,11 +179,11 @@ class AutoencoderTransformer(BaseAutoencoder):
         Number of epochs of the training.
     loss_curve_ : list of float
         Mean training loss of each epoch, in nats per sample.
-    history_ : skorch.history.History
+    history_ : list of dict
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
         negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
-        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example, `history_[:,
-        "train_kl"]` lists the KL divergence of every epoch.
+        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example,
+        `pd.DataFrame(history_)["train_kl"]` has the KL divergence of every epoch.
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -479,6 +479,10 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         return StandardNormal(self.nz)  # until the latent codes of the training samples are known
+
+    def _empty_prior(self, n_features: int) -> Prior:
+        mean = torch.empty(self.nz, dtype=torch.float64, device="meta")
+        return Normal(mean, torch.empty(self.nz, self.nz, dtype=torch.float64, device="meta"))
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)

@@ -3,9 +3,13 @@
 __all__ = [
     "FLOAT_DTYPES",
     "BaseLatentModel",
+    "Persistent",
     "SequenceOf",
+    "VersionWarning",
     "active_units",
     "all_or_nothing",
+    "check_loaded_array",
+    "default_parameters",
     "forget_fit",
     "has_method",
     "is_reproducible",
@@ -17,11 +21,15 @@ __all__ = [
     "route",
     "spawn_seeds",
     "training_samples",
+    "with_attributes",
 ]
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,10 +37,12 @@ from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
-from sklatent._memo import recall
+import sklatent
+from sklatent._memo import checksum, recall
 from sklatent._ppca.chunks import CHUNK_SIZE, slices
 from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import (
@@ -42,6 +52,7 @@ from sklatent._sklearn_compat import (
     check_sample_weight,
     fit_context,
     get_container_adapter,
+    validate_parameters,
 )
 
 FLOAT_DTYPES = [np.float64, np.float32]
@@ -50,7 +61,72 @@ FLOAT_DTYPES = [np.float64, np.float32]
 MIN_ACTIVITY = 0.01
 
 
-class BaseLatentModel(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class VersionWarning(InconsistentVersionWarning):
+    """Warns that an estimator was written by another version of this package."""
+
+    def __str__(self) -> str:
+        return (
+            f"Trying to load {self.estimator_name} from sklatent {self.original_sklearn_version} with sklatent "
+            f"{self.current_sklearn_version}. It may give other results. Load it with the version that wrote it, or "
+            "fit it again."
+        )
+
+
+class Persistent:
+    """An estimator whose state tells the version that wrote it, and is refused if it is damaged.
+
+    The state, which pickle, joblib and skops write, has a checksum of its numbers and of its text. A subclass may
+    replace objects in it by numbers (`_pack_state`), and make them again from numbers that it has checked
+    (`_unpack_state`). Copies in memory share or copy the attributes as they are.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._pack_state(dict(super().__getstate__()))  # type: ignore[call-overload, misc]
+        state["_sklatent_version"] = sklatent.__version__
+        return state | {"_checksum": checksum([type(self).__qualname__, state])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        expected = state.pop("_checksum", None)
+        found = checksum([type(self).__qualname__, state])
+        version = state.pop("_sklatent_version", "unknown")
+        try:
+            # A later version may have parameters that an earlier one did not write.
+            attributes = self._unpack_state(default_parameters(type(self)) | state)  # type: ignore[arg-type]
+            if any(name.endswith("_") for name in attributes):  # `fit` checks those of the others
+                validate_parameters(with_attributes(type(self), attributes))
+        except Exception as error:  # a state with wrong contents can cause any error
+            raise ValueError(f"Cannot load {type(self).__name__}: {error}") from error
+        if found != expected:
+            raise ValueError(f"Cannot load {type(self).__name__}: its state is damaged, as its checksum tells.")
+        if version != sklatent.__version__:
+            warnings.warn(
+                VersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=sklatent.__version__,
+                    original_sklearn_version=version,
+                )
+            )
+        super().__setstate__(attributes)  # type: ignore[misc]
+
+    def __copy__(self) -> Any:
+        return with_attributes(type(self), vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        twin = memo[id(self)] = with_attributes(type(self), {})
+        vars(twin).update(deepcopy(vars(self), memo))
+        return twin
+
+    def _pack_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state with objects replaced by numbers."""
+        return state
+
+    def _unpack_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The attributes from a state. Raise ValueError, which names the attribute, if they do not fit together."""
+        return state
+
+
+class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A generative model p(z) p(x | z) with an encoder.
 
     The public methods validate their input, cut it into chunks and call the hooks of the subclass: `_learn` and
@@ -571,6 +647,48 @@ class SequenceOf(Interval):
     def __str__(self) -> str:
         size = "" if self.length is None else f" of length {self.length}"
         return f"a list or tuple{size} whose every element is {super().__str__()}"
+
+
+@lru_cache
+def default_parameters(cls: Any) -> dict[str, Any]:
+    """Defaults of the parameters of an estimator."""
+    parameters = inspect.signature(cls).parameters.items()
+    return {name: parameter.default for name, parameter in parameters if parameter.default is not parameter.empty}
+
+
+def with_attributes(cls: type, attributes: dict[str, Any]) -> Any:
+    """An instance with these attributes, and without a call of its constructor."""
+    instance: Any = object.__new__(cls)
+    vars(instance).update(attributes)
+    return instance
+
+
+def check_loaded_array(
+    name: str, array: Any, shape: Sequence[int], dtypes: Sequence[Any] = FLOAT_DTYPES, *, least: float = -np.inf
+) -> None:
+    """Raise ValueError unless an array of a state has this shape, one of these types, and finite values of at least.
+
+    Parameters
+    ----------
+    name : str
+    array : object
+    shape : sequence of int
+    dtypes : sequence of dtype, default=(float64, float32)
+    least : float, default=-inf
+        Smallest value that is allowed.
+    """
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be an array of shape {tuple(shape)}, got {type(array).__name__}.")
+    if array.shape != tuple(shape) or array.dtype not in dtypes:
+        names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        raise ValueError(
+            f"{name} must be an array of {names} of shape {tuple(shape)}, got {array.dtype.name} of shape "
+            f"{array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    if array.size and float(array.min()) < least:
+        raise ValueError(f"{name} must not be less than {least}, got {array.min()}.")
 
 
 def forget_fit(estimator: BaseEstimator) -> None:

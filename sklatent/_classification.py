@@ -22,7 +22,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, check_scalar, has_fit_parameter, validate_data
 
-from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, has_method, spawn_seeds
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._memo import fingerprint, is_open
 from sklatent._search.crossfit import Subset, at, complements, folds, route_to_fit, sample_params
@@ -33,7 +33,7 @@ from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, check_s
 N_SPLITS = 5
 
 
-class GenerativeClassifier(DocLinkMixin, ClassifierMixin, BaseEstimator):
+class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstimator):
     r"""Generative classifier that fits a density estimator to each class and applies Bayes' rule.
 
     The density p(x | c) of each class c and the class priors p(c) give

@@ -12,13 +12,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklatent._base import FLOAT_DTYPES, all_or_nothing, forget_fit, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, forget_fit, spawn_seeds
 from sklatent._pca import PCAReducer
 from sklatent._ppca.missing_values import held_out_dimension
 from sklatent._sklearn_compat import HasMethods, fit_context
 
 
-class LatentImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Fill in missing values by a latent model: a replacement for scikit-learn's imputers within a Pipeline.
 
     The model learns the joint density p(x) from the observed values, and each missing value is replaced by its

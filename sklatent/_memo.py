@@ -1,9 +1,10 @@
 """What was learned before, for fits that have still to come: how a search hands it to those that ask."""
 
-__all__ = ["Memo", "Outcome", "fingerprint", "is_equal", "is_open", "model_key", "recall", "settings"]
+__all__ = ["Memo", "Outcome", "checksum", "fingerprint", "is_equal", "is_open", "model_key", "recall", "settings"]
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
@@ -88,6 +89,47 @@ def fingerprint(value: Any) -> Hashable:
         if isinstance(value, BaseEstimator):
             return type(value), settings(value)
         return value if callable(value) else object()
+
+
+def checksum(value: Any) -> str:
+    """SHA-256 of numbers and text, nested in dicts, lists and tuples: the same in every process and version.
+
+    `fingerprint` may change with the version of Python, so it cannot be kept in a file. Objects of this package that
+    only hold numbers count as dicts of these. Of all others only the class counts: they answer for their own state.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(value):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What a value consists of, as bytes."""
+    if isinstance(value, np.ma.MaskedArray):
+        value = [np.asarray(value), np.ma.getmaskarray(value)]
+    if isinstance(value, (np.ndarray, np.generic)):
+        yield from _parts_of_array(np.asarray(value))
+    elif isinstance(value, Mapping):
+        yield b"dict:"
+        yield from _parts(sorted(value.items(), key=lambda item: repr(item[0])))
+    elif isinstance(value, (list, tuple)):
+        yield f"{type(value).__name__}{len(value)}:".encode()
+        for element in value:
+            yield from _parts(element)
+    elif value is None or isinstance(value, (bool, int, float, str)):
+        yield f"{type(value).__name__}={value!r};".encode()
+    else:
+        yield f"{type(value).__qualname__};".encode()
+        if type(value).__module__.startswith("sklatent.") and not isinstance(value, BaseEstimator):
+            yield from _parts(vars(value))
+
+
+def _parts_of_array(array: NDArray) -> Iterator[Any]:
+    yield f"{array.dtype.str}{array.shape}:".encode()
+    if array.dtype.hasobject:
+        yield from _parts(array.tolist())
+    else:
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 class Outcome:

@@ -13,7 +13,7 @@ from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
-from sklatent._base import FLOAT_DTYPES, all_or_nothing, has_method
+from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, has_method
 from sklatent._jacobians import log_density
 from sklatent._pca import PCAReducer
 from sklatent._search.crossfit import (
@@ -33,7 +33,7 @@ from sklatent._search.crossfit import (
 from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, StrOptions, fit_context
 
 
-class LatentOutlierDetector(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Outlier and novelty detection by the log-likelihood of any density estimator.
 
     A sample is an outlier if its score is below a threshold t, which is set on the scores of the training samples:

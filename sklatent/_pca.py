@@ -22,7 +22,15 @@ from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
-from sklatent._base import FLOAT_DTYPES, BaseLatentModel, all_or_nothing, forget_fit, resolve_device, spawn_seeds
+from sklatent._base import (
+    FLOAT_DTYPES,
+    BaseLatentModel,
+    all_or_nothing,
+    check_loaded_array,
+    forget_fit,
+    resolve_device,
+    spawn_seeds,
+)
 from sklatent._memo import is_equal, settings
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
 from sklatent._ppca.chunks import slices
@@ -797,7 +805,7 @@ class PCAReducer(BaseLatentModel):
         least = noise * noise * float(xp.min(precisions))
         has_noise = self.n_components_ < self.n_features_in_
         with np.errstate(over="ignore", invalid="ignore"):
-            if has_noise and self._is_safe_in(X.dtype, least, float(variances[0])):
+            if has_noise and self._is_safe_in(X, least, float(variances[0])):
                 scores = feature_log_density(self._centered(X, X.dtype), *arguments, precisions, inside)
                 if xp.isfinite(xp.sum(scores)):
                     return scores
@@ -807,7 +815,7 @@ class PCAReducer(BaseLatentModel):
         xp = array_namespace(X)
         variances, noise = self._model_variances()
         least = noise if self.n_components_ < self.n_features_in_ else float(variances[-1])
-        is_single = self._is_safe_in(X.dtype, least, float(variances[0]))
+        is_single = self._is_safe_in(X, least, float(variances[0]))
         with np.errstate(over="ignore", invalid="ignore"):
             scores = self._log_prob_in(X.dtype if is_single else xp.float64, X, _beside(X, variances), noise)
         if is_single and not xp.all(xp.isfinite(scores)):  # squares beyond float32
@@ -826,14 +834,14 @@ class PCAReducer(BaseLatentModel):
         means = split(_beside(X, self.mean_), dtype)
         return center(X, means[:1] if self._is_near_origin(dtype) else means)
 
-    def _is_safe_in(self, dtype: Any, least: float, largest: float) -> bool:
+    def _is_safe_in(self, X: Array, least: float, largest: float) -> bool:
         """Whether float32 is precise enough for residuals, by the least and the largest variance; not asked of float64.
 
         A float32 residual has a rounding error in proportion to the largest axis. It must be small compared with the
         smallest standard deviation.
         """
-        xp = array_namespace(self.components_)
-        return dtype != xp.float64 and least > 16 * float(xp.finfo(dtype).eps) * largest
+        xp = array_namespace(X)
+        return X.dtype != xp.float64 and least > 16 * float(xp.finfo(X.dtype).eps) * largest
 
     def _rate_distortion(self, X: Array) -> Array:
         """The posterior of probabilistic PCA is exact, so rate and distortion add up to minus the log-likelihood."""
@@ -880,6 +888,24 @@ class PCAReducer(BaseLatentModel):
         if mean:
             return rows
         return rows + np.sqrt(self.noise_variance_) * rng.standard_normal(rows.shape)
+
+    def _pack_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """NumPy arrays in place of tensors, so that what was fitted on a GPU loads on a machine without one."""
+        return {
+            name: np.asarray(to_device(value, "cpu")) if is_torch_array(value) else value
+            for name, value in state.items()
+        }
+
+    def _unpack_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        if "components_" not in state:
+            return state
+        n_components, n_features = state["n_components_"], state["n_features_in_"]
+        check_loaded_array("components_", state["components_"], (n_components, n_features))
+        check_loaded_array("mean_", state["mean_"], (n_features,))
+        for name in ("explained_variance_", "explained_variance_ratio_", "singular_values_"):
+            check_loaded_array(name, state[name], (n_components,), least=0.0)
+        check_loaded_array("noise_variance_", np.asarray(state["noise_variance_"]), (), least=0.0)
+        return state
 
     def _scaled_components(self, power: Literal[-1, 1]) -> Array:
         """Components, times their standard deviations to `power` if whitened: -1 encodes and 1 decodes."""

@@ -179,13 +179,13 @@ class VAETransformer(BaseAutoencoder):
         Number of epochs of the training.
     loss_curve_ : list of float
         Mean training loss of each epoch, in nats per sample.
-    history_ : skorch.history.History
+    history_ : list of dict
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
         negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
-        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example, `history_[:,
-        "train_kl"]` lists the KL divergence of every epoch. With `n_train_draws` above 1, `train_reconstruction` and
-        `train_kl` are estimates for the posterior p(z | x) in place of q(z | x), and their sum is the negative
-        importance-weighted bound (see Notes).
+        likelihood and, where samples are left out, the same losses with prefix `valid_`. For example,
+        `pd.DataFrame(history_)["train_kl"]` has the KL divergence of every epoch. With `n_train_draws` above 1,
+        `train_reconstruction` and `train_kl` are estimates for the posterior p(z | x) in place of q(z | x), and their
+        sum is the negative importance-weighted bound (see Notes).
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -272,6 +272,14 @@ class VAETransformer(BaseAutoencoder):
         "n_train_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _ARCHITECTURE = (
+        *BaseAutoencoder._ARCHITECTURE,
+        "beta",
+        "prior",
+        "n_prior_components",
+        "posterior",
+        "n_train_draws",
+    )
     module_: VariationalAutoencoder
 
     def __init__(
@@ -509,6 +517,13 @@ class VAETransformer(BaseAutoencoder):
                 chosen = rng.choice(len(rows), size=self.n_prior_components, p=weights / weights.sum())
             inputs = standardizer(torch.from_numpy(rows[chosen]))
             return VampPrior(torch.nan_to_num(inputs))  # a mean is better than nothing
+        return StandardNormal(self.nz)
+
+    def _empty_prior(self, n_features: int) -> Prior:
+        if self.prior == "mixture":
+            return GaussianMixturePrior(torch.empty(self.n_prior_components, self.nz, device="meta"))
+        if self.prior == "vamp":
+            return VampPrior(torch.empty(self.n_prior_components, n_features, device="meta"))
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:

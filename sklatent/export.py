@@ -1,9 +1,19 @@
-"""Fitted estimators in files for other programs: ONNX, which runs without Python, scikit-learn and PyTorch.
+"""Fitted estimators in files for other programs, and in files that run no code.
 
-It needs onnx, onnxscript, onnxruntime and skl2onnx, which `pip install "sklatent[onnx]"` installs.
+ONNX runs without Python, scikit-learn and PyTorch. It needs onnx, onnxscript, onnxruntime and skl2onnx, which
+`pip install "sklatent[onnx]"` installs. Files of skops hold numbers, and `TRUSTED_TYPES` is what to trust in them:
+
+>>> import skops.io
+>>> from sklatent import PCAReducer
+>>> from sklatent.export import TRUSTED_TYPES
+>>> from sklearn.datasets import load_iris
+>>> X = load_iris().data
+>>> file = skops.io.dumps(PCAReducer(2).fit(X))
+>>> skops.io.loads(file, trusted=TRUSTED_TYPES).transform(X).shape
+(150, 2)
 """
 
-__all__ = ["to_onnx"]
+__all__ = ["TRUSTED_TYPES", "to_onnx"]
 
 import json
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +30,28 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Method = Literal["transform", "inverse_transform", "score_samples", "predict", "predict_proba", "decision_function"]
+
+TRUSTED_TYPES: list[str] = [
+    "sklatent._autoencoder.AutoencoderTransformer",
+    "sklatent._classification.GenerativeClassifier",
+    "sklatent._imputation.LatentImputer",
+    "sklatent._outliers.LatentOutlierDetector",
+    "sklatent._pca.PCAReducer",
+    "sklatent._ppca.moments.FactoredMoments",
+    "sklatent._ppca.moments.Moments",
+    "sklatent._search.crossfit.KnownScores",
+    "sklatent._vae.VAETransformer",
+    "sklatent.model_selection.FusedGridSearchCV",
+    "sklatent.model_selection.FusedRandomizedSearchCV",
+    # What scikit-learn's searches hold, and skops does not trust by itself: splitters, and the scorer of scoring=None.
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.model_selection._split.KFold",
+    "sklearn.model_selection._split.StratifiedKFold",
+]
+"""Types that `skops.io.load` has to trust for the estimators of this package.
+
+None of them runs code of the file: they check the numbers and the text that the file holds for them.
+"""
 
 
 def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
@@ -61,6 +93,10 @@ def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
     ValueError
         If the method cannot be exported: importance-weighted bounds and Laplace's approximation need algorithms that
         ONNX does not have, and `inverse_transform` of a Pipeline is not known to skl2onnx.
+
+    See Also
+    --------
+    sklatent.PCAReducer : All of its methods can be exported.
 
     Notes
     -----

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
+from sklatent._base import Persistent
 from sklatent._search.plan import Plan
 from sklatent._search.progress import Progress
 from sklatent._sklearn_compat import DocLinkMixin, Interval, StagedSearchMixin, checked_cv, keeps_cv
 
 
-class _FusedSearch(DocLinkMixin, StagedSearchMixin):
+class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
     """What both searches add to scikit-learn's."""
 
     max_models: int | None

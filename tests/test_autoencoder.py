@@ -177,10 +177,10 @@ def test_early_stopping_keeps_the_best_epoch(network, digits):
     if network is VAETransformer:  # a warm-up would depend on the number of epochs
         model.set_params(kl_warmup=0)
     model.set_params(max_epochs=200, batch_size=32).fit(X[:300])
-    losses = model.history_[:, "valid_loss"]
+    losses = [epoch["valid_loss"] for epoch in model.history_]
     best = int(np.argmin(losses)) + 1
     assert model.n_iter_ == len(losses) == best + 2 < 200
-    assert model.loss_curve_ == model.history_[:, "train_loss"]
+    assert model.loss_curve_ == [epoch["train_loss"] for epoch in model.history_]
     assert_same_weights(model, clone(model).set_params(max_epochs=best).fit(X[:300]))
 
 

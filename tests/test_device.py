@@ -35,6 +35,14 @@ def test_the_device_computes_what_the_cpu_does(network, X, device):
     np.testing.assert_allclose(model.transform(X), moved.transform(X), rtol=1e-3, atol=1e-3)
 
 
+def test_training_on_the_device_goes_on_elsewhere(network, X, device):
+    """With the moments of the optimizer, and on another device with random numbers from its seeds."""
+    model = pickle.loads(pickle.dumps(network(2, device=device, random_state=0).partial_fit(X)))
+    assert model.set_params(device="cpu").partial_fit(X).n_iter_ == 2
+    state = model.__getstate__()["_training_state"]
+    assert all(moments["step"] == state["step"] for moments in state["optimizer"].values())
+
+
 def test_a_fit_on_the_device_goes_on_from_a_checkpoint(network, X, device, tmp_path):
     params = {"device": device, "max_epochs": 4, "checkpoint": tmp_path / "fit.npz", "random_state": 0}
     first, again = network(**params).fit(X), network(**params).fit(X)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import sklatent
-from sklatent import datasets, export, metrics, model_selection, plotting
+from sklatent import datasets, export, metrics, model_selection, plotting, report
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst"), *DOCS.glob("api/*.rst")])]
-MODULES = (sklatent, datasets, export, metrics, model_selection, plotting)
+MODULES = (sklatent, datasets, export, metrics, model_selection, plotting, report)
 
 # Words that are not used, and what to use instead. Names and options, such as `n_draws`, `--row` and `:header-rows:`,
 # are not words. A latent code is a vector: its dimension is not a number of codes.
@@ -44,7 +44,7 @@ def public_objects():
                 method = inspect.unwrap(method.fget if isinstance(method, property) else method)
                 if not method_name.startswith("_") and getattr(method, "__module__", "").startswith("sklatent"):
                     found[f"{name}.{method_name}"] = method
-    return {name: thing for name, thing in found.items() if thing.__doc__}
+    return {name: thing for name, thing in found.items() if thing.__doc__ and not isinstance(thing, list)}
 
 
 def docstring(thing):

@@ -40,11 +40,13 @@ ORDER = [
     "_nn.start",
     "_nn.data",
     "_nn.schedules",
+    "_nn.state",
     "_nn.training",
     "_nn.stack",
     "_nn.stacked_training",
     "_nn.grouping",
     "_nn.checkpoint",
+    "_nn.callbacks",
     "_nn.base",
     "_pca",
     "_autoencoder",
@@ -71,13 +73,20 @@ ORDER = [
     "_export.networks",
     "_export.methods",
     "_export.converters",
+    "_report.arrays",
+    "_report.layers",
+    "_report.networks",
+    "_report.decoders",
+    "_report.content",
+    "_report.page",
     "metrics",
     "datasets",
     "model_selection",
     "plotting",
     "export",
+    "report",
 ]
-ROOMS = {"_export", "_nn", "_plotting", "_ppca", "_search"}
+ROOMS = {"_export", "_nn", "_plotting", "_ppca", "_report", "_search"}
 # Beside NumPy and SciPy: what computes knows no estimator.
 MATHEMATICS = [name for name in ORDER if name.startswith("_ppca.")] + [
     f"_nn.{name}"
@@ -113,9 +122,9 @@ def test_every_module_has_a_place():
 
 
 def test_the_top_of_the_package_can_be_taken_in_at_a_glance():
-    # Pictures and files for other programs are topics of their own, each with a room for what it is made of; imputation
-    # stands on any model.
-    assert len(list(PACKAGE.glob("*.py"))) + len(ROOMS) <= 21
+    # Pictures, reports and files for other programs are topics of their own, each with a room for what it is made of;
+    # imputation stands on any model.
+    assert len(list(PACKAGE.glob("*.py"))) + len(ROOMS) <= 23
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -170,6 +179,7 @@ def test_private_names_of_scikit_learn_have_one_home(module):
         ("from sklatent.model_selection import FusedGridSearchCV", {"torch", "skorch"}),
         ("import sklatent.plotting", {"torch", "skorch", "matplotlib"}),
         ("import sklatent.export", {"torch", "skorch", "onnx", "skl2onnx"}),
+        ("import sklatent.report", {"torch", "skorch", "matplotlib"}),
     ],
 )
 def test_import_loads_no_more_than_it_needs(statement, absent):

@@ -1,5 +1,6 @@
 """The box of an estimator in a notebook: a link to its page, a description of everything in it, and short values."""
 
+import html
 import re
 
 import pytest
@@ -66,4 +67,5 @@ def test_box_describes_parameters_and_fitted_attributes(fitted, is_within):
 def test_box_has_no_wall_of_text(fitted):
     """Thirty epochs of history, and a module of many layers, in a few words each; a search has scikit-learn's box."""
     cells = re.findall(r"<td>([^<]*)</td>", fitted._repr_html_())
-    assert all(len(cell.strip()) < 200 for cell in cells)
+    # scikit-learn shows the first six records of the history, and four values of each.
+    assert all(len(html.unescape(cell).strip()) < 600 for cell in cells)

@@ -209,7 +209,7 @@ def test_history_with_weights_holds_weighted_means(samples, weights):
     with torch.no_grad():
         terms = training.module(training.train.X, Noise(torch.empty(0), torch.empty(0)))
     expected = np.average(-terms.log_prob.numpy(), weights=weights[weights > 0])
-    assert model.history_[0, "train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert model.history_[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 # What is estimated from samples with missing values

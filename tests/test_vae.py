@@ -22,7 +22,7 @@ def X(rng):
 
 
 def mean_kl(model):
-    return model.history_[-1, "train_kl"]
+    return model.history_[-1]["train_kl"]
 
 
 def test_beta_changes_the_fit(X):
@@ -189,7 +189,7 @@ def test_early_stopping_compares_every_epoch_of_a_warmup(X, kl_warmup):
     params = {"likelihood": "bernoulli"}
     params |= {"lr": 0.02, "max_epochs": 200, "batch_size": 32, "random_state": 0}
     model = VAETransformer(2, kl_warmup=kl_warmup, early_stopping=True, n_iter_no_change=3, **params).fit(X)
-    losses = np.array(model.history_[:, "valid_loss"])
+    losses = np.array([epoch["valid_loss"] for epoch in model.history_])
     best = int(np.argmin(losses))
     assert len(losses) <= best + 1 + 4 < 200  # an epoch that is better by less than `tol` does not count
     split = train_test_split(X, test_size=0.1, random_state=_seed_of_the_split(model))[1]
@@ -250,7 +250,7 @@ def test_noise_corrupts_the_input_and_not_the_target(X, kind):
     amount = 100.0 if kind == "gaussian" else 0.999
     model = VAETransformer(2, noise=amount, noise_kind=kind, beta=0.0, max_epochs=30, random_state=0).fit(X)
     clean = VAETransformer(2, beta=0.0, max_epochs=30, random_state=0).fit(X)
-    assert model.history_[-1, "train_reconstruction"] > clean.history_[-1, "train_reconstruction"] + 1
+    assert model.history_[-1]["train_reconstruction"] > clean.history_[-1]["train_reconstruction"] + 1
     X = X.astype(np.float32)  # encoded by the module itself, and not by its float64 twin
     codes, scores = model.transform(X), model.score_samples(X)
     model.module_.corrupt = None

@@ -49,7 +49,7 @@ for nz in sizes:
     for beta in betas:
         vae = VAETransformer(nz, beta=beta, random_state=0).fit(X_train)
         records.append(
-            {"nz": nz, "beta": beta} | describe(vae, vae.history_[-1, "train_kl"])
+            {"nz": nz, "beta": beta} | describe(vae, vae.history_[-1]["train_kl"])
         )
 for nz in range(1, 33):
     pca = PCAReducer(nz).fit(X_train)

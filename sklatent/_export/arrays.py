@@ -4,7 +4,6 @@ __all__ = ["OPSET", "Graph", "Value", "require"]
 
 from importlib import import_module
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,9 +89,8 @@ class Value:
         self.graph = graph
         self.name = name
 
-    def __array_namespace__(self, api_version: str | None = None) -> SimpleNamespace:
-        functions = {"astype": Value.astype, "vecdot": Value.vecdot}
-        return SimpleNamespace(__name__=__name__, float64=np.float64, **functions)
+    def __array_namespace__(self, api_version: str | None = None) -> "type[Namespace]":
+        return Namespace
 
     def astype(self, dtype: DTypeLike) -> "Value":
         """The values in another type."""
@@ -126,3 +124,11 @@ class Value:
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+
+class Namespace:
+    """What the functions of `_ppca.density` need of the namespace of an Array API."""
+
+    float64 = np.float64
+    astype = Value.astype
+    vecdot = Value.vecdot

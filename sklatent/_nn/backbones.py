@@ -64,7 +64,7 @@ def build_backbone(
     *,
     hidden_sizes: Sequence[int] | None,
     activation: str,
-    seed: int,
+    seed: int | None,
 ) -> tuple[nn.Module, nn.Module]:
     """Build an encoder and a decoder, with weights from a generator of their own.
 
@@ -81,7 +81,8 @@ def build_backbone(
         Widths of the MLP, or channels of the convolutions. None selects the default of the backbone.
     activation : str
         A key of `ACTIVATIONS`.
-    seed : int
+    seed : int or None
+        None leaves the weights on the meta device, where they take no memory, for others that are put in their place.
 
     Raises
     ------
@@ -90,10 +91,12 @@ def build_backbone(
     """
     n_code = sum(code_parts.values())
     if callable(backbone):  # its layers use the global generator, which is restored
-        with global_draws_from(torch.Generator().manual_seed(seed)):
+        with global_draws_from(torch.Generator().manual_seed(seed or 0)):
             return _checked(backbone(input_shape, nz, n_code), input_shape, nz, code_parts)
     with torch.device("meta"):  # allocates no memory and uses no random numbers
         encoder, decoder = BACKBONES[backbone](input_shape, nz, n_code, hidden_sizes, ACTIVATIONS[activation])
+    if seed is None:
+        return encoder, decoder
     generator = torch.Generator().manual_seed(seed)
     for module in (encoder, decoder):
         module.to_empty(device="cpu")

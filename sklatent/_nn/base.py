@@ -23,22 +23,37 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
-from skorch.callbacks import Callback, EarlyStopping
-from skorch.history import History
 
-from sklatent._base import FLOAT_DTYPES, BaseLatentModel, SequenceOf, all_or_nothing, resolve_device, spawn_seeds
+from sklatent._base import (
+    FLOAT_DTYPES,
+    BaseLatentModel,
+    SequenceOf,
+    all_or_nothing,
+    default_parameters,
+    resolve_device,
+    spawn_seeds,
+    with_attributes,
+)
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.checkpoint import SEEDS, Checkpoint, fingerprint, read_header
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks, some_weights
-from sklatent._nn.grouping import Trainee, train_together
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
-from sklatent._nn.schedules import SCHEDULES, Schedule
+from sklatent._nn.randomness import SEEDS
+from sklatent._nn.schedules import PRECISIONS, SCHEDULES, Schedule
 from sklatent._nn.start import start_at_pca
+from sklatent._nn.state import (
+    PickledModule,
+    load_arrays,
+    load_history,
+    load_standardizer,
+    load_training_state,
+    module_arrays,
+    pack_history,
+    to_arrays,
+)
 from sklatent._nn.threads import limited_threads, product_size
-from sklatent._nn.training import PRECISIONS, EarlyStop, LatentNet
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.density import bound_noise_variance, initial_loadings, squared_residuals
 from sklatent._ppca.factors import Factors, factor_analysis
@@ -60,6 +75,11 @@ from sklatent._sklearn_compat import (
     validate_parameters,
     with_callbacks,
 )
+
+# skorch is imported where networks are trained: a model that is loaded transforms and scores without it.
+if TYPE_CHECKING:
+    from sklatent._nn.grouping import Trainee
+    from sklatent._nn.training import LatentNet
 
 # Maximum number of training samples from which the latent density and diagnostics are estimated after training.
 MAX_ROWS_AFTER_TRAINING = 10_000
@@ -165,7 +185,7 @@ class Learned:
     ----------
     module : Autoencoder
         Trained, in evaluation mode.
-    history : History
+    history : list of dict
         A record of each epoch.
     draw_seed : int
         For the Monte Carlo samples of scores.
@@ -176,7 +196,7 @@ class Learned:
     """
 
     module: Autoencoder
-    history: History
+    history: list[dict[str, Any]]
     draw_seed: int
     latent_space: dict[str, Any]
     training_state: dict[str, Any] | None = None
@@ -215,6 +235,18 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     }
 
     _ROUTE = "stacked"
+    # The parameters from which the module is built. What they were in `fit` is kept beside it.
+    _ARCHITECTURE: ClassVar[tuple[str, ...]] = (
+        "nz",
+        "backbone",
+        "hidden_sizes",
+        "activation",
+        "image_shape",
+        "likelihood",
+        "output_activation",
+        "noise",
+        "noise_kind",
+    )
     kl_warmup: float = 0.0  # a parameter of the estimators with a KL divergence
     module_: Autoencoder
     _training_state: dict[str, Any] | None
@@ -335,12 +367,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         context = self._begin_reports(X, training)
         callbacks = [
             *(self.callbacks or []),
-            *([] if context is None else [_Report(self, context, training, X)]),
+            *self._report(context, training, X),
             *early_stopping,
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks, self._schedule(training)).train(training.train, training.valid)
-        learned = self._learned(net.module_, net.history, training, X)
+        learned = self._learned(net.module_, net.records(), training, X)
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
@@ -361,7 +393,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             "likelihood": deepcopy(net.module_.likelihood.state_dict()),
         }
         training.seeds["draws"] = getattr(self, "_draw_seed", training.seeds["draws"])
-        return replace(self._learned(net.module_, net.history, training, X), training_state=state)
+        return replace(self._learned(net.module_, net.records(), training, X), training_state=state)
 
     @classmethod
     def _learn_many(
@@ -374,6 +406,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         **limits: Any,
     ) -> list[Any]:
         """Train networks of one architecture as one."""
+        from sklatent._nn.grouping import train_together
+
         samples: dict[Hashable, tuple[Any, Any]] = {}
         trainings = [model._prepare_shared(X, samples) for model, X in zip(models, Xs, strict=True)]
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
@@ -381,8 +415,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
         for k, outcome in zip(numbered, train_together(trainees, max_models, progress), strict=True):
             learned[k] = outcome
-            if isinstance(outcome, LatentNet):
-                learned[k] = models[k]._learned(outcome.module_, outcome.history, numbered[k], Xs[k])
+            if not (outcome is None or isinstance(outcome, Exception)):
+                learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], Xs[k])
         return learned
 
     def _prepare_shared(self, X: NDArray, samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
@@ -399,14 +433,16 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
         return training
 
-    def _trainee(self, training: Training) -> Trainee:
+    def _trainee(self, training: Training) -> "Trainee":
+        from sklatent._nn.grouping import Trainee
+
         net = self._net(training, self._early_stopping(), self._schedule(training))
         # To a backbone of the user's own nobody knows what nz means.
         nz = self.nz if callable(self.backbone) else None
         kind = type(self), settings(self, FREE_PARAMETERS), nz, training.module.likelihood.has_missing
         return Trainee(net, training.train, training.valid, self.nz, kind)
 
-    def _learned(self, module: Autoencoder, history: History, training: Training, X: Any) -> Learned:
+    def _learned(self, module: Autoencoder, history: list[dict[str, Any]], training: Training, X: Any) -> Learned:
         """What a trained network tells, and its latent codes of the training samples."""
         module.eval()
         rows, weights = some_weighted_rows(X, training.weights)
@@ -424,6 +460,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         device = resolve_device(self.device)
         seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
         if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
+            from sklatent._nn.checkpoint import read_header
+
             seeds = read_header(self.checkpoint)["seeds"]
         module = self._build_module(X, seeds["weights"], weights, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
@@ -540,7 +578,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         given: dict[str, Any] = {"weights": weights, "has_missing": has_missing}
         return MappedRows(X, device, kept, **given), MappedRows(X, device, left_out, **given)
 
-    def _net(self, training: Training, callbacks: Sequence[Callback], schedule: Schedule | None = None) -> LatentNet:
+    def _net(self, training: Training, callbacks: Sequence[Any], schedule: Schedule | None = None) -> "LatentNet":
+        from sklatent._nn.training import LatentNet
+
         return LatentNet(
             training.module,
             schedule=schedule,
@@ -568,10 +608,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return {
             "module_": learned.module,
             "history_": learned.history,
-            "loss_curve_": learned.history[:, "train_loss"],
+            "loss_curve_": _loss_curve(learned.history),
             "n_iter_": len(learned.history),
             "n_components_": int(self.nz),
             "noise_variance_": learned.module.likelihood.noise_variance,
+            "_architecture": {name: getattr(self, name) for name in self._ARCHITECTURE},
             "_draw_seed": learned.draw_seed,
             "_training_state": learned.training_state,
             **learned.latent_space,
@@ -603,9 +644,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _schedule(self, training: Training) -> Schedule:
         return Schedule(training.n_steps, self.lr_schedule, self.kl_warmup)
 
-    def _early_stopping(self) -> list[EarlyStopping]:
+    def _early_stopping(self) -> list[Any]:
         if not self.early_stopping:
             return []
+        from skorch.callbacks import EarlyStopping
+
         # The validation loss has the full weight of the KL divergence also during the warm-up, so all epochs compare.
         return [EarlyStopping(patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True)]
 
@@ -621,10 +664,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
                     f"early_stopping=True, or monitor={monitor.replace('valid_', 'train_', 1)!r}."
                 )
 
-    def _checkpoint(self, X: Any, training: Training, early_stopping: Any = None) -> list[Checkpoint]:
+    def _checkpoint(self, X: Any, training: Training, early_stopping: Any = None) -> list[Any]:
         """The callback that writes checkpoints. Raise ValueError if the file belongs to a different fit."""
         if self.checkpoint is None:
             return []
+        from sklatent._nn.checkpoint import Checkpoint, fingerprint, read_header
+
         irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
         params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
         data = chain(row_blocks(X), [] if training.weights is None else [training.weights])
@@ -638,6 +683,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
                     "not those of this one. Remove it, or pass another path."
                 )
         return [Checkpoint(self.checkpoint, header, early_stopping)]
+
+    def _report(self, context: Any, training: Training, X: Any) -> list[Any]:
+        """The callback that tells scikit-learn's callbacks, if there are any, of the epochs."""
+        if context is None:
+            return []
+        from sklatent._nn.callbacks import Report
+
+        return [Report(context, self, X, partial(self._attributes_in_training, training, X))]
+
+    def _attributes_in_training(self, training: Training, X: Any, net: "LatentNet") -> dict[str, Any]:
+        """The attributes as if training ended here."""
+        learned = self._learned(deepcopy(net.module_), deepcopy(net.records()), training, X)
+        return dict(vars(self)) | self._fitted_attributes(learned)
 
     def _begin_reports(self, X: Any, training: Training) -> Any:
         """scikit-learn's callback context for this fit; None before scikit-learn 1.9."""
@@ -657,6 +715,21 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         if self.noise_kind == "masking" and self.noise != "auto" and self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
+        # The encoder of a user's own has the inputs that it has.
+        sees_missing = has_missing and not callable(self.backbone) if former is None else former.sees_missing
+        prior = self._build_prior(X, standardizer, seed, weights)
+        return self._join(input_shape, standardizer, likelihood, prior, sees_missing, seed)
+
+    def _join(
+        self,
+        input_shape: tuple[int, ...],
+        standardizer: Standardizer,
+        likelihood: Likelihood,
+        prior: Prior,
+        sees_missing: bool,
+        seed: int | None,
+    ) -> Autoencoder:
+        """The module with these parts; without a seed its weights are on the meta device."""
         encoder, decoder = build_backbone(
             self.backbone,
             input_shape,
@@ -666,13 +739,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             activation=self.activation,
             seed=seed,
         )
-        # The encoder of a user's own has the inputs that it has.
-        sees_missing = has_missing and not callable(self.backbone) if former is None else former.sees_missing
         if sees_missing:
             add_indicators(encoder)
         noise = self._noise()
         corrupt = Corruption(self.noise_kind, noise) if noise else None
-        prior = self._build_prior(X, standardizer, seed, weights)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt, sees_missing)
 
     def _noise(self) -> float | str:
@@ -702,6 +772,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     @abstractmethod
     def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         """The initial latent density."""
+
+    @abstractmethod
+    def _empty_prior(self, n_features: int) -> Prior:
+        """The latent density of a fitted model, with its numbers on the meta device."""
 
     @abstractmethod
     def _assemble(self, *parts: Any) -> Autoencoder:
@@ -802,36 +876,60 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         tags.input_tags.allow_nan = True
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if "module_" in state:  # so that a model trained on a GPU loads on a machine without one
-            state["module_"] = deepcopy(state["module_"]).cpu()
-        return state
+    def _pack_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Arrays in place of tensors, so that a model trained on a GPU loads on a machine without one."""
+        if "module_" not in state:
+            return state
+        module = state.pop("module_")
+        is_code = callable(self._architecture["backbone"])
+        packed = PickledModule(deepcopy(module).cpu()) if is_code else module_arrays(module)
+        del state["loss_curve_"]  # a part of the history
+        # First, so that skops names the reason before it meets the backbone.
+        return {
+            "module_": packed,
+            **state,
+            "history_": pack_history(state["history_"]),
+            "_training_state": to_arrays(state["_training_state"]),
+        }
 
+    def _unpack_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        if "module_" not in state:
+            return state
+        packed, training_state = state["module_"], state["_training_state"]
+        history = load_history(state["history_"], state["n_iter_"])
+        module = packed.module if isinstance(packed, PickledModule) else self._load_module(state)
+        return state | {
+            "module_": module,
+            "history_": history,
+            "loss_curve_": _loss_curve(history),
+            "_training_state": None if training_state is None else load_training_state(training_state, module),
+        }
 
-class _Report(Callback):
-    """Call scikit-learn's callbacks in each epoch, and stop the training if one of them requests it."""
+    def _load_module(self, state: dict[str, Any]) -> Autoencoder:
+        """The module that `fit` has built for the same architecture, with the arrays of a state."""
+        architecture, n_features = state["_architecture"], state["n_features_in_"]
+        unknown = sorted(set(architecture) - set(self._ARCHITECTURE))
+        if unknown:
+            raise ValueError(f"The architecture has unknown parameters {unknown}.")
+        defaults = default_parameters(type(self)).items()  # type: ignore[arg-type]
+        missing = {name: value for name, value in defaults if name in self._ARCHITECTURE}  # in an earlier version
+        model = with_attributes(type(self), state | missing | architecture)
+        validate_parameters(model)
+        if state["n_components_"] != model.nz:
+            raise ValueError(f"n_components_ must be nz={model.nz}, got {state['n_components_']}.")
+        module = model._empty_module(state["module_"], n_features)
+        load_arrays(module, state["module_"]["arrays"])
+        return module.eval()
 
-    def __init__(self, estimator: BaseAutoencoder, context: Any, training: Training, X: Any):
-        self.estimator = estimator
-        self.context = context
-        self.training = training
-        self.X = X
-
-    def on_epoch_begin(self, net: LatentNet, **kwargs: Any) -> None:
-        self.epoch_ = self.context.subcontext(task_name="epoch")
-        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
-
-    def on_epoch_end(self, net: LatentNet, **kwargs: Any) -> None:
-        attributes = partial(self._attributes, net)
-        if self.epoch_.call_on_fit_task_end(estimator=self.estimator, X=self.X, reconstruction_attributes=attributes):
-            raise EarlyStop
-
-    def _attributes(self, net: LatentNet) -> dict[str, Any]:
-        """Fitted attributes as if training ended here. They are only computed for callbacks that request them."""
-        estimator = self.estimator
-        learned = estimator._learned(deepcopy(net.module_), deepcopy(net.history), self.training, self.X)
-        return dict(vars(estimator)) | estimator._fitted_attributes(learned)
+    def _empty_module(self, packed: dict[str, Any], n_features: int) -> Autoencoder:
+        """The module with the standardizer from its arrays, and all other numbers on the meta device."""
+        input_shape = self._input_shape(n_features)
+        has_scales = self.likelihood == "gaussian_diagonal"
+        standardizer = load_standardizer(packed["standardizer"], n_features, has_scales)
+        likelihood = self._build_likelihood(standardizer)
+        likelihood.has_missing = bool(packed["has_missing"])
+        prior = self._empty_prior(n_features)
+        return self._join(input_shape, standardizer, likelihood, prior, bool(packed["sees_missing"]), seed=None)
 
 
 def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
@@ -917,6 +1015,10 @@ def some_weighted_rows(X: Any, weights: NDArray | None) -> tuple[NDArray, NDArra
     numbers = np.flatnonzero(weights)
     numbers = numbers[:: -(-len(numbers) // MAX_ROWS_AFTER_TRAINING)]
     return some_rows(X[numbers]), weights[numbers]
+
+
+def _loss_curve(history: list[dict[str, Any]]) -> list[float]:
+    return [epoch["train_loss"] for epoch in history]
 
 
 def _with_weight(X: Any, weights: NDArray | None) -> tuple[Any, NDArray | None]:

@@ -1,6 +1,6 @@
 """Checkpoints: the state of a training in one file without code, which is replaced atomically."""
 
-__all__ = ["SEEDS", "Checkpoint", "fingerprint", "load", "read_header", "save"]
+__all__ = ["Checkpoint", "fingerprint", "load", "read_header", "save"]
 
 import hashlib
 import io
@@ -20,8 +20,8 @@ from skorch.callbacks import Callback
 from skorch.net import NeuralNet
 from torch import Tensor
 
-# The parts of a fit that have a random seed of their own.
-SEEDS = ("weights", "order", "noise", "valid_noise", "split", "draws", "layers")
+from sklatent._nn.randomness import SEEDS
+
 # State of skorch's early stopping, in addition to the best weights.
 EARLY_STOPPING = ("misses_", "dynamic_threshold_", "best_epoch_")
 

@@ -1,6 +1,6 @@
 """The trained modules: encoder and decoder, joined with a likelihood, a prior and a posterior."""
 
-__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "ParameterGroup", "VariationalAutoencoder"]
+__all__ = ["CORRUPTIONS", "Autoencoder", "Corruption", "Noise", "Offset", "ParameterGroup", "VariationalAutoencoder"]
 
 from collections.abc import Callable
 from copy import copy
@@ -302,6 +302,6 @@ def _starting_at(constant: Tensor, decoder: nn.Module) -> nn.Module:
     last: nn.Module = decoder[-1] if is_plain(decoder, nn.Sequential) and len(decoder) else decoder
     if is_plain(last, nn.Linear) and last.bias is not None:
         with torch.no_grad():
-            last.bias.add_(constant)
+            last.bias.add_(constant.to(last.bias.device))
         return decoder
     return nn.Sequential(decoder, Offset(constant))

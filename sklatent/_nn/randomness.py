@@ -1,12 +1,14 @@
-"""Temporary replacement of the state of PyTorch's global random generator."""
+"""The parts of a fit with a random seed of their own, and PyTorch's global generator, whose state is replaced."""
 
-__all__ = ["global_draws_from"]
+__all__ = ["SEEDS", "global_draws_from"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 import torch
+
+SEEDS = ("weights", "order", "noise", "valid_noise", "split", "draws", "layers")
 
 # There is one global generator per device, so only one thread at a time may replace its state.
 _lock = Lock()

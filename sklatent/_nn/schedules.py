@@ -1,9 +1,14 @@
-"""Schedules: learning rate and weight of the KL divergence in each step of a training."""
+"""How each step of a training goes: learning rate, weight of the KL divergence, and precision of the layers."""
 
-__all__ = ["SCHEDULES", "Schedule"]
+__all__ = ["PRECISIONS", "SCHEDULES", "Schedule"]
 
 import math
 from collections.abc import Callable
+
+import torch
+
+# float32, or bfloat16 for the layers for which autocast considers it safe.
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
 
 class Schedule:

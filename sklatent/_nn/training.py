@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["PRECISIONS", "EarlyStop", "LatentNet", "averages", "clip_gradient"]
+__all__ = ["EarlyStop", "LatentNet", "averages", "clip_gradient"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sklatent._nn.data import Batch, Batches, Draws
 from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.randomness import global_draws_from
-from sklatent._nn.schedules import Schedule
+from sklatent._nn.schedules import PRECISIONS, Schedule
 from sklatent._nn.threads import limited_threads, product_size
-
-# Precision of a step: float32, or bfloat16 for the layers for which autocast considers it safe.
-PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
 # Number of steps whose loss terms are kept before they are summed. Many small tensors would fragment the heap.
 N_STEPS = 64
@@ -140,6 +137,10 @@ class LatentNet(NeuralNet):
             "history": list(self.history),
         }
 
+    def records(self) -> list[dict[str, Any]]:
+        """A record of each epoch, without skorch's empty ones of its batches."""
+        return [{name: value for name, value in epoch.items() if name != "batches"} for epoch in self.history]
+
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a copy of the result of `state`, which may lack some of its entries."""
         if "module" in state:
@@ -150,7 +151,9 @@ class LatentNet(NeuralNet):
             groups = self.optimizer_.state_dict()["param_groups"]
             self.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
         for name, value in state.get("generators", {}).items():
-            self._generators()[name].set_state(value)
+            generator = self._generators()[name]
+            if len(value) == len(generator.get_state()):  # those of another kind of device start from their seeds
+                generator.set_state(value)
         self.step_ = state.get("step", self.step_)
         if "history" in state:
             self.history_ = History(deepcopy(state["history"]))

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklatent._plotting.canvas import BLUE, CLASS_COLOURS, GREY, plain, pyplot
+from sklatent._plotting.models import classes_or_quantity
 
-# Whole numbers with more values than this are a quantity. A legend has columns of so many classes, and two of them.
-MAX_CLASSES = 20
+# A legend has columns of so many classes, and two of them.
+COLUMN = 20
 
 
 class Colouring:
@@ -40,15 +40,8 @@ class Colouring:
         self.classes: NDArray | None = None
         self.members: NDArray | None = None
         self.cmap = pyplot().get_cmap(cmap).with_extremes(bad=GREY)
-        if y is None:
-            return
-        values = column_or_1d(y)
-        check_consistent_length(values, range(n_samples))
-        if _is_quantity(values):
-            self.quantity = np.where(np.isfinite(values), values, np.nan)
-        else:
-            values = values if values.dtype.kind in "iuf" else values.astype(str)
-            self.classes, self.members = np.unique(values, return_inverse=True)
+        if y is not None:
+            self.classes, self.members, self.quantity = classes_or_quantity(y, n_samples)
 
     def style(self, order: NDArray) -> dict[str, Any]:
         """Keyword arguments of `scatter` for samples in an order."""
@@ -67,8 +60,8 @@ class Colouring:
     def explain(self, ax: Any) -> None:
         """Add the legend of the classes, or the colour bar of the quantity."""
         if self.classes is not None:
-            handles = [_dot(*pair) for pair in zip(self.classes[: 2 * MAX_CLASSES], self._palette(), strict=False)]
-            n_columns = 1 + (len(handles) - 1) // MAX_CLASSES
+            handles = [_dot(*pair) for pair in zip(self.classes[: 2 * COLUMN], self._palette(), strict=False)]
+            n_columns = 1 + (len(handles) - 1) // COLUMN
             ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=n_columns)
         elif self.quantity is not None and np.isfinite(self.quantity).any():
             norm = pyplot().Normalize(np.nanmin(self.quantity), np.nanmax(self.quantity))
@@ -81,11 +74,6 @@ class Colouring:
         if n_classes > len(CLASS_COLOURS):
             return self.cmap(np.linspace(0, 1, n_classes))[:, :3]
         return [pyplot().matplotlib.colors.to_rgb(colour) for colour in CLASS_COLOURS[:n_classes]]
-
-
-def _is_quantity(values: NDArray) -> bool:
-    is_number = values.dtype.kind in "iuf"
-    return is_number and not (np.array_equal(values, values.round()) and len(np.unique(values)) <= MAX_CLASSES)
 
 
 def _dot(label: Any, colour: Any) -> Any:

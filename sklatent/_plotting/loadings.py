@@ -10,23 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklatent._plotting.canvas import BLUE, GREY, ORANGE, axes_or_new, finish, panels, plain, pyplot
 from sklatent._plotting.models import (
-    as_array,
     check_count,
-    decode,
     encode,
-    evenly_spaced,
     feature_names,
     latent_names,
+    mean_loadings,
     most_varied,
 )
 
 DEFAULT_BARS, MAX_BARS = 4, 6
 MAX_FEATURES = 50
-# Number of latent codes, for all latent dimensions together, that are decoded for the mean Jacobian.
-MAX_DECODED = 4096
-# In standard deviations. Central differences are exact for a linear decoder; for others their error is of the order of
-# its square, 1e-8, and the rounding of float64 adds 1e-12.
-STEP = 1e-4
 
 
 class LoadingsDisplay:
@@ -181,10 +174,7 @@ class LoadingsDisplay:
         Z = encode(estimator, X, cls.__name__)
         if len(Z) < 2:
             raise ValueError(f"X of LoadingsDisplay must have at least 2 samples, got {len(Z)}.")
-        loadings = _mean_jacobian(estimator, Z) * Z.std(axis=0, ddof=1)
-        if standardized:
-            spread = np.nanstd(as_array(X), axis=0, ddof=1)[:, None]
-            loadings = np.divide(loadings, spread, out=np.zeros_like(loadings), where=spread > 0)
+        loadings = mean_loadings(estimator, X, Z, standardized, cls.__name__)
         display = cls(
             loadings,
             latent_codes=Z,
@@ -321,15 +311,3 @@ def _label_heights(ends: NDArray, gap: float) -> NDArray:
         ladder = gap * np.arange(len(order))
         heights[order] = np.maximum.accumulate(heights[order] - ladder) + ladder
     return heights
-
-
-def _mean_jacobian(estimator: Any, Z: NDArray) -> NDArray:
-    """Derivatives of the decoder, averaged over the latent codes, (n_features, nz)."""
-    nz = Z.shape[1]
-    spread = Z.std(axis=0)
-    steps = STEP * np.where(spread > 0, spread, 1.0)
-    Z = Z[evenly_spaced(len(Z), max(2, MAX_DECODED // nz))]
-    shifted = Z + np.array([1, -1])[:, None, None, None] * np.diag(steps)[:, None, :]  # (2, nz, n, nz)
-    decoded = decode(estimator, shifted.reshape(-1, nz), LoadingsDisplay.__name__)
-    ahead, behind = decoded.reshape(2, nz, len(Z), -1).mean(axis=2)
-    return (ahead - behind).T / (2 * steps)

@@ -4,15 +4,21 @@ __all__ = [
     "apply",
     "as_array",
     "check_count",
+    "classes_or_quantity",
     "decode",
     "encode",
     "evenly_spaced",
     "feature_names",
+    "find_step",
     "image_shape_of",
     "latent_names",
+    "mean_loadings",
     "most_varied",
     "step_with",
+    "steps_of",
+    "through",
     "to_images",
+    "transformer_of",
 ]
 
 import math
@@ -24,12 +30,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+
+# Whole numbers with more values than this are a quantity, and others are classes.
+MAX_CLASSES = 20
+# Number of latent codes, for all latent dimensions together, that are decoded for the mean Jacobian.
+MAX_DECODED = 4096
+# In standard deviations. Central differences are exact for a linear decoder; for others their error is of the order of
+# its square, 1e-8, and the rounding of float64 adds 1e-12.
+STEP = 1e-4
 
 
 def encode(estimator: Any, X: ArrayLike, caller: str) -> NDArray[np.float64]:
     """Latent codes of X, (n_samples, nz)."""
-    Z = as_array(_transformer(estimator, caller, "transform").transform(X))
+    Z = as_array(transformer_of(estimator, caller, "transform").transform(X))
     if Z.ndim != 2 or not np.isfinite(Z).all():
         raise ValueError(f"{caller} needs finite latent codes of shape (n_samples, nz), got {Z!r}.")
     return Z
@@ -37,16 +51,46 @@ def encode(estimator: Any, X: ArrayLike, caller: str) -> NDArray[np.float64]:
 
 def decode(estimator: Any, Z: NDArray, caller: str) -> NDArray[np.float64]:
     """Samples in the units of X, (n_samples, n_features), for latent codes."""
-    return as_array(_transformer(estimator, caller, "inverse_transform").inverse_transform(Z))
+    return as_array(transformer_of(estimator, caller, "inverse_transform").inverse_transform(Z))
+
+
+def mean_loadings(estimator: Any, X: Any, Z: NDArray, standardized: bool, caller: str) -> NDArray[np.float64]:
+    """Mean change of each feature for one standard deviation of each latent dimension, (n_features, nz).
+
+    With `standardized` it is in standard deviations of the features of X, and 0 for constant ones.
+    """
+    loadings = _mean_jacobian(estimator, Z, caller) * Z.std(axis=0, ddof=1)
+    if not standardized:
+        return loadings
+    spread = np.nanstd(as_array(X), axis=0, ddof=1)[:, None]
+    return np.divide(loadings, spread, out=np.zeros_like(loadings), where=spread > 0)
+
+
+def classes_or_quantity(y: ArrayLike, n_samples: int) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
+    """Tell what colours samples: the different classes and the class of each sample, or a quantity.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,) or None
+    members : ndarray of shape (n_samples,), int, or None
+        Index of the class of each sample.
+    quantity : ndarray of shape (n_samples,) or None
+        Finite values or NaN.
+    """
+    values = column_or_1d(y)
+    check_consistent_length(values, range(n_samples))
+    if _is_quantity(values):
+        return None, None, np.where(np.isfinite(values), values, np.nan)
+    values = values if values.dtype.kind in "iuf" else values.astype(str)
+    return *np.unique(values, return_inverse=True), None
 
 
 def step_with(estimator: Any, caller: str, *attributes: str) -> tuple[Any, list[Any]]:
     """The last step that has one of these attributes after fitting, and the steps before it."""
-    steps = _steps(estimator)
-    for number in reversed(range(len(steps))):
-        if any(hasattr(steps[number], attribute) for attribute in attributes):
-            return steps[number], steps[:number]
-    for step in steps:
+    found = find_step(estimator, *attributes)
+    if found is not None:
+        return found
+    for step in steps_of(estimator):
         check_is_fitted(step)
     raise TypeError(
         f"{caller} needs an estimator, or a Pipeline with a step, that has {' or '.join(attributes)}, got "
@@ -54,9 +98,23 @@ def step_with(estimator: Any, caller: str, *attributes: str) -> tuple[Any, list[
     )
 
 
+def find_step(estimator: Any, *attributes: str) -> tuple[Any, list[Any]] | None:
+    """As `step_with`, but None if there is no such step."""
+    steps = steps_of(estimator)
+    for number in reversed(range(len(steps))):
+        if any(hasattr(steps[number], attribute) for attribute in attributes):
+            return steps[number], steps[:number]
+    return None
+
+
 def apply(steps: Sequence[Any], X: Any) -> NDArray[np.float64]:
-    """X after some steps of a Pipeline."""
-    return as_array(reduce(lambda samples, step: step.transform(samples), steps, X))
+    """X after some steps of a Pipeline, as an array."""
+    return as_array(through(steps, X))
+
+
+def through(steps: Sequence[Any], X: Any) -> Any:
+    """X after some steps of a Pipeline, as the next step takes it: a DataFrame keeps its names."""
+    return reduce(lambda samples, step: step.transform(samples), steps, X)
 
 
 def as_array(X: Any) -> NDArray[np.float64]:
@@ -70,10 +128,10 @@ def feature_names(estimator: Any, n_features: int) -> list[str]:
     return [f"x{j}" for j in range(n_features)] if known is None else [str(name) for name in known]
 
 
-def latent_names(estimator: Any, nz: int) -> list[str]:
+def latent_names(estimator: Any, nz: int, symbol: str = "$z_{%d}$") -> list[str]:
     """z_0, z_1, ..., with the fraction of the variance where the model knows it."""
-    fractions = next((s.explained_variance_ratio_ for s in _steps(estimator)[::-1] if _knows_fractions(s, nz)), None)
-    names = [f"$z_{{{k}}}$" for k in range(nz)]
+    fractions = next((s.explained_variance_ratio_ for s in steps_of(estimator)[::-1] if _knows_fractions(s, nz)), None)
+    names = [symbol % k for k in range(nz)]
     if fractions is None:
         return names
     return [f"{name} ({100 * part:.3g} % of the variance)" for name, part in zip(names, fractions, strict=True)]
@@ -108,7 +166,7 @@ def check_count(name: str, value: Any, at_most: int, at_least: int = 1) -> None:
 def image_shape_of(estimator: Any, image_shape: Sequence[int] | None, n_features: int) -> tuple[int, ...] | None:
     """(channels, height, width) of a sample: what was passed, or else what a network was told; None for a table."""
     if image_shape is None:
-        told = (getattr(step, "image_shape", None) for step in _steps(estimator))
+        told = (_told_shape(step) for step in steps_of(estimator))
         return next((tuple(shape) for shape in told if shape is not None and _is_image(shape, n_features)), None)
     shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
     shape = (1, *shape) if len(shape) == 2 else shape
@@ -126,20 +184,16 @@ def to_images(X: NDArray, image_shape: tuple[int, ...]) -> NDArray:
     return np.moveaxis(images, -3, -1) if image_shape[0] == 3 else images[..., 0, :, :]
 
 
-def _best(estimator: Any) -> Any:
-    return getattr(estimator, "best_estimator_", estimator)
-
-
-def _steps(estimator: Any) -> list[Any]:
+def steps_of(estimator: Any) -> list[Any]:
     """The steps of a Pipeline, of those within it and of the best one of a search; or the estimator itself."""
     estimator = _best(estimator)
     if not isinstance(estimator, Pipeline):
         return [estimator]
     parts = [part for _, part in estimator.steps if part is not None and not isinstance(part, str)]
-    return [step for part in parts for step in _steps(part)]
+    return [step for part in parts for step in steps_of(part)]
 
 
-def _transformer(estimator: Any, caller: str, method: str) -> Any:
+def transformer_of(estimator: Any, caller: str, method: str) -> Any:
     """What encodes samples: the estimator, or all steps of a Pipeline but a last one that predicts."""
     transformer = _best(estimator)
     if isinstance(transformer, Pipeline) and len(transformer) > 1 and not hasattr(transformer[-1:], "transform"):
@@ -149,8 +203,35 @@ def _transformer(estimator: Any, caller: str, method: str) -> Any:
     return transformer
 
 
+def _best(estimator: Any) -> Any:
+    return getattr(estimator, "best_estimator_", estimator)
+
+
 def _knows_fractions(step: Any, nz: int) -> bool:
     return len(getattr(step, "explained_variance_ratio_", ())) == nz
+
+
+def _mean_jacobian(estimator: Any, Z: NDArray, caller: str) -> NDArray[np.float64]:
+    """Derivatives of the decoder, averaged over at most `MAX_DECODED` / nz of the latent codes, (n_features, nz)."""
+    nz = Z.shape[1]
+    spread = Z.std(axis=0)
+    steps = STEP * np.where(spread > 0, spread, 1.0)
+    Z = Z[evenly_spaced(len(Z), max(2, MAX_DECODED // nz))]
+    shifted = Z + np.array([1, -1])[:, None, None, None] * np.diag(steps)[:, None, :]  # (2, nz, n, nz)
+    decoded = decode(estimator, shifted.reshape(-1, nz), caller)
+    ahead, behind = decoded.reshape(2, nz, len(Z), -1).mean(axis=2)
+    return (ahead - behind).T / (2 * steps)
+
+
+def _told_shape(step: Any) -> Sequence[int] | None:
+    """The `image_shape` of a network, or the shape that its convolutions infer."""
+    inferred = getattr(getattr(step, "module_", None), "input_shape", ())
+    return getattr(step, "image_shape", None) or (inferred if len(inferred) == 3 else None)
+
+
+def _is_quantity(values: NDArray) -> bool:
+    is_number = values.dtype.kind in "iuf"
+    return is_number and not (np.array_equal(values, values.round()) and len(np.unique(values)) <= MAX_CLASSES)
 
 
 def _is_image(shape: Sequence[int], n_features: int) -> bool:

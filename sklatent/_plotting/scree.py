@@ -1,6 +1,6 @@
 """Scree plot: what each latent dimension contributes."""
 
-__all__ = ["ScreeDisplay"]
+__all__ = ["PERCENTILE", "ScreeDisplay", "noise_variances", "retained"]
 
 from typing import Any
 
@@ -161,8 +161,8 @@ class ScreeDisplay:
         variances = np.asarray(model.explained_variance_)
         noise = active = None
         if X is not None:
-            noise = _noise_variances(model, apply(before, X), n_flips, random_state)
-            active = np.logical_and.accumulate(variances > np.percentile(noise, PERCENTILE, axis=0))
+            noise = noise_variances(model, apply(before, X), n_flips, random_state)
+            active = retained(variances, noise)
         fractions = getattr(model, "explained_variance_ratio_", None)
         return cls(variances, fractions=fractions, noise_variances=noise, active=active).plot(ax, **kwargs)
 
@@ -210,6 +210,11 @@ class ScreeDisplay:
         return finish(self, ax)
 
 
+def retained(variances: NDArray, noise: NDArray) -> NDArray[np.bool_]:
+    """Mask of the components above the noise, from the first one on, (nz,)."""
+    return np.logical_and.accumulate(variances > np.percentile(noise, PERCENTILE, axis=0))
+
+
 def _plot_band(ax: Any, noise_variances: NDArray) -> Any:
     low, high = np.percentile(noise_variances, [100 - PERCENTILE, PERCENTILE], axis=0)
     at = np.arange(len(high))
@@ -230,7 +235,7 @@ def _plot_cumulative(ax: Any, fractions: NDArray) -> Any:
     return line
 
 
-def _noise_variances(pca: Any, X: NDArray, n_flips: int, random_state: Any) -> NDArray:
+def noise_variances(pca: Any, X: NDArray, n_flips: int, random_state: Any) -> NDArray:
     """Variances of the components of X with random signs, (n_flips, nz)."""
     if len(X) < 2 or not np.isfinite(X).all():
         raise ValueError(f"X of ScreeDisplay must have at least 2 samples and no missing values, got {len(X)} samples.")

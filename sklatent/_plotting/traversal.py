@@ -1,6 +1,6 @@
 """What the latent space decodes to."""
 
-__all__ = ["TraversalDisplay"]
+__all__ = ["TraversalDisplay", "traverse"]
 
 from collections.abc import Sequence
 from typing import Any
@@ -193,11 +193,8 @@ class TraversalDisplay:
         at_most = MAX_PANELS if shape is None else MAX_IMAGES
         ends = np.stack([mean - spread, mean + spread])
         chosen = most_varied(ends, dimensions, DEFAULT_TRAVERSED if dimensions is None else at_most, cls.__name__)
-        steps = ndtri(np.linspace((1 - COVERAGE) / 2, (1 + COVERAGE) / 2, n_steps))
-        values = mean[chosen, None] + spread[chosen, None] * steps
         grid = len(chosen) == 2 and shape is not None
-        Z = (_grid if grid else _lines)(mean, chosen, values)  # (n_rows, n_steps, nz)
-        decoded = decode(estimator, Z.reshape(-1, len(mean)), cls.__name__).reshape(*Z.shape[:2], -1)
+        values, decoded = traverse(estimator, mean, spread, chosen, n_steps, grid=grid, caller=cls.__name__)
         loc, scale, unit = units(X if standardized and shape is None else None)
         names = feature_names(estimator, decoded.shape[-1])
         display = cls(
@@ -273,6 +270,16 @@ class TraversalDisplay:
         bar = ax.figure.colorbar(scale, ax=ax, label="quantile of z (%)", fraction=0.04, pad=0.02)
         bar.outline.set_visible(False)
         return finish(self, ax, *self.axes_)
+
+
+def traverse(
+    estimator: Any, mean: NDArray, spread: NDArray, chosen: list[int], n_steps: int, *, grid: bool, caller: str
+) -> tuple[NDArray, NDArray]:
+    """Values of each chosen latent dimension, and the decoded samples, as `TraversalDisplay` has them."""
+    steps = ndtri(np.linspace((1 - COVERAGE) / 2, (1 + COVERAGE) / 2, n_steps))
+    values = mean[chosen, None] + spread[chosen, None] * steps
+    Z = (_grid if grid else _lines)(mean, chosen, values)  # (n_rows, n_steps, nz)
+    return values, decode(estimator, Z.reshape(-1, len(mean)), caller).reshape(*Z.shape[:2], -1)
 
 
 def _latent_moments(estimator: Any, X: Any, caller: str) -> tuple[NDArray, NDArray]:

@@ -243,7 +243,7 @@ def test_a_copy_of_a_model_does_not_train_its_original(network, X):
     copy.copy(model).partial_fit(X)
     pickle.loads(pickle.dumps(model)).partial_fit(X)
     assert torch.equal(weights(model), before)
-    assert model.loss_curve_ == history == model.history_[:, "train_loss"]
+    assert model.loss_curve_ == history == [epoch["train_loss"] for epoch in model.history_]
     other = network(hidden_sizes=(16,), random_state=0).partial_fit(X)
     assert torch.equal(weights(model.partial_fit(X)), weights(other.partial_fit(X)))
 
@@ -371,9 +371,11 @@ def test_callbacks_of_skorch_work_as_written(network, X, tmp_path):
     callbacks = [EarlyStopping(patience=2), LRScheduler(), Checkpoint(dirname=tmp_path)]
     model = network(max_epochs=60, early_stopping=True, n_iter_no_change=50, lr=0.02, callbacks=callbacks)
     model.set_params(random_state=0).fit(X)
-    losses = model.history_[:, "valid_loss"]
+    losses = [epoch["valid_loss"] for epoch in model.history_]
     assert len(losses) == int(np.argmin(losses)) + 3 or len(losses) == 60
-    assert model.history_[:, "valid_loss_best"] == [loss == min(losses[: k + 1]) for k, loss in enumerate(losses)]
+    assert [epoch["valid_loss_best"] for epoch in model.history_] == [
+        loss == min(losses[: k + 1]) for k, loss in enumerate(losses)
+    ]
     assert (tmp_path / "params.pt").exists()
 
 
