@@ -99,7 +99,7 @@ def bce_and_kl(model, X):
         return elbo_terms(module.log_likelihood(x), module.posterior(x), module.prior_density(), eps)
 
     with torch.no_grad():
-        parts = [elbo(x) for x in Batches(Rows(X, device), 1000)]
+        parts = [elbo(x) for x, _ in Batches(Rows(X, device), 1000)]
     return float(torch.cat([terms.kl - terms.log_prob for terms in parts]).mean())
 
 

@@ -10,6 +10,7 @@ favour. pythae and PyOD take part where they are installed.
     python benchmarks/training.py --part memory      # anonymous memory of a fit on 1 GB, and on a map of 4 GB
     python benchmarks/training.py --part kill        # fifty times kill -9, resumed
     python benchmarks/training.py --part threads     # default fits, quiet and beside one busy process
+    python benchmarks/training.py --part weights     # default fits with sample_weight and without, in turn
     python benchmarks/training.py --part imports     # what `import sklatent` costs
 """
 
@@ -31,7 +32,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
 
-from sklatent import VAETransformer
+from sklatent import AutoencoderTransformer, VAETransformer
 from sklatent._nn.backbones import BACKBONES
 from sklatent.datasets import fetch_mnist
 
@@ -427,6 +428,24 @@ def load():
     return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
 
 
+def weights():
+    """Processor seconds of a default fit to the digits, with weights of the samples over without, in turn."""
+    X = digits_rows()
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    print(f"\nProcessor seconds of a fit, medians of {N_RUNS}, {load()}")
+    print(f"{'':24}{'no weights':>12}{'weights':>10}{'ratio':>8}")
+    for network in (AutoencoderTransformer, VAETransformer):
+        model = network(8, random_state=0).fit(X)
+        times = np.empty((N_RUNS, 2))
+        for run in times:
+            for k, sample_weight in enumerate((None, weights)):
+                start = time.process_time()
+                model.fit(X, sample_weight=sample_weight)
+                run[k] = time.process_time() - start
+        both, ratio = np.median(times, axis=0), np.median(times[:, 1] / times[:, 0])
+        print(f"{network.__name__:24}{both[0]:12.2f}{both[1]:10.2f}{ratio:8.2f}", flush=True)
+
+
 def imports():
     """Milliseconds of `import sklatent`, and what it loads."""
     code = "import time, sys; t = time.perf_counter(); import sklatent; print(1e3 * (time.perf_counter() - t), "
@@ -453,7 +472,7 @@ def seconds(function):
     return time.perf_counter() - start
 
 
-PARTS = {part.__name__: part for part in (loop, quality, inference, memory, kill, threads, imports)}
+PARTS = {part.__name__: part for part in (loop, quality, inference, memory, kill, threads, weights, imports)}
 
 
 if __name__ == "__main__":

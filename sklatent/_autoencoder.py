@@ -35,6 +35,7 @@ from sklatent._nn.objectives import (
 )
 from sklatent._nn.priors import Normal, Prior, StandardNormal
 from sklatent._ppca.factors import shrink
+from sklatent._ppca.moments import total_weight, weighted_sum
 from sklatent._sklearn_compat import Interval, StrOptions
 
 # Smallest variance of the latent codes along any direction, as a fraction of the largest.
@@ -354,33 +355,40 @@ class AutoencoderTransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _describe_latent_space(self, module: Autoencoder, X: NDArray, training: Training) -> dict[str, Any]:
+    def _describe_latent_space(
+        self, module: Autoencoder, X: NDArray, training: Training, weights: NDArray | None = None
+    ) -> dict[str, Any]:
         """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
         estimate = self._density_of_incomplete if module.likelihood.has_missing else self._density_of_complete
-        mean, covariance = estimate(module, X, training)
+        mean, covariance = estimate(module, X, training, weights)
         prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
         module.prior = prior.to(module.standardizer.loc.device)
         return {"latent_mean_": mean, "latent_covariance_": covariance}
 
-    def _density_of_complete(self, module: Any, X: NDArray, training: Training) -> tuple[NDArray, NDArray]:
+    def _density_of_complete(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None
+    ) -> tuple[NDArray, NDArray]:
         """Mean and covariance of the latent codes by moments; sets the noise variance."""
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
-        errors = errors.mean(axis=0).reshape(nz, nz)
+        errors = np.average(errors, axis=0, weights=weights).reshape(nz, nz)
         if isinstance(likelihood, Gaussian):
             learned = likelihood.noise_variance
-            likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares)))
+            likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares, weights)))
             if training.left_out is not None:
                 squares = self._moments_of_codes(module, training.left_out.X)[2]
-                likelihood.rescale(training.left_out.factor(self._level(likelihood.noise_variance, squares)))
+                level = self._level(likelihood.noise_variance, squares, training.left_out.weights)
+                likelihood.rescale(training.left_out.factor(level))
             errors *= np.mean(likelihood.noise_variance / learned)
-        spread = np.atleast_2d(np.cov(Z, rowvar=False)) if len(X) > 1 else np.eye(nz)
+        spread = _covariance(Z, weights) if len(X) > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
         values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
-        return Z.mean(axis=0), (vectors * values) @ vectors.T
+        return np.average(Z, axis=0, weights=weights), (vectors * values) @ vectors.T
 
-    def _density_of_incomplete(self, module: Any, X: NDArray, training: Training) -> tuple[NDArray, NDArray]:
+    def _density_of_incomplete(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None
+    ) -> tuple[NDArray, NDArray]:
         """The same by EM, since few observed values do not tell all latent dimensions of a sample."""
         likelihood, nz = module.likelihood, self.nz
         columns = self._by_chunks(
@@ -388,30 +396,40 @@ class AutoencoderTransformer(BaseAutoencoder):
         )
         codes = CodeStatistics.from_columns(columns, nz)
         if not isinstance(likelihood, Gaussian):
-            return fit_latent_density(codes, noise_ratio=1.0)[:2]
+            return fit_latent_density(codes, weights, noise_ratio=1.0)[:2]
         learned = np.mean(likelihood.noise_variance)
-        mean, covariance, ratio = fit_latent_density(codes)
+        mean, covariance, ratio = fit_latent_density(codes, weights)
         likelihood.rescale(ratio)
         module.prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance)).to(module.standardizer.loc.device)
         if likelihood.is_diagonal:
-            squares = self._expected_squares(module, X)
-            n_observed = np.maximum((~np.isnan(squares)).sum(axis=0), 1)
-            likelihood.set_noise_variance(torch.from_numpy(shrink(np.nansum(squares, axis=0) / n_observed, n_observed)))
+            squares, n_observed = self._expected_squares(module, X, weights)
+            n_observed = np.where(n_observed > 0, n_observed, 1.0)
+            likelihood.set_noise_variance(torch.from_numpy(shrink(squares / n_observed, n_observed)))
         if training.left_out is not None:
-            squares = self._expected_squares(module, training.left_out.X) / likelihood.noise_variance
-            likelihood.rescale(training.left_out.factor(float(np.nanmean(squares))))
-        return fit_latent_density(codes, noise_ratio=float(np.mean(likelihood.noise_variance) / learned))[:2]
+            left_out = training.left_out
+            squares, n_observed = self._expected_squares(module, left_out.X, left_out.weights)
+            level = (squares / likelihood.noise_variance).sum() / n_observed.sum()
+            likelihood.rescale(left_out.factor(float(level)))
+        ratio = float(np.mean(likelihood.noise_variance) / learned)
+        return fit_latent_density(codes, weights, noise_ratio=ratio)[:2]
 
-    def _expected_squares(self, module: Autoencoder, X: NDArray) -> NDArray:
+    def _expected_squares(self, module: Autoencoder, X: NDArray, weights: NDArray | None) -> tuple[NDArray, NDArray]:
+        """Sum of the expected squared errors of each feature, and the number of samples that observe it."""
         n_values = X.shape[1] * self.nz
-        return self._by_chunks(partial(infer, module, expected_squared_errors), X.astype(np.float64), n_values=n_values)
+        squares = self._by_chunks(
+            partial(infer, module, expected_squared_errors), X.astype(np.float64), n_values=n_values
+        )
+        observed = ~np.isnan(squares)
+        return weighted_sum(np.where(observed, squares, 0.0), weights), weighted_sum(observed, weights)
 
     def _moments_of_codes(self, module: Autoencoder, X: NDArray) -> list[NDArray]:
         n_features, nz = X.shape[1], self.nz
         moments = self._by_chunks(partial(infer, module, _code_moments), X.astype(np.float64), n_values=n_features * nz)
         return np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
 
-    def _noise_variances(self, learned: float | NDArray, squares: NDArray, leverages: NDArray) -> NDArray:
+    def _noise_variances(
+        self, learned: float | NDArray, squares: NDArray, leverages: NDArray, weights: NDArray | None
+    ) -> NDArray:
         """Variances by moments of the errors of the training samples.
 
         The latent codes are fitted to each sample, and take up the fraction nz / n_features of the noise, so the level
@@ -420,16 +438,19 @@ class AutoencoderTransformer(BaseAutoencoder):
         the network is linear. Elsewhere the errors of a curved decoder are not those of a plane: on digits the step is
         worth 6 nats.
         """
-        n_samples = len(squares)
-        level = self._level(learned, squares) * n_samples / max(n_samples - 1, 1)
+        n_samples, _ = total_weight(weights, len(squares))
+        level = self._level(learned, squares, weights) * n_samples / max(n_samples - 1, 1)
         if np.ndim(learned) == 0:
             return np.full(squares.shape[1], level * learned)
-        return shrink(squares.mean(axis=0) + level * learned * leverages.mean(axis=0), n_samples)
+        errors, absorbed = (np.average(values, axis=0, weights=weights) for values in (squares, leverages))
+        return shrink(errors + level * learned * absorbed, n_samples)
 
-    def _level(self, variances: float | NDArray, squares: NDArray) -> float:
+    def _level(self, variances: float | NDArray, squares: NDArray, weights: NDArray | None) -> float:
         """Squared errors over given variances, of which nz latent codes have taken up as many degrees of freedom."""
         n_features = squares.shape[1]
-        return float((squares / variances).mean()) * n_features / max(n_features - self.nz, 1)
+        ratios = squares / variances
+        mean = ratios.mean() if weights is None else np.average(ratios.mean(axis=1), weights=weights)
+        return float(mean) * n_features / max(n_features - self.nz, 1)
 
     def _log_prob(self, X: NDArray) -> NDArray:
         score_samples, _ = DENSITIES[self.density]
@@ -456,7 +477,7 @@ class AutoencoderTransformer(BaseAutoencoder):
     def _code_parts(self) -> dict[str, int]:
         return {"latent dimensions": self.nz}
 
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         return StandardNormal(self.nz)  # until the latent codes of the training samples are known
 
     def _empty_prior(self, n_features: int) -> Prior:
@@ -465,6 +486,14 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
+
+
+def _covariance(Z: NDArray, weights: NDArray | None) -> NDArray:
+    """Sample covariance; a weight counts as so many samples."""
+    if weights is None:
+        return np.atleast_2d(np.cov(Z, rowvar=False))
+    n_samples = weights.sum()
+    return np.atleast_2d(np.cov(Z, rowvar=False, aweights=weights, ddof=0)) * n_samples / (n_samples - 1)
 
 
 def _rate_and_distortion(module: Autoencoder, x: torch.Tensor) -> torch.Tensor:

@@ -44,10 +44,12 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, validate_dat
 import sklatent
 from sklatent._memo import checksum, recall
 from sklatent._ppca.chunks import CHUNK_SIZE, slices
+from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import (
     DocLinkMixin,
     Interval,
     callback_state,
+    check_sample_weight,
     fit_context,
     get_container_adapter,
     validate_parameters,
@@ -145,7 +147,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
     n_components_: int
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to X.
 
         Parameters
@@ -154,6 +156,9 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
             Training data. float32 and float64 are used as they are; other types are converted to float64.
         y : Ignored
             Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Individual weights for each sample. A sample with weight 2 counts as two copies of it, in the loss and in
+            all that is estimated from the samples; a sample with weight 0 is left out.
 
         Returns
         -------
@@ -174,7 +179,10 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         with all_or_nothing(self):
             if not getattr(self, "warm_start", False):
                 forget_fit(self)
-            self._publish(self._learn_or_recall(self._validate_training_rows(X)))
+            X = self._validate_training_rows(X)
+            weights = self._check_weights(sample_weight, X)
+            self._check_weight(*total_weight(weights, X.shape[0]))
+            self._publish(self._learn_or_recall(X) if weights is None else self._learn(X, weights))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray:
@@ -348,7 +356,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         """
         return self._scores(self._feature_log_prob, X)
 
-    def score(self, X: ArrayLike, y: Any = None) -> float:
+    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Compute the mean score of X.
 
         Parameters
@@ -357,6 +365,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
             Samples to score.
         y : Ignored
             Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Individual weights for each sample.
 
         Returns
         -------
@@ -376,7 +386,13 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         >>> PCAReducer(2).fit(X).score(X) > PCAReducer(1).fit(X).score(X)
         True
         """
-        return float(np.mean(self.score_samples(X)))
+        scores = self.score_samples(X)
+        weights = self._check_weights(sample_weight, scores)
+        xp = array_namespace(scores)
+        if weights is None:
+            return float(xp.mean(scores))
+        kept = weights > 0  # a score of -inf times a weight of zero would be NaN
+        return float((scores[kept] @ weights[kept]) / xp.sum(weights))
 
     def sample(self, n_samples: int = 1, *, mean: bool = False, random_state: Any = None) -> NDArray:
         """Generate samples: z from the latent density, then x given z.
@@ -410,7 +426,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
         return self._sample(n_samples, mean, spawn_seeds(random_state, 1)[0])
 
-    def _learn(self, X: NDArray) -> Any:
+    def _learn(self, X: NDArray, weights: NDArray | None = None) -> Any:
         """What the model learns from X; pure, but for a `random_state` that moves on."""
         raise NotImplementedError
 
@@ -472,6 +488,26 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
+
+    def _check_weights(self, sample_weight: Any, X: Any) -> Any:
+        """The weights of the samples in float64; None if all of them are one, which changes nothing."""
+        if sample_weight is None:
+            return None
+        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        with np.errstate(over="ignore"):
+            total, n_samples = total_weight(weights, X.shape[0])
+        if n_samples == 0:
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        if not np.isfinite(total):
+            raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
+        return None if bool((weights == 1).all()) else weights
+
+    def _check_weight(self, weight: float, n_samples: int) -> None:
+        """Raise ValueError if the total weight of the training samples is too small."""
+        if n_samples > 1 and weight <= 1:
+            raise ValueError(
+                f"sample_weight must sum to more than 1. Got {weight!r}. A sample with weight w counts as w samples."
+            )
 
     def _float_dtypes(self, X: Any) -> list:
         """The precisions that X may have; other types are converted to the first."""
@@ -560,9 +596,12 @@ def posterior_means(model: BaseLatentModel, X: ArrayLike) -> NDArray:
     return np.asarray(to_device(model._score_by_chunks(model._posterior_mean, X), "cpu"))
 
 
-def active_units(means: NDArray) -> NDArray[np.bool_]:
+def active_units(means: NDArray, weights: NDArray | None = None) -> NDArray[np.bool_]:
     """Mask of the latent dimensions that are used, by the posterior means of some samples."""
-    return means.var(axis=0) > MIN_ACTIVITY
+    if weights is None:
+        return means.var(axis=0) > MIN_ACTIVITY
+    deviations = means - np.average(means, axis=0, weights=weights)
+    return np.average(np.square(deviations), axis=0, weights=weights) > MIN_ACTIVITY
 
 
 def learn(model: BaseLatentModel, X: NDArray) -> Any:

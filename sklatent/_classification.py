@@ -2,7 +2,7 @@
 
 __all__ = ["GenerativeClassifier"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
 from inspect import signature
@@ -14,18 +14,20 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
+from sklearn.utils.validation import check_is_fitted, check_scalar, has_fit_parameter, validate_data
 
 from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, has_method, spawn_seeds
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._memo import fingerprint, is_open
-from sklatent._search.crossfit import Subset, complements, folds
+from sklatent._search.crossfit import Subset, at, complements, folds, route_to_fit, sample_params
 from sklatent._search.plan import learned_together
-from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, fit_context
+from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, check_sample_weight, fit_context
 
 # Folds by which `reject_fraction` chooses the threshold.
 N_SPLITS = 5
@@ -69,7 +71,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
     classes_ : ndarray of shape (n_classes,)
         Sorted class labels.
     class_count_ : ndarray of shape (n_classes,)
-        Number of training samples of each class.
+        Number of training samples of each class, or the sum of their weights.
     class_prior_ : ndarray of shape (n_classes,)
         Class priors p(c), in float64.
     reject_threshold_ : float
@@ -132,7 +134,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit one density for each class.
 
         Parameters
@@ -141,6 +143,10 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             Training data. float32 and float64 are used as they are; other types are converted to float64.
         y : array-like of shape (n_samples,)
             Class labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Individual weights for each sample. They count in the class frequencies, and the `fit` of `estimator`
+            receives them; with scikit-learn's metadata routing, if it requests them. Samples with weight 0 are left
+            out. The threshold of `reject_fraction` counts each of the other samples once.
 
         Returns
         -------
@@ -152,8 +158,8 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         ValueError
             If a density cannot be fitted to the samples of its class (the message states the class and the number of
             its samples), if a step of a Pipeline loses information and differs between the classes, if `class_prior` is
-            not a distribution over the classes, or if `reject_fraction` is set together with `reject_threshold` or with
-            a class of fewer than five samples.
+            not a distribution over the classes, if `reject_fraction` is set together with `reject_threshold` or with a
+            class of fewer than five samples, or if `estimator` does not take the `sample_weight` that is given.
 
         See Also
         --------
@@ -169,12 +175,15 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         with all_or_nothing(self):
             rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES)
             check_classification_targets(labels)
-            self.classes_, self.class_count_ = np.unique(labels, return_counts=True)
+            rows, labels, weights = _with_weight(rows, labels, sample_weight)
+            fit_params = self._weights_for_densities(weights)
+            self.classes_, numbers = np.unique(labels, return_inverse=True)
+            self.class_count_ = np.bincount(numbers, weights)
             self.class_prior_ = self._make_class_prior()
             self.reject_label_ = _make_reject_label(self.classes_)
             parts = self._folds(labels)
             subsets = _class_subsets(labels, parts)
-            densities = self._fit_densities(rows, subsets)
+            densities = self._fit_densities(rows, subsets, fit_params)
             self._n_skipped = _n_shared_steps(densities, rows, subsets)
             n = len(self.classes_)
             self.estimators_, *without_fold = (densities[start : start + n] for start in range(0, len(densities), n))
@@ -442,6 +451,42 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             X[members == k] = _sample(self.estimators_[k], int(np.sum(members == k)), seeds[k])
         return X, self.classes_[members]
 
+    def get_metadata_routing(self) -> Any:
+        """Get the routes of metadata: `sample_weight` counts here, and goes to the `fit` of `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            As scikit-learn's metadata routing expects it.
+
+        See Also
+        --------
+        fit : Counts the weights, and passes them on if `estimator` requests them.
+
+        Examples
+        --------
+        >>> import sklearn
+        >>> from sklatent import GenerativeClassifier, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     classifier = GenerativeClassifier(PCAReducer(2).set_fit_request(sample_weight=True))
+        ...     classifier = classifier.fit(X, y, sample_weight=1.0 + (y == 2))
+        >>> classifier.class_count_
+        array([ 50.,  50., 100.])
+        """
+        return route_to_fit(MetadataRouter(owner=self).add_self_request(self), self.estimator)
+
+    def _weights_for_densities(self, weights: NDArray | None) -> dict[str, NDArray]:
+        """Parameters by which the `fit` of `estimator` receives the weights."""
+        is_routed = get_config()["enable_metadata_routing"]
+        if weights is None or is_routed or has_fit_parameter(self.estimator, "sample_weight"):
+            return sample_params(self, {"sample_weight": weights}, 0 if weights is None else len(weights))
+        raise ValueError(
+            f"sample_weight is not supported with estimator={type(self.estimator).__name__}, whose fit does not take "
+            "it. A Pipeline takes it with sklearn.set_config(enable_metadata_routing=True), if its steps request it."
+        )
+
     def _folds(self, y: NDArray) -> list[Subset]:
         """Indices of the samples of each fold, which `reject_fraction` asks for; none without it."""
         if self.reject_fraction is None:
@@ -459,14 +504,14 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             )
         return folds(len(y), N_SPLITS, y)
 
-    def _fit_densities(self, X: NDArray, subsets: Sequence[Subset]) -> list[Any]:
+    def _fit_densities(self, X: NDArray, subsets: Sequence[Subset], fit_params: Mapping[str, NDArray]) -> list[Any]:
         """The densities of all classes, fitted to all samples and to those outside each fold."""
         has_folds = len(subsets) > len(self.classes_)
-        with learned_together(self.estimator, X, subsets) if has_folds else nullcontext():
+        with learned_together(self.estimator, X, subsets) if has_folds and not fit_params else nullcontext():
             # What was learned for the densities is found in this process, not in others.
             parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem" if is_open() else None)
             return parallel(
-                delayed(_fit_class)(clone(self.estimator), X[subset], label)
+                delayed(_fit_class)(clone(self.estimator), X[subset], label, at(fit_params, subset))
                 for subset, label in zip(subsets, cycle(self.classes_.tolist()), strict=False)
             )
 
@@ -554,16 +599,27 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             return np.log(self.class_prior_)
 
 
+def _with_weight(X: NDArray, y: NDArray, sample_weight: Any) -> tuple[NDArray, NDArray, NDArray | None]:
+    """The samples with a weight above zero, their labels and their weights, which are None without any."""
+    if sample_weight is None:
+        return X, y, None
+    weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    kept = weights > 0
+    if not kept.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return X[kept], y[kept], weights[kept]
+
+
 def _class_subsets(y: NDArray, parts: Sequence[Subset]) -> list[Subset]:
     """Indices of the samples of each class, and then of those of each class outside each fold."""
     subsets = [np.arange(len(y)), *complements(len(y), parts)]
     return [subset[y[subset] == label] for subset in subsets for label in np.unique(y)]
 
 
-def _fit_class(estimator: Any, X: NDArray, label: Any) -> Any:
+def _fit_class(estimator: Any, X: NDArray, label: Any, fit_params: Mapping[str, NDArray]) -> Any:
     """The estimator, fitted to the samples of one class."""
     try:
-        return estimator.fit(X)
+        return estimator.fit(X, **fit_params)
     except (ValueError, ArithmeticError) as error:  # the errors that data can cause
         raise ValueError(
             f"{type(estimator).__name__} could not be fitted on class {label!r} with n_samples={len(X)}: {error}"

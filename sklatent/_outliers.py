@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
@@ -26,6 +27,8 @@ from sklatent._search.crossfit import (
     folds,
     n_steps_to_skip,
     out_of_fold_scores,
+    route_to_fit,
+    sample_params,
 )
 from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, StrOptions, fit_context
 
@@ -166,7 +169,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         self.n_splits = n_splits
 
     @fit_context(prefer_skip_nested_validation=False)  # the parameters of `estimator` are its own to validate
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, **fit_params: ArrayLike) -> Self:
         """Fit clones of the estimator to X and without each fold, and set the threshold from their scores.
 
         Parameters
@@ -175,6 +178,11 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
             Training data. float32 and float64 are used as they are; other types are converted to float64.
         y : Ignored
             Not used, present for API consistency by convention.
+        **fit_params : dict of array-like of shape (n_samples,)
+            Parameters for the `fit` of `estimator` that have a value for each sample, such as `sample_weight`, or
+            `<step>__sample_weight` for a Pipeline. If scikit-learn's metadata routing is enabled, `estimator` receives
+            what it requests. The threshold and the p-values count each sample once, as those of scikit-learn's
+            IsolationForest do. The default estimator does not take weights.
 
         Returns
         -------
@@ -184,8 +192,8 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         Raises
         ------
         ValueError
-            If `estimator` has no `score_samples` or there are fewer samples than folds (before anything is fitted), or
-            if the threshold is not finite.
+            If `estimator` has no `score_samples` or there are fewer samples than folds (before anything is fitted), if
+            the threshold is not finite, or if one of `fit_params` does not have a value for each sample.
 
         See Also
         --------
@@ -202,9 +210,10 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         """
         with all_or_nothing(self):
             rows = validate_data(self, X, dtype=FLOAT_DTYPES)
+            params = sample_params(self, fit_params, len(rows))
             self._parts = self._folds(rows)
             subsets = self._subsets(rows, self._parts)
-            self.estimator_, *self.fold_estimators_ = fit_subsets(self._density(), rows, subsets)
+            self.estimator_, *self.fold_estimators_ = fit_subsets(self._density(), rows, subsets, params)
             self.support_ = np.isin(np.arange(len(rows)), subsets[0])
             models, parts = self.fold_estimators_ or [self.estimator_], self._parts or [np.arange(len(rows))]
             self._n_skipped = n_steps_to_skip(models, rows, parts)
@@ -484,6 +493,30 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         """
         check_scalar(fdr, "fdr", Real, min_val=0, max_val=1, include_boundaries="neither")
         return false_discovery_control(self.p_values(X)) <= fdr
+
+    def get_metadata_routing(self) -> Any:
+        """Get the routes of metadata: what `estimator` requests goes to its `fit`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            As scikit-learn's metadata routing expects it.
+
+        See Also
+        --------
+        fit : Passes on what `estimator` requests.
+
+        Examples
+        --------
+        >>> import sklearn
+        >>> from sklatent import LatentOutlierDetector, PCAReducer
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     detector = LatentOutlierDetector(PCAReducer(2).set_fit_request(sample_weight=True))
+        ...     detector = detector.fit(X, sample_weight=1.0 + (y == 2))
+        """
+        return route_to_fit(MetadataRouter(owner=self), self._density())
 
     def _density(self) -> Any:
         """The unfitted density that `estimator` stands for."""

@@ -45,9 +45,9 @@ from sklatent._ppca.density import (
 )
 from sklatent._ppca.dimension import minka_dimension, parallel_dimension
 from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_incomplete
-from sklatent._ppca.moments import FactoredMoments, NotFiniteError, total_weight
+from sklatent._ppca.moments import FactoredMoments, NotFiniteError
 from sklatent._ppca.solvers import Spectrum, decompose, spectrum_of_moments
-from sklatent._sklearn_compat import Interval, RealNotInt, StrOptions, check_sample_weight, fit_context, get_namespace
+from sklatent._sklearn_compat import Interval, RealNotInt, StrOptions, fit_context, get_namespace
 
 Array = Any
 
@@ -257,7 +257,6 @@ class PCAReducer(BaseLatentModel):
         self.device = device
         self.random_state = random_state
 
-    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to X.
 
@@ -296,13 +295,7 @@ class PCAReducer(BaseLatentModel):
         """
         if sample_weight is not None and self.nz == "parallel":
             raise ValueError("sample_weight is not supported with nz='parallel'. Use repeated samples instead.")
-        with all_or_nothing(self):
-            forget_fit(self)
-            X = self._validate_training_rows(X)
-            weights = self._check_weights(sample_weight, X)
-            self._check_rank(*total_weight(weights, X.shape[0]))
-            self._publish(self._learn_or_recall(X) if weights is None else self._learn(X, weights))
-        return self
+        return super().fit(X, y, sample_weight)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
@@ -358,7 +351,7 @@ class PCAReducer(BaseLatentModel):
             assert_all_finite(X.data if issparse(X) else X, estimator_name=type(self).__name__, input_name="X")
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = self._moments(X, weights, former)
-            self._check_rank(moments.weight, moments.n_samples)
+            self._check_weight(moments.weight, moments.n_samples)
             nz = self.nz if isinstance(self.nz, Integral) else None
             self._publish(Learned(spectrum_of_moments(moments, nz), _nothing_of(X)))
             self.moments_ = moments
@@ -512,10 +505,7 @@ class PCAReducer(BaseLatentModel):
         """
         if sample_weight is None and (mean := self._shared_score(X)) is not None:
             return mean
-        scores = self.score_samples(X)
-        weights = self._check_weights(sample_weight, scores)
-        xp = array_namespace(scores)
-        return float(xp.mean(scores) if weights is None else (scores @ weights) / xp.sum(weights))
+        return super().score(X, y, sample_weight)
 
     def get_covariance(self) -> NDArray[np.float64]:
         """Compute the covariance of the model.
@@ -729,19 +719,12 @@ class PCAReducer(BaseLatentModel):
         return self._check_rows(X, reset=False)
 
     def _check_weights(self, sample_weight: Any, X: Any) -> Array | None:
-        if sample_weight is None:
-            return None
-        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if total_weight(weights, X.shape[0])[1] == 0:
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return _beside(X, weights)
+        weights = super()._check_weights(sample_weight, X)
+        return None if weights is None else _beside(X, weights)
 
-    def _check_rank(self, weight: float, n_samples: int) -> None:
+    def _check_weight(self, weight: float, n_samples: int) -> None:
         """Raise ValueError if the samples so far do not allow `nz`."""
-        if n_samples > 1 and weight <= 1:
-            raise ValueError(
-                f"sample_weight must sum to more than 1. Got {weight!r}. A sample with weight w counts as w samples."
-            )
+        super()._check_weight(weight, n_samples)
         n_samples, n_features = max(n_samples, int(weight)), self.n_features_in_
         if self.nz == "mle" and n_samples < n_features:
             raise ValueError("nz='mle' is only supported if n_samples >= n_features")

@@ -17,15 +17,16 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._base import active_units
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import BaseAutoencoder, Training, infer, some_rows
+from sklatent._nn.base import BaseAutoencoder, Training, infer, some_weighted_rows
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.missing import importance_draw, importance_mean, incomplete_bound
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
-from sklatent._nn.objectives import elbo_terms, importance_bound
+from sklatent._nn.objectives import elbo_terms, importance_bound, importance_shares
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
 from sklatent._ppca.factors import shrink
+from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import Interval, StrOptions
 
 
@@ -66,6 +67,11 @@ class VAETransformer(BaseAutoencoder):
     n_draws : int, default=32
         Number of importance samples of z per sample in `score_samples`. More make the bound tighter; each costs one
         forward pass through the decoder.
+    n_train_draws : int, default=1
+        Number K of importance samples of z per sample in training. Above 1, training maximizes the importance-weighted
+        bound of Burda et al. (2016), eq. 8, the one of `score_samples`, in place of the evidence lower bound (see
+        Notes). It is tighter, and lets the posterior p(z | x) have shapes that q(z | x) cannot take; a step costs about
+        K forward and backward passes through the decoder. It requires `beta=1`, without which there is no bound.
     init : {"pca", "random"}, default="pca"
         Initial weights. "pca" starts at a linear model: probabilistic PCA, or factor analysis for "gaussian_diagonal".
         The evidence lower bound starts at the log-likelihood of `PCAReducer`, also where the spread of the features
@@ -177,7 +183,9 @@ class VAETransformer(BaseAutoencoder):
         One record per epoch, with the means over the training samples `train_loss`, `train_reconstruction` (the
         negative of log p(x | z)) and `train_kl`, the duration `dur` in seconds, the `noise_variance` of a Gaussian
         likelihood and, where samples are left out, the same losses with prefix `valid_`. For example,
-        `pd.DataFrame(history_)["train_kl"]` has the KL divergence of every epoch.
+        `pd.DataFrame(history_)["train_kl"]` has the KL divergence of every epoch. With `n_train_draws` above 1,
+        `train_reconstruction` and `train_kl` are estimates for the posterior p(z | x) in place of q(z | x), and their
+        sum is the negative importance-weighted bound (see Notes).
     n_features_in_ : int
         Number of features seen during `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -210,6 +218,20 @@ class VAETransformer(BaseAutoencoder):
     analysis if it is trained for long enough: with `max_epochs=100, lr=0.02` it is within 0.02 nats on scikit-learn's
     example, and by default up to 0.1 nats below on held-out samples.
 
+    With K = `n_train_draws` above 1, the loss of a sample is the negative of
+
+    .. math::
+        L_t = \ln \frac1K \sum_{k=1}^K w_k, \quad w_k = p(x | z_k) \Big( \frac{p(z_k)}{q(z_k | x)} \Big)^t,
+        \quad z_k \sim q(z | x),
+
+    where t increases from 0 to 1 with `kl_warmup`. At t = 1 it is the bound of Burda et al. For t below 1 it is the
+    same bound with the prior replaced by :math:`q(z | x)^{1 - t} p(z)^t`, not normalized, which leads from the
+    posterior to the prior. The KL divergence of q from it is t KL(q || p), so for K = 1 the warm-up is that of the
+    evidence lower bound, in expectation. With the weights at t = 1, `train_reconstruction` is the mean of
+    :math:`-\sum_k w_k \ln p(x | z_k) / \sum_k w_k`, and `train_kl` is what it takes to add up to the mean of -L_1. For
+    many importance samples they are the mean of -ln p(x | z) over p(z | x), and the KL divergence of p(z | x) from
+    p(z). The noise variance is the mean squared error with the same weights, for which the bound is largest.
+
     The defaults were chosen by held-out log-likelihood; see :ref:`choice-of-defaults`.
 
     See Also
@@ -219,10 +241,11 @@ class VAETransformer(BaseAutoencoder):
 
     References
     ----------
-    Kingma & Welling (2014), "Auto-encoding variational Bayes". Mallows (1973), "Some comments on Cp", Technometrics 15.
-    Higgins et al. (2017), "beta-VAE". Mattei & Frellsen (2019), "MIWAE: deep generative modelling and imputation of
-    incomplete data sets". Chaudhury (2024), "Math and Architectures of Deep Learning", section 14.7 and listings 14.5
-    to 14.9.
+    Kingma & Welling (2014), "Auto-encoding variational Bayes". Burda, Grosse & Salakhutdinov (2016), "Importance
+    weighted autoencoders", eq. 8, for `n_train_draws`. Mattei & Frellsen (2019), "MIWAE: deep generative modelling and
+    imputation of incomplete data sets", for missing values. Mallows (1973), "Some comments on Cp",
+    Technometrics 15. Higgins et al. (2017), "beta-VAE". Chaudhury (2024), "Math and Architectures of Deep Learning",
+    section 14.7 and listings 14.5 to 14.9.
 
     Examples
     --------
@@ -246,9 +269,17 @@ class VAETransformer(BaseAutoencoder):
         "posterior": [StrOptions(set(POSTERIORS))],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "n_train_draws": [Interval(Integral, 1, None, closed="left")],
     }
 
-    _ARCHITECTURE = (*BaseAutoencoder._ARCHITECTURE, "beta", "prior", "n_prior_components", "posterior")
+    _ARCHITECTURE = (
+        *BaseAutoencoder._ARCHITECTURE,
+        "beta",
+        "prior",
+        "n_prior_components",
+        "posterior",
+        "n_train_draws",
+    )
     module_: VariationalAutoencoder
 
     def __init__(
@@ -261,6 +292,7 @@ class VAETransformer(BaseAutoencoder):
         posterior: Literal["diagonal", "full"] = "diagonal",
         kl_warmup: float = 0.5,
         n_draws: int = 32,
+        n_train_draws: int = 1,
         init: Literal["pca", "random"] = "pca",
         backbone: Literal["mlp", "conv"] | Backbone = "mlp",
         hidden_sizes: Sequence[int] | None = None,
@@ -295,6 +327,7 @@ class VAETransformer(BaseAutoencoder):
         self.posterior = posterior
         self.kl_warmup = kl_warmup
         self.n_draws = n_draws
+        self.n_train_draws = n_train_draws
         super().__init__(
             nz,
             init=init,
@@ -364,33 +397,42 @@ class VAETransformer(BaseAutoencoder):
         """
         return super().score_samples(X)
 
-    def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
+    def _describe_latent_space(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None = None
+    ) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
-        eps = np.random.default_rng(training.seeds["draws"]).standard_normal((len(X), self.nz)).astype(X.dtype)
+        shape = (len(X), self.n_train_draws, self.nz)
+        eps = np.random.default_rng(training.seeds["draws"]).standard_normal(shape).astype(X.dtype)
         if isinstance(module.likelihood, Gaussian) and module.likelihood.is_diagonal:
-            self._learn_noise_variances(module, X, eps, training)
-        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps, n_values=X.shape[1])
+            self._learn_noise_variances(module, X, eps, training, weights)
+        found = self._by_chunks(partial(infer, module, _kl_and_mean), X, eps[:, 0], n_values=X.shape[1])
         kl, mu = np.split(found, [self.nz], axis=1)
-        return {"kl_per_dimension_": kl.mean(axis=0, dtype=np.float64), "active_units_": active_units(mu)}
+        kl_per_dimension = np.average(kl.astype(np.float64), axis=0, weights=weights)
+        return {"kl_per_dimension_": kl_per_dimension, "active_units_": active_units(mu, weights)}
 
-    def _learn_noise_variances(self, module: Any, X: NDArray, eps: NDArray, training: Training) -> None:
+    def _learn_noise_variances(
+        self, module: Any, X: NDArray, eps: NDArray, training: Training, weights: NDArray | None
+    ) -> None:
         """Ratios of the variances from the errors of the training samples, and their level from samples left out."""
-        squares, observed = self._mean_squares(module, X, eps)
+        squares, observed = self._mean_squares(module, X, eps, weights)
         mean = squares.sum() / observed.sum()  # stands for the error of a feature that these samples do not observe
         errors = np.divide(squares, observed, out=np.full_like(squares, mean), where=observed > 0)
-        variances = shrink(errors, np.maximum(observed * len(X), 1.0))
+        variances = shrink(errors, np.maximum(observed * total_weight(weights, len(X))[0], 1.0))
         module.likelihood.set_noise_variance(torch.from_numpy(variances))
         if training.left_out is not None:
             left_out = training.left_out
-            squares, observed = self._mean_squares(module, left_out.X, eps[: len(left_out.X)])
+            squares, observed = self._mean_squares(module, left_out.X, eps[: len(left_out.X)], left_out.weights)
             module.likelihood.rescale(left_out.factor((squares / variances).mean() / observed.mean()))
 
-    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray) -> tuple[NDArray, NDArray]:
+    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray, weights: NDArray | None) -> tuple[NDArray, NDArray]:
         """Mean squared error of each feature, 0 for missing values, and the fraction of samples that observe it."""
         exact = (array.astype(np.float64) for array in (X, eps))
-        squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=X.shape[1])
+        n_values = X.shape[1] * self.n_train_draws
+        squares = self._by_chunks(partial(infer, module, _squared_errors), *exact, n_values=n_values)
         observed = ~np.isnan(squares)
-        return np.where(observed, squares, 0.0).mean(axis=0), observed.mean(axis=0)
+        means = (np.average(part, axis=0, weights=weights) for part in (np.where(observed, squares, 0.0), observed))
+        mean_squares, fractions = means
+        return mean_squares, fractions
 
     def _publish(self, learned: Any) -> None:
         super()._publish(learned)
@@ -462,15 +504,19 @@ class VAETransformer(BaseAutoencoder):
     def _code_parts(self) -> dict[str, int]:
         return POSTERIORS[self.posterior].parts(self.nz)
 
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         rng = np.random.default_rng(seed)
         if self.prior == "mixture":
             means = rng.standard_normal((self.n_prior_components, self.nz), dtype=np.float32)
             return GaussianMixturePrior(torch.from_numpy(means))
         if self.prior == "vamp":
-            rows = some_rows(X)
-            rows = rows[rng.integers(len(rows), size=self.n_prior_components)]
-            return VampPrior(torch.nan_to_num(standardizer(torch.from_numpy(rows))))  # a mean is better than nothing
+            rows, weights = some_weighted_rows(X, weights)
+            if weights is None:
+                chosen = rng.integers(len(rows), size=self.n_prior_components)
+            else:
+                chosen = rng.choice(len(rows), size=self.n_prior_components, p=weights / weights.sum())
+            inputs = standardizer(torch.from_numpy(rows[chosen]))
+            return VampPrior(torch.nan_to_num(inputs))  # a mean is better than nothing
         return StandardNormal(self.nz)
 
     def _empty_prior(self, n_features: int) -> Prior:
@@ -481,7 +527,15 @@ class VAETransformer(BaseAutoencoder):
         return StandardNormal(self.nz)
 
     def _assemble(self, *parts: Any) -> Autoencoder:
-        return VariationalAutoencoder(*parts, posterior=POSTERIORS[self.posterior], nz=self.nz, beta=self.beta)
+        if self.n_train_draws > 1 and self.beta != 1:
+            raise ValueError(
+                f"n_train_draws={self.n_train_draws} is only supported with beta=1, got beta={self.beta!r}: with "
+                "another weight of the KL divergence the objective is no bound on the log-likelihood."
+            )
+        posterior = POSTERIORS[self.posterior]
+        return VariationalAutoencoder(
+            *parts, posterior=posterior, nz=self.nz, beta=self.beta, n_train_draws=self.n_train_draws
+        )
 
 
 def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
@@ -491,8 +545,18 @@ def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: t
 
 
 def _squared_errors(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """Squared errors at a sample of each posterior: their means are the variances that raise the bound most."""
-    return (module.likelihood.mean(module.decode(module.posterior(x).sample(eps))) - x).square()
+    """Squared errors at samples of each posterior: their means are the variances that raise the bound most.
+
+    Those of missing values are NaN. Several samples `eps` (n, n_train_draws, nz) count by their importance weights, as
+    in the bound.
+    """
+    q, eps = module.posterior(x), eps.movedim(1, 0)
+    z = q.sample(eps)  # (n_train_draws, n, nz)
+    squares = (module.likelihood.mean(module.decode(z)) - x).square()
+    if len(eps) == 1:
+        return squares[0]
+    shares = importance_shares(module.log_likelihood(x)(z), q, module.prior_density(), z, eps)[..., None]
+    return torch.where(shares > 0, shares * squares, 0.0).sum(0)  # a sample of z without weight may overflow
 
 
 def _kl_and_mean(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

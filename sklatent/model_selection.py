@@ -19,9 +19,51 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
     """What both searches add to scikit-learn's."""
 
     max_models: int | None
+    _fit_params: dict[str, Any]
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit every candidate on every fold, and the best one to all samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or None, default=None
+            Targets.
+        **params : dict
+            Parameters for the `fit` of the estimator, the scorer and the splitter, as for scikit-learn's search: by
+            name, or by metadata routing if it is enabled. Candidates with a latent model that is given `sample_weight`
+            are fitted one by one.
+
+        Returns
+        -------
+        self : object
+            The fitted search.
+
+        See Also
+        --------
+        sklearn.model_selection.GridSearchCV.fit : The same, one fit after the other.
+
+        Examples
+        --------
+        >>> from sklatent import PCAReducer
+        >>> from sklatent.model_selection import FusedGridSearchCV
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> search = FusedGridSearchCV(PCAReducer(), {"nz": [1, 2]}, cv=3)
+        >>> search.fit(X).cv_results_["route"].tolist()
+        ['shared_svd', 'shared_svd']
+        >>> search.fit(X, sample_weight=1.0 + (y == 2)).cv_results_["route"].tolist()
+        ['individual', 'individual']
+        """
+        self._fit_params = params
+        try:
+            return super().fit(X, y, **params)  # type: ignore[misc]
+        finally:
+            del self._fit_params
 
     def _run_search(self: Any, evaluate_candidates: Callable[..., dict[str, Any]], callback_ctx: Any = None) -> None:
         """Evaluate the candidates of scikit-learn's search, after a plan has learned what their fits will ask for.
@@ -38,7 +80,8 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             more_results: dict[str, Any] | None = None,
             **contexts: Any,
         ) -> dict[str, Any]:
-            plan = Plan(self.estimator, list(candidate_params), max_models=self.max_models, progress=progress)
+            limits = {"max_models": self.max_models, "progress": progress}
+            plan = Plan(self.estimator, list(candidate_params), self._fit_params, **limits)
 
             def learn(X: Any, y: Any, splits: Any) -> None:
                 plan.learn(X, y, splits)
@@ -134,7 +177,8 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
     The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several
     processes they are also written to a temporary folder. Models that are trained together do not receive parameters of
-    `fit`: with a `sample_weight` for the model itself each fit is individual.
+    `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing, are fitted one
+    by one.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 

@@ -25,6 +25,13 @@ NEVER_YIELDED = [
     "check_transformer_get_feature_names_out_pandas",
 ]
 
+# What training in random batches of float32 cannot give: the check asks for seven digits, while copies of a sample come
+# in batches of their own. `test_sample_weight.py` tests what holds: loss and gradient, and training on all samples at
+# once, where PCAReducer passes the check itself.
+NOT_FOR_NETWORKS = {
+    "check_sample_weight_equivalence_on_dense_data": "copies of a sample come in other batches than one with a weight"
+}
+
 
 def name_of(item):
     return getattr(item, "__name__", None) or getattr(getattr(item, "func", item), "__name__", repr(item))
@@ -37,6 +44,8 @@ def name_of(item):
     ids=name_of,
 )
 def test_check_estimator(estimator, check):
+    if not isinstance(estimator, PCAReducer) and name_of(check) in NOT_FOR_NETWORKS:
+        pytest.xfail(NOT_FOR_NETWORKS[name_of(check)])
     check(estimator)
 
 

@@ -52,6 +52,8 @@ def test_a_fit_on_the_device_goes_on_from_a_checkpoint(network, X, device, tmp_p
 
 def test_rows_and_draws_lie_on_the_device(X, device):
     generator = torch.Generator(device).manual_seed(0)
-    for rows in (Rows(X, device), MappedRows(X, device)):
-        assert {block.device.type for block in rows.blocks(generator)} == {torch.device(device).type}
+    weights = np.ones(len(X))
+    for rows in (Rows(X, device, weights), MappedRows(X, device, weights=weights)):
+        found = {part.device.type for block in rows.blocks(generator) for part in block}
+        assert found == {torch.device(device).type}
     assert {part.device.type for part in Draws((2, 3), generator, 5).take(3)} == {torch.device(device).type}

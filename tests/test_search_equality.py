@@ -288,8 +288,8 @@ class OwnTransform(PCAReducer):
 
 
 class OwnModule(VAETransformer):
-    def _build_module(self, X, seed):
-        return super()._build_module(X[:, ::-1].copy(), seed + 1)
+    def _build_module(self, X, seed, *args):
+        return super()._build_module(X[:, ::-1].copy(), seed + 1, *args)
 
 
 class OwnNetwork(AutoencoderTransformer):

@@ -7,10 +7,13 @@ from sklearn.datasets import make_circles
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import minmax_scale
+from torch import distributions
 
 from sklatent import PCAReducer, VAETransformer
 from sklatent._base import spawn_seeds
+from sklatent._nn.base import infer
 from sklatent._nn.modules import Noise
+from sklatent._vae import _squared_errors
 
 
 @pytest.fixture
@@ -273,3 +276,108 @@ def test_a_sample_of_any_size_has_a_bound_and_leaves_those_beside_it_alone(digit
         np.testing.assert_allclose(scores[[0, 1, 4, 5]], alone[[0, 1, 3, 4]], rtol=rtol)
         assert not np.isnan(scores).any()
         assert (scores < np.inf).all()
+
+
+# The importance-weighted objective
+
+
+def test_history_with_importance_samples_adds_up_to_the_bound(X):
+    model = VAETransformer(2, n_train_draws=5, kl_warmup=0.5, max_epochs=4, random_state=0).fit(X)
+    last = model.history_[-1]
+    assert last["train_loss"] == pytest.approx(last["train_reconstruction"] + last["train_kl"], rel=1e-6)
+    for row in model.history_:
+        assert row["train_kl"] > 0
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
+def test_linear_vae_with_importance_samples_reaches_the_evidence(X, likelihood):
+    """The posterior of a linear model is one that q can take, so every bound has the same maximum: the evidence."""
+    params = {"hidden_sizes": (), "lr": 0.02, "max_epochs": 60, "batch_size": 80, "random_state": 0}
+    model, elbo = (VAETransformer(2, likelihood=likelihood, n_train_draws=k, **params).fit(X) for k in (8, 1))
+    expected = PCAReducer(2).fit(X).score(X) if likelihood == "gaussian" else elbo.score(X)
+    assert model.score(X) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_importance_samples_with_every_prior_and_posterior(X, prior, posterior):
+    params = {"prior": prior, "posterior": posterior, "noise": 0.1, "max_epochs": 3, "random_state": 0}
+    one, several = (VAETransformer(2, n_train_draws=k, **params).fit(X) for k in (1, 4))
+    assert np.isfinite(several.score(X))
+    assert several.score(X) != one.score(X)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian_diagonal", "bernoulli"])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_objective_of_incomplete_samples_equals_torch_distributions(X, likelihood, is_weighted):
+    """MIWAE (Mattei & Frellsen 2019), sample by sample from the densities of the observed values, and its gradient."""
+    n_samples, n_draws, rng = 12, 3, np.random.default_rng(0)
+    X = minmax_scale(X[:n_samples]).clip(0, 1) if likelihood == "bernoulli" else X[:n_samples]
+    X = np.where(rng.random(X.shape) < 0.4, np.nan, X)
+    X[0] = np.nan  # nothing is known of it
+    weights = rng.integers(1, 4, n_samples).astype(float) if is_weighted else None
+    params = {"likelihood": likelihood, "hidden_sizes": (4,), "noise": 0.0, "init": "random", "random_state": 0}
+    module = VAETransformer(2, n_train_draws=n_draws, **params)._prepare(X, weights=weights).module.double()
+    eps, x = torch.from_numpy(rng.standard_normal((n_samples, 2, n_draws))), torch.from_numpy(X)
+    relative = torch.ones(n_samples) if weights is None else torch.from_numpy(weights / weights.mean())
+    noise = Noise(eps.flatten(1), torch.empty(0))
+    found = module.loss(module(x, noise), 1.0, None if weights is None else relative)
+
+    h, missing = (x - module.standardizer.loc) / module.standardizer.scale, x.isnan()
+    mu, log_var = module.encoder(torch.cat([h.nan_to_num(0.0), missing.double()], dim=1)).chunk(2, dim=1)
+    q, prior = distributions.Normal(mu, (log_var / 2).exp()), distributions.Normal(0.0, 1.0)
+    log_weights = []
+    for k in range(n_draws):
+        z = mu + (log_var / 2).exp() * eps[:, :, k]
+        eta = module.decoder(z)
+        if likelihood == "bernoulli":
+            log_probs = x.nan_to_num(0.0) * eta - torch.nn.functional.softplus(eta)
+        else:
+            scale = torch.from_numpy(module.likelihood.noise_variance).sqrt()
+            density = distributions.Normal(module.standardizer.loc + module.standardizer.scale * eta, scale)
+            log_probs = density.log_prob(x.nan_to_num(0.0))
+        observed = torch.stack([values[~gaps].sum() for values, gaps in zip(log_probs, missing, strict=True)])
+        log_weights.append(observed + (prior.log_prob(z) - q.log_prob(z)).sum(1))
+    expected = -(relative * torch.stack(log_weights).exp().mean(0).log()).mean()
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    parameters = [*module.encoder.parameters(), *module.decoder.parameters()]
+    gradients = (torch.autograd.grad(loss, parameters) for loss in (found, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+
+
+def test_errors_at_importance_samples_that_overflow(X):
+    """One that overflows does not count; where all do they count equally. Errors of missing values are NaN."""
+    incomplete = np.where(np.random.default_rng(0).random(X.shape) < 0.3, np.nan, X)
+    model = VAETransformer(2, likelihood="gaussian_diagonal", n_train_draws=3, max_epochs=2, random_state=0)
+    module, few = model.fit(incomplete).module_, incomplete[:20]
+    eps = np.random.default_rng(1).standard_normal((20, 3, 2))
+    eps[:, 2] = 1e200
+    found, expected = (infer(module, _squared_errors, few, numbers) for numbers in (eps, eps[:, :2]))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(few))
+    eps[:] = 1e200
+    with torch.no_grad():  # a decoder that does not see z, so that the errors themselves are finite
+        for parameter in module.decoder.parameters():
+            parameter.zero_()
+    found = infer(module, _squared_errors, few, eps)
+    constant = infer(module, lambda module, z: module.likelihood.mean(module.decode(z)), np.zeros((20, 2)))
+    np.testing.assert_allclose(found, (few - constant) ** 2, rtol=1e-9)
+
+
+def test_importance_samples_need_the_whole_kl_divergence(X):
+    message = "n_train_draws=2 is only supported with beta=1, got beta=0.5"
+    model = VAETransformer(2, n_train_draws=2, beta=0.5)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+    assert not hasattr(model, "module_")
+
+
+@pytest.mark.slow
+def test_importance_samples_in_training_raise_the_held_out_bound(digits):
+    """Binary pixels, whose posterior is not normal. The same steps, and the same random numbers for the scores."""
+    X = (np.random.default_rng(0).uniform(size=digits[0].shape) < digits[0]).astype(np.float32)
+    train, test = train_test_split(X, random_state=0)
+    params = {"likelihood": "bernoulli", "hidden_sizes": (64,), "max_epochs": 30, "n_draws": 500, "random_state": 0}
+    scores = [VAETransformer(8, n_train_draws=k, **params).fit(train).score(test) for k in (1, 10)]
+    assert scores[1] > scores[0]

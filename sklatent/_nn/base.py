@@ -1,6 +1,6 @@
 """Base class of the two network estimators: parameters, training and inference."""
 
-__all__ = ["BaseAutoencoder", "Training", "infer", "some_rows"]
+__all__ = ["BaseAutoencoder", "Training", "infer", "some_rows", "some_weighted_rows"]
 
 import math
 import warnings
@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -35,7 +36,7 @@ from sklatent._base import (
 )
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
+from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks, some_weights
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
@@ -63,6 +64,7 @@ from sklatent._ppca.missing_values import (
     factors_of_incomplete,
     spectrum_of_incomplete,
 )
+from sklatent._ppca.moments import total_weight, weighted_sum
 from sklatent._ppca.solvers import Spectrum, decompose
 from sklatent._sklearn_compat import (
     CallbackSupportMixin,
@@ -137,15 +139,19 @@ class LeftOut:
         The number c.
     prior_ratio : float
         The ratio e1 / e.
+    weights : ndarray of shape (m,) or None, default=None
+        Sample weights. With weights, n and m are their sums.
     """
 
     X: NDArray
     correction: float
     prior_ratio: float
+    weights: NDArray | None = None
 
     def factor(self, ratio: float) -> float:
         """The ratio s^2 / e for a ratio q / e."""
-        weight = len(self.X) / (len(self.X) + N_PRIOR_LEFT_OUT)
+        n_samples, _ = total_weight(self.weights, len(self.X))
+        weight = n_samples / (n_samples + N_PRIOR_LEFT_OUT)
         return self.prior_ratio ** (1 - weight) * (self.correction * max(ratio, 0.0)) ** weight
 
 
@@ -163,6 +169,7 @@ class Training:
     lr: float
     max_gradient_norm: float | None
     device: str
+    weights: NDArray | None = None
 
     @property
     def n_steps(self) -> int:
@@ -305,7 +312,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         fit = with_callbacks(BaseLatentModel.fit)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on X, starting from the current weights.
 
         The first call determines the centre and the scale of the features, so it should receive a representative part
@@ -319,6 +326,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             Training data of this call.
         y : Ignored
             Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Individual weights for each sample, relative to the other samples of this call.
 
         Returns
         -------
@@ -345,11 +354,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             X = validate_data(
                 self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=not hasattr(self, "module_")
             )
-            self._publish(self._learn_further(X))
+            weights = self._check_weights(sample_weight, X)
+            self._check_weight(*total_weight(weights, X.shape[0]))
+            self._publish(self._learn_further(X, weights))
         return self
 
-    def _learn(self, X: NDArray) -> Learned:
-        training = self._prepare(X, former=getattr(self, "module_", None))
+    def _learn(self, X: NDArray, weights: NDArray | None = None) -> Learned:
+        X, weights = _with_weight(X, weights)
+        training = self._prepare(X, former=getattr(self, "module_", None), weights=weights)
         self._check_callbacks(training)
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
@@ -366,12 +378,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
         return learned
 
-    def _learn_further(self, X: NDArray) -> Learned:
+    def _learn_further(self, X: NDArray, weights: NDArray | None = None) -> Learned:
         """Learn for one epoch, with the state of the optimizer and the generators of the previous call."""
+        X, weights = _with_weight(X, weights)
         former = getattr(self, "module_", None)
         history = getattr(self, "history_", [])
         state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
-        training = self._prepare(X, former=former, max_epochs=len(history) + 1)
+        training = self._prepare(X, former=former, max_epochs=len(history) + 1, weights=weights)
         if "likelihood" in state:  # its variance may have been set after the training
             training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
@@ -432,11 +445,17 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _learned(self, module: Autoencoder, history: list[dict[str, Any]], training: Training, X: Any) -> Learned:
         """What a trained network tells, and its latent codes of the training samples."""
         module.eval()
-        return Learned(
-            module, history, training.seeds["draws"], self._describe_latent_space(module, some_rows(X), training)
-        )
+        rows, weights = some_weighted_rows(X, training.weights)
+        latent_space = self._describe_latent_space(module, rows, training, weights)
+        return Learned(module, history, training.seeds["draws"], latent_space)
 
-    def _prepare(self, X: Any, former: Autoencoder | None = None, max_epochs: int | None = None) -> Training:
+    def _prepare(
+        self,
+        X: Any,
+        former: Autoencoder | None = None,
+        max_epochs: int | None = None,
+        weights: NDArray | None = None,
+    ) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
         device = resolve_device(self.device)
         seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
@@ -444,19 +463,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             from sklatent._nn.checkpoint import read_header
 
             seeds = read_header(self.checkpoint)["seeds"]
-        module = self._build_module(X, seeds["weights"], former)
+        module = self._build_module(X, seeds["weights"], weights, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
-        n_left_out = 0 if is_further else self._n_left_out(X.shape[0])
-        train, valid = self._split(X, n_left_out, seeds["split"], device, module.likelihood.has_missing)
+        n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
+        train, valid = self._split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
         has_left_out = valid is not None and self._is_gaussian()
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
         left_out = _left_out(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
         if former is None:
-            self._start(module, spectrum, X)
+            self._start(module, spectrum, X, weights)
         else:
             _adopt(module, former)
-        tail_weight = _tail_weight(X, module.standardizer)
+        tail_weight = _tail_weight(X, module.standardizer, weights)
         return Training(
             module,
             seeds,
@@ -468,22 +487,23 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             lr=self.lr / _lr_divisor(tail_weight),
             max_gradient_norm=GRADIENT_NORM * math.sqrt(X.shape[1]) if tail_weight > CLIPPED_TAIL else None,
             device=device,
+            weights=weights,
         )
 
     def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
         """Leading principal components of the standardized training samples."""
-        rows = module.standardizer(as_tensor(train.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
-        nz = min(self.nz, *rows.shape)
-        return _spectrum_of_incomplete(rows, nz) if module.likelihood.has_missing else decompose(rows, nz=nz)
+        rows, weights = _some_standardized(train, module.standardizer)
+        solve = _spectrum_of_incomplete if module.likelihood.has_missing else decompose
+        return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
 
-    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> None:
+    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray | None) -> None:
         """Set the weights and the noise variance from which training starts."""
         standardizer, likelihood = module.standardizer, module.likelihood
         is_linear = self._is_gaussian() and self.output_activation is None
         is_diagonal = self.likelihood == "gaussian_diagonal"
         if not (self._starts_at_pca() or is_diagonal):
             return
-        factors = self._factors(module, spectrum, X)
+        factors = self._factors(module, spectrum, X, weights)
         noise = torch.from_numpy(factors.noise) * standardizer.scale**2
         if not (self._starts_at_pca() and is_linear):  # the level is that of the data
             noise *= standardizer.variances.mean() / noise.mean()
@@ -502,11 +522,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _starts_at_pca(self) -> bool:
         return self.init == "pca" and self.backbone == "mlp"
 
-    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any) -> Factors:
+    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray | None) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
         if self.likelihood == "gaussian_diagonal":
-            rows = module.standardizer(as_tensor(some_rows(X))).double().cpu().numpy()
-            return (factors_of_incomplete if module.likelihood.has_missing else factor_analysis)(rows, self.nz)
+            rows, weights = some_weighted_rows(X, weights)
+            fit_factors = factors_of_incomplete if module.likelihood.has_missing else factor_analysis
+            return fit_factors(module.standardizer(as_tensor(rows)).double().cpu().numpy(), self.nz, weights)
         noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
         k = min(self.nz, len(spectrum.components))
         return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(X.shape[1], noise))
@@ -532,18 +553,30 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return n_left_out if n_left_out > 1 else 0
 
     def _split(
-        self, X: Any, n_left_out: int | float, seed: int, device: str, has_missing: bool = False
+        self,
+        X: Any,
+        n_left_out: int | float,
+        seed: int,
+        device: str,
+        weights: NDArray | None = None,
+        has_missing: bool = False,
     ) -> tuple[Any, Any]:
         """Samples to train on, and those that are left out or None."""
-        if not n_left_out:
-            return MappedRows(X, device, has_missing=has_missing) if is_sliceable(X) else Rows(X, device), None
         if not is_sliceable(X):
-            train, valid = train_test_split(X, test_size=n_left_out, random_state=seed)
-            return Rows(train, device), Rows(valid, device)
-        index = train_test_split(np.arange(X.shape[0]), test_size=n_left_out, random_state=seed)[1]
+            if not n_left_out:
+                return Rows(X, device, weights), None
+            parts = train_test_split(np.arange(len(X)), test_size=n_left_out, random_state=seed)
+            train, valid = (Rows(X[part], device, None if weights is None else weights[part]) for part in parts)
+            return train, valid
+        used = None if weights is None else weights > 0
+        if not n_left_out:
+            return MappedRows(X, device, used, weights, has_missing), None
+        numbers = np.arange(X.shape[0]) if used is None else np.flatnonzero(used)
         left_out = np.zeros(X.shape[0], dtype=bool)
-        left_out[index] = True
-        return MappedRows(X, device, ~left_out, has_missing), MappedRows(X, device, left_out, has_missing)
+        left_out[train_test_split(numbers, test_size=n_left_out, random_state=seed)[1]] = True
+        kept = ~left_out if used is None else used & ~left_out
+        given: dict[str, Any] = {"weights": weights, "has_missing": has_missing}
+        return MappedRows(X, device, kept, **given), MappedRows(X, device, left_out, **given)
 
     def _net(self, training: Training, callbacks: Sequence[Any], schedule: Schedule | None = None) -> "LatentNet":
         from sklatent._nn.training import LatentNet
@@ -639,7 +672,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
         irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
         params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
-        header = {**fingerprint(row_blocks(X), params, training.module.state_dict()), "seeds": training.seeds}
+        data = chain(row_blocks(X), [] if training.weights is None else [training.weights])
+        header = {**fingerprint(data, params, training.module.state_dict()), "seeds": training.seeds}
         if Path(self.checkpoint).exists():
             found = read_header(self.checkpoint)
             differences = [name for name in header if header[name] != found.get(name)]
@@ -670,9 +704,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             context.call_on_fit_task_begin(estimator=self, X=X)
         return context
 
-    def _build_module(self, X: Any, seed: int, former: Autoencoder | None = None) -> Autoencoder:
+    def _build_module(
+        self, X: Any, seed: int, weights: NDArray | None = None, former: Autoencoder | None = None
+    ) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
-        mean, variances, has_missing = _column_moments(X)
+        mean, variances, has_missing = _column_moments(X, weights)
         standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
         likelihood.has_missing = has_missing
@@ -681,7 +717,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
         # The encoder of a user's own has the inputs that it has.
         sees_missing = has_missing and not callable(self.backbone) if former is None else former.sees_missing
-        prior = self._build_prior(X, standardizer, seed)
+        prior = self._build_prior(X, standardizer, seed, weights)
         return self._join(input_shape, standardizer, likelihood, prior, sees_missing, seed)
 
     def _join(
@@ -734,7 +770,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Names and widths of the parts of the encoder's output, in their order."""
 
     @abstractmethod
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int) -> Prior:
+    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
         """The initial latent density."""
 
     @abstractmethod
@@ -746,7 +782,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Build the module from the arguments of `Autoencoder`."""
 
     @abstractmethod
-    def _describe_latent_space(self, module: Any, X: NDArray, training: Training) -> dict[str, Any]:
+    def _describe_latent_space(
+        self, module: Any, X: NDArray, training: Training, weights: NDArray | None = None
+    ) -> dict[str, Any]:
         """Estimate fitted attributes from latent codes of training samples, and set those of the module."""
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
@@ -915,13 +953,14 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
 
 def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
     """The samples left out, with the correction by PCA of the others."""
-    X = valid.some(MAX_ROWS_AFTER_TRAINING)
+    X, weights = valid.some(MAX_ROWS_AFTER_TRAINING), some_weights(valid, MAX_ROWS_AFTER_TRAINING)
     is_complete = train.observed is None and valid.observed is None
     squared_errors = _squared_errors if is_complete else _squared_errors_of_incomplete
-    (theirs, n_left_out), (others, n_train) = squared_errors(spectrum, standardizer, X, train)
+    (theirs, n_left_out), (others, n_train) = squared_errors(spectrum, standardizer, valid, train)
     mean = (theirs + others) / (n_left_out + n_train)
     is_exact = min(theirs / n_left_out, others / n_train) <= MIN_RESIDUAL * spectrum.total
-    n_samples = len(train) * (1.0 if train.observed is None else float(train.observed.mean()))
+    n_samples, _ = total_weight(train.weights, len(train))
+    n_samples *= 1.0 if train.observed is None else float(train.observed.mean())
     n_parameters = nz + 1
     # The noise of the latent codes, or of the encoder's input, is part of the error, as nz / n_features of the noise
     # variance. If this part were multiplied by more than its inverse, it would grow from epoch to epoch.
@@ -930,26 +969,37 @@ def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid:
         X,
         correction=1.0 if is_exact else float(mean / (theirs / n_left_out)),
         prior_ratio=min((n_samples + n_parameters) / max(n_samples - n_parameters, 1), largest),
+        weights=weights,
     )
 
 
 def _squared_errors(
-    spectrum: Spectrum, standardizer: Standardizer, X: NDArray, train: Any
+    spectrum: Spectrum, standardizer: Standardizer, valid: Any, train: Any
 ) -> list[tuple[float, float]]:
-    """Sums of the squared errors under PCA, and numbers of samples: those left out, X, and those trained on."""
-    theirs = squared_residuals(spectrum, standardizer(as_tensor(X)).cpu().numpy()).sum()
+    """Sums of the squared errors under PCA, and numbers of samples: those left out, and those trained on."""
+    rows, weights = _some_standardized(valid, standardizer)
+    theirs = weighted_sum(squared_residuals(spectrum, rows), weights)
     others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
-    return [(theirs, len(X)), (others, spectrum.n_samples)]
+    n_train, _ = total_weight(some_weights(train, MAX_ROWS_AFTER_TRAINING), spectrum.n_samples)
+    return [(theirs, total_weight(weights, len(rows))[0]), (others, n_train)]
 
 
 def _squared_errors_of_incomplete(
-    spectrum: Spectrum, standardizer: Standardizer, X: NDArray, train: Any
+    spectrum: Spectrum, standardizer: Standardizer, valid: Any, train: Any
 ) -> list[tuple[float, float]]:
     """The same for the observed values. Samples with half of them count as half as many samples."""
     model = factor_model(spectrum, len(spectrum.components))
-    parts = [standardizer(as_tensor(part)).cpu().numpy() for part in (X, train.some(MAX_ROWS_AFTER_TRAINING))]
-    sizes = [max(float((~np.isnan(part)).mean()), 1 / part.size) * len(part) for part in parts]
-    return [(model.squared_residuals(part).sum(), size) for part, size in zip(parts, sizes, strict=True)]
+    parts = []
+    for rows, weights in (_some_standardized(part, standardizer) for part in (valid, train)):
+        size = weighted_sum((~np.isnan(rows)).mean(axis=1), weights)
+        parts.append((weighted_sum(model.squared_residuals(rows), weights), max(float(size), 1 / rows.shape[1])))
+    return parts
+
+
+def _some_standardized(samples: Any, standardizer: Standardizer) -> tuple[NDArray, NDArray | None]:
+    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples, standardized, and their weights."""
+    rows = standardizer(as_tensor(samples.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
+    return rows, some_weights(samples, MAX_ROWS_AFTER_TRAINING)
 
 
 def some_rows(X: Any) -> NDArray:
@@ -958,21 +1008,41 @@ def some_rows(X: Any) -> NDArray:
     return rows if rows.dtype in FLOAT_DTYPES else rows.astype(np.float64)
 
 
+def some_weighted_rows(X: Any, weights: NDArray | None) -> tuple[NDArray, NDArray | None]:
+    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples of those with a weight above zero, and their weights."""
+    if weights is None:
+        return some_rows(X), None
+    numbers = np.flatnonzero(weights)
+    numbers = numbers[:: -(-len(numbers) // MAX_ROWS_AFTER_TRAINING)]
+    return some_rows(X[numbers]), weights[numbers]
+
+
 def _loss_curve(history: list[dict[str, Any]]) -> list[float]:
     return [epoch["train_loss"] for epoch in history]
 
 
-def _spectrum_of_incomplete(rows: NDArray, nz: int) -> Spectrum:
+def _with_weight(X: Any, weights: NDArray | None) -> tuple[Any, NDArray | None]:
+    """The samples with a weight above zero, and their weights; None if all of these are one.
+
+    Larger files keep the other samples, with a weight of zero.
+    """
+    if weights is None or weights.all() or is_sliceable(X):
+        return X, weights
+    X, weights = X[weights > 0], weights[weights > 0]
+    return X, None if (weights == 1).all() else weights
+
+
+def _spectrum_of_incomplete(rows: NDArray, nz: int, weights: NDArray | None) -> Spectrum:
     """Leading principal components of standardized samples with missing values, by few steps of EM.
 
     A feature that is not observed in these samples is held for constant. Training starts at the components, for which
     the limit of EM is not worth its time.
     """
     rows = np.where(np.isnan(rows).all(axis=0), 0.0, rows)
-    return spectrum_of_incomplete(rows, nz, tolerance=ROUGH_TOLERANCE)[0]
+    return spectrum_of_incomplete(rows, nz, weights, tolerance=ROUGH_TOLERANCE)[0]
 
 
-def _column_moments(X: Any) -> tuple[NDArray, NDArray, bool]:
+def _column_moments(X: Any, weights: NDArray | None = None) -> tuple[NDArray, NDArray, bool]:
     """Mean and variance (divisor n) of the observed values of each feature, in float64, and whether some are missing.
 
     Raises
@@ -983,16 +1053,21 @@ def _column_moments(X: Any) -> tuple[NDArray, NDArray, bool]:
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as an error
         if not is_sliceable(X):
             has_missing = bool(np.isnan(X).any())
-            return *(column_moments if has_missing else mean_and_variance)(X), has_missing
-        scaler = StandardScaler()
+            return *(column_moments if has_missing else mean_and_variance)(X, weights), has_missing
+        scaler, start = StandardScaler(), 0
         for rows in row_blocks(X):
-            scaler.partial_fit(rows.astype(np.float64, copy=False))
-        if not np.all(scaler.n_samples_seen_):
-            raise ValueError(f"Input X contains no observed value in column {int(np.argmin(scaler.n_samples_seen_))}.")
-        return scaler.mean_, scaler.var_, np.ndim(scaler.n_samples_seen_) > 0
+            part = None if weights is None else weights[start : start + len(rows)]
+            start += len(rows)
+            if part is not None and not part.all():
+                rows, part = rows[part > 0], part[part > 0]
+            if np.isnan(rows).any():  # the scaler has no moments if a block lacks a feature
+                return *column_moments(X, weights), True
+            if len(rows):
+                scaler.partial_fit(rows.astype(np.float64, copy=False), sample_weight=part)
+        return scaler.mean_, scaler.var_, False
 
 
-def _tail_weight(X: Any, standardizer: Standardizer) -> float:
+def _tail_weight(X: Any, standardizer: Standardizer, weights: NDArray | None = None) -> float:
     r"""Tail weight of the norms of the standardized samples h.
 
     .. math:: \kappa = \sqrt{\mathrm{E} \|h\|^4} / \mathrm{E} \|h\|^2
@@ -1004,7 +1079,9 @@ def _tail_weight(X: Any, standardizer: Standardizer) -> float:
     """
     blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
     squares = torch.cat([torch.where(h.isnan(), 0.0, h).double().square().sum(-1) for h in blocks])
-    return float(squares.square().mean().sqrt() / squares.mean()) if squares.any() else 1.0
+    relative = 1.0 if weights is None else torch.from_numpy(weights / weights.mean()).to(squares.device)
+    mean = (relative * squares).mean()
+    return float((relative * squares.square()).mean().sqrt() / mean) if mean > 0 else 1.0
 
 
 def _lr_divisor(tail_weight: float) -> float:

@@ -1,11 +1,23 @@
 """Data loading: minibatches from memory or from larger files, and the random numbers for each sample."""
 
-__all__ = ["Batches", "Draws", "MappedRows", "Rows", "as_tensor", "batch_sizes", "is_sliceable", "row_blocks"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Draws",
+    "MappedRows",
+    "Rows",
+    "Samples",
+    "as_tensor",
+    "batch_sizes",
+    "is_sliceable",
+    "row_blocks",
+    "some_weights",
+]
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +28,42 @@ from torch.utils.data import Dataset
 from sklatent._nn.modules import Noise
 from sklatent._ppca.centered import is_mapped
 from sklatent._ppca.chunks import slices
+from sklatent._ppca.moments import total_weight
 
 # Memory maps with more bytes are read in blocks, and the bytes of a block.
 MAPPED_SIZE = 2**30
 BLOCK_SIZE = 2**26
 # Maximum number of random numbers to generate at a time.
 N_DRAWS = 2**22
+
+
+class Samples(NamedTuple):
+    """Samples and their weights."""
+
+    x: Tensor
+    """Shape (n, n_features)."""
+    weight: Tensor | None = None
+    """Weights over the mean weight of all training samples, (n,); None if all are equal."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Samples":
+        """The samples that a function chooses, with their weights."""
+        return Samples(function(self.x), None if self.weight is None else function(self.weight))
+
+    @staticmethod
+    def join(parts: Sequence["Samples"]) -> "Samples":
+        """Several samples as one."""
+        weights = [part.weight for part in parts if part.weight is not None]
+        return Samples(torch.cat([part.x for part in parts]), torch.cat(weights) if weights else None)
+
+
+class Batch(NamedTuple):
+    """What a step of training takes."""
+
+    x: Tensor
+    """Samples (n, n_features)."""
+    noise: Noise
+    weight: Tensor | None = None
+    """As in `Samples`."""
 
 
 class Rows(Dataset):
@@ -32,22 +74,26 @@ class Rows(Dataset):
     X : ndarray of shape (n_samples, n_features)
         Not copied if it is C-contiguous and the device is the CPU.
     device : str or torch.device
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights.
     """
 
-    def __init__(self, X: NDArray, device: str | torch.device = "cpu"):
+    def __init__(self, X: NDArray, device: str | torch.device = "cpu", weights: NDArray | None = None):
         self.X = as_tensor(X).to(device)
+        self.weights = weights
+        self.relative = None if weights is None else _relative(weights, weights).to(device)
 
     def __len__(self) -> int:
         return len(self.X)
 
-    def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
+    def blocks(self, generator: torch.Generator | None) -> Iterator[Samples]:
         """All samples as one block."""
-        yield self.X
+        yield Samples(self.X, self.relative)
 
     @cached_property
     def observed(self) -> Tensor | None:
-        """Fraction of the samples in which each feature is observed, (n_features,); None if no value is missing."""
-        return observed_fractions([self.X])
+        """Fraction of the samples, by weight, that observe each feature, (n_features,); None if no value is missing."""
+        return observed_fractions(self)
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples."""
@@ -66,39 +112,54 @@ class MappedRows(Dataset):
     device : str or torch.device
     keep : ndarray of shape (n_samples,), bool, or None
         Mask of the samples to use.
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights.
     has_missing : bool, default=False
-        Whether X may have missing values, which is known before X is read once more.
+        Whether the samples to use may have missing values, which is known before X is read once more.
+
+    Attributes
+    ----------
+    weights : ndarray or None
+        Those of the samples to use.
     """
 
     def __init__(
-        self, X: Any, device: str | torch.device = "cpu", keep: NDArray | None = None, has_missing: bool = False
+        self,
+        X: Any,
+        device: str | torch.device = "cpu",
+        keep: NDArray | None = None,
+        weights: NDArray | None = None,
+        has_missing: bool = False,
     ):
         self.X = X
         self.has_missing = has_missing
         self.device = device
         self.keep = keep
+        used = slice(None) if keep is None else keep
+        self.weights = None if weights is None else weights[used]
+        self.relative = None if weights is None else _relative(weights, weights[used])
         self.cuts = list(slices(X.shape[0], BLOCK_SIZE, X.shape[1] * X.dtype.itemsize))
 
     def __len__(self) -> int:
         return self.X.shape[0] if self.keep is None else int(self.keep.sum())
 
-    def blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
+    def blocks(self, generator: torch.Generator | None) -> Iterator[Samples]:
         """Blocks of samples, in shuffled order if there is a generator."""
         order = torch.arange(len(self.cuts))
         if generator is not None:
             order = torch.randperm(len(order), generator=generator, device=generator.device)
         for number in order.tolist():
             cut = self.cuts[number]
-            block = read(self.X, cut)
-            if self.keep is not None:
-                block = block[self.keep[cut]]
+            chosen = slice(None) if self.keep is None else self.keep[cut]
+            block = read(self.X, cut)[chosen]
             if len(block):
-                yield as_tensor(block).to(self.device)
+                weight = None if self.relative is None else self.relative[cut][chosen]
+                yield Samples(as_tensor(block), weight).map(lambda tensor: tensor.to(self.device))
 
     @cached_property
     def observed(self) -> Tensor | None:
-        """Fraction of the samples in which each feature is observed, (n_features,); None if no value is missing."""
-        return observed_fractions(self.blocks(None)) if self.has_missing else None
+        """Fraction of the samples, by weight, that observe each feature, (n_features,); None if no value is missing."""
+        return observed_fractions(self) if self.has_missing else None
 
     def some(self, n_samples: int) -> NDArray:
         """At most n_samples evenly spaced samples, in memory."""
@@ -132,27 +193,28 @@ class Batches:
         self.generator = generator
         self.sizes = batch_sizes(len(rows), batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Samples]:
         sizes = iter(self.sizes)
         begun, missing = [], next(sizes)
         for block in self.rows.blocks(self.generator):
             take = self._shuffled(block)
             start = 0
-            while start < len(block):
-                stop = min(start + missing, len(block))
+            while start < len(block.x):
+                stop = min(start + missing, len(block.x))
                 begun.append(take(start, stop))
                 missing -= stop - start
                 start = stop
                 if not missing:
-                    yield begun[0] if len(begun) == 1 else torch.cat(begun)
+                    yield begun[0] if len(begun) == 1 else Samples.join(begun)
                     begun, missing = [], next(sizes, 0)
 
-    def _shuffled(self, block: Tensor) -> Callable[[int, int], Tensor]:
+    def _shuffled(self, block: Samples) -> Callable[[int, int], Samples]:
         """Function that takes samples start to stop of a block, shuffled if there is a generator."""
         if self.generator is None:
-            return lambda start, stop: block[start:stop]
-        order = torch.randperm(len(block), generator=self.generator, device=block.device)
-        return lambda start, stop: block.index_select(0, order[start:stop])  # takes half the time of block[index]
+            return lambda start, stop: block.map(lambda tensor: tensor[start:stop])
+        order = torch.randperm(len(block.x), generator=self.generator, device=block.x.device)
+        # index_select takes half the time of tensor[index].
+        return lambda start, stop: block.map(partial(torch.index_select, dim=0, index=order[start:stop]))
 
 
 class Draws:
@@ -184,6 +246,11 @@ class Draws:
         return Noise(*eps.split(self.widths, dim=1))
 
 
+def some_weights(rows: Rows | MappedRows, n_samples: int) -> NDArray | None:
+    """Weights of the samples that `rows.some(n_samples)` takes; None if there are none."""
+    return None if rows.weights is None else rows.weights[:: -(-len(rows) // n_samples)]
+
+
 def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
     """Number of samples in each batch of an epoch.
 
@@ -210,6 +277,11 @@ def as_tensor(X: NDArray) -> Tensor:
     return torch.from_numpy(X)
 
 
+def _relative(weights: NDArray, of: NDArray) -> Tensor:
+    """Weights over the mean of some of them."""
+    return torch.from_numpy(weights / of.mean()).float()
+
+
 def is_sliceable(X: Any) -> bool:
     """Whether to read X by slices: a large memory map, or an array that is not in memory, such as a dataset of HDF5."""
     if isinstance(X, np.ndarray):
@@ -224,11 +296,19 @@ def row_blocks(X: Any) -> Iterator[NDArray]:
         yield read(X, cut)
 
 
-def observed_fractions(blocks: Iterable[Tensor]) -> Tensor | None:
-    """Fraction of the samples of some blocks in which each feature is not NaN; None if no value is."""
-    counts = [(len(block), block.isnan().sum(0)) for block in blocks]
-    n_missing = torch.stack([missing for _, missing in counts]).sum(0)
-    return 1 - n_missing.double() / sum(n for n, _ in counts) if n_missing.any() else None
+def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
+    """Fraction of the samples, as their weights count them, in which each feature is not NaN; None if no value is."""
+    n_missing: Any = 0.0
+    start = 0
+    for x, _ in rows.blocks(None):
+        missing = x.isnan()
+        if rows.weights is None:
+            n_missing = n_missing + missing.sum(0).double()
+        else:
+            weights = torch.from_numpy(rows.weights[start : start + len(x)]).to(x.device)
+            n_missing = n_missing + weights @ missing.double()
+        start += len(x)
+    return 1 - n_missing / total_weight(rows.weights, len(rows))[0] if n_missing.any() else None
 
 
 def read(X: Any, cut: slice | NDArray) -> NDArray:

@@ -32,8 +32,16 @@ from torch import Tensor
 
 from sklatent._nn.conditionals import eta_variances
 from sklatent._nn.derivatives import linearize
-from sklatent._nn.objectives import climb, importance_bound, latent_codes, log_weights, most_probable, quadratic
+from sklatent._nn.objectives import (
+    climb,
+    importance_bound,
+    importance_shares,
+    latent_codes,
+    most_probable,
+    quadratic,
+)
 from sklatent._nn.posteriors import FullNormal, NormalPosterior
+from sklatent._ppca.moments import total_weight, weighted_sum
 
 # Fraction of the importance samples that come from the prior.
 PRIOR_FRACTION = 0.25
@@ -207,7 +215,9 @@ class LatentDensity(NamedTuple):
     noise_ratio: float
 
 
-def fit_latent_density(codes: CodeStatistics, noise_ratio: float | None = None) -> LatentDensity:
+def fit_latent_density(
+    codes: CodeStatistics, weights: NDArray | None = None, noise_ratio: float | None = None
+) -> LatentDensity:
     r"""Fit N(m, S) to latent codes of which samples with missing values tell little, and the noise variance.
 
     The moments of the most probable latent codes, which serve for complete samples, need information about all of the
@@ -223,6 +233,8 @@ def fit_latent_density(codes: CodeStatistics, noise_ratio: float | None = None) 
     Parameters
     ----------
     codes : CodeStatistics
+    weights : ndarray of shape (n,) or None, default=None
+        Sample weights, by which each sum over the samples is weighted, so that n is their sum.
     noise_ratio : float or None, default=None
         The ratio of the noise variances, if it is known; None to estimate it.
 
@@ -230,7 +242,9 @@ def fit_latent_density(codes: CodeStatistics, noise_ratio: float | None = None) 
     ----------
     Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM algorithm", JRSS B 39.
     """
-    mean, covariance = codes.z.mean(axis=0), _positive(np.atleast_2d(np.cov(codes.z, rowvar=False, ddof=0)))
+    n_samples, _ = total_weight(weights, len(codes.z))
+    mean = np.average(codes.z, axis=0, weights=weights)
+    covariance = _positive(np.atleast_2d(np.cov(codes.z, rowvar=False, ddof=0, aweights=weights)))
     ratio = 1.0 if noise_ratio is None else noise_ratio
     pull = codes.gradient + (codes.information @ codes.z[..., None])[..., 0]
     for _ in range(MAX_ITER):
@@ -238,20 +252,23 @@ def fit_latent_density(codes: CodeStatistics, noise_ratio: float | None = None) 
         C = np.linalg.inv(precision + codes.information / ratio)
         z = (C @ (precision @ mean + pull / ratio)[..., None])[..., 0]
         before = *covariance.diagonal(), ratio
-        mean = z.mean(axis=0)
-        covariance = _positive((z - mean).T @ (z - mean) / len(z) + C.mean(axis=0))
+        mean = np.average(z, axis=0, weights=weights)
+        centred = z - mean
+        weighted = centred if weights is None else weights[:, None] * centred
+        covariance = _positive(weighted.T @ centred / n_samples + np.average(C, axis=0, weights=weights))
         if noise_ratio is None:
-            ratio = _expected_squares(codes, z, C) / max(codes.n_observed.sum(), 1.0)
+            squares = float(weighted_sum(_expected_squares(codes, z, C), weights))
+            ratio = max(squares, math.ulp(1.0)) / (weighted_sum(codes.n_observed, weights) or 1.0)
         if np.allclose((*covariance.diagonal(), ratio), before, rtol=TOLERANCE, atol=0):
             break
     return LatentDensity(mean, covariance, ratio)
 
 
-def _expected_squares(codes: CodeStatistics, z: NDArray, C: NDArray) -> float:
-    """Sum of the expected squared errors over the noise variances, for posteriors N(z, C)."""
+def _expected_squares(codes: CodeStatistics, z: NDArray, C: NDArray) -> NDArray:
+    """Sums of the expected squared errors of each sample over the noise variances, (n,), for posteriors N(z, C)."""
     change = z - codes.z
-    bent = np.einsum("ij,ijk,ik->", change, codes.information, change) + np.einsum("ijk,ikj->", codes.information, C)
-    return max(float(codes.squares.sum() - 2 * (change * codes.gradient).sum() + bent), math.ulp(1.0))
+    bent = np.einsum("ij,ijk,ik->i", change, codes.information, change) + np.einsum("ijk,ikj->i", codes.information, C)
+    return codes.squares - 2 * (change * codes.gradient).sum(axis=1) + bent
 
 
 def _positive(covariance: NDArray) -> NDArray:
@@ -270,8 +287,7 @@ def _weighted(model: Any, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
     q, prior = proposal(model, x), model.prior_density()
     z = q.sample(eps)
     eta = model.decode(z)
-    weights = log_weights(model.likelihood.log_prob(model.target(x), eta), q, prior, z, eps).softmax(0)
-    return torch.where(weights.isnan(), 1 / len(eps), weights), eta
+    return importance_shares(model.likelihood.log_prob(model.target(x), eta), q, prior, z, eps), eta
 
 
 def _curvature(model: Any, prior: Any, target: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

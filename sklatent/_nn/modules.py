@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sklatent._nn.derivatives import is_plain
 from sklatent._nn.likelihoods import Likelihood, Standardizer
-from sklatent._nn.objectives import Terms, elbo_terms, reconstruction_terms
+from sklatent._nn.objectives import ImportanceTerms, Terms, elbo_terms, importance_terms, reconstruction_terms
 from sklatent._nn.posteriors import NormalPosterior
 from sklatent._nn.priors import Prior
 
@@ -22,7 +22,10 @@ class Noise(NamedTuple):
     """The random numbers of a training step, from N(0, 1)."""
 
     latent: Tensor
-    """For the sample of each posterior, (n, nz); (n, 0) without a posterior."""
+    """For the samples of each posterior, (n, nz * n_train_draws), those of a latent dimension side by side.
+
+    It is (n, 0) without a posterior.
+    """
     corruption: Tensor
     """For the corruption of the inputs, (n, n_features); (n, 0) if they are not corrupted."""
 
@@ -64,9 +67,12 @@ class Autoencoder(nn.Module):
         Number of random values that `forward` takes for each sample, for each field of `Noise`.
     beta : float
         Weight of the KL divergence in the loss; 0 without a posterior.
+    n_train_draws : int
+        Number of latent codes for each sample in the loss.
     """
 
     beta = 0.0
+    n_train_draws = 1
 
     def __init__(
         self,
@@ -117,18 +123,23 @@ class Autoencoder(nn.Module):
         """Ln p(x | z) of samples (n, n_features), as a function of latent codes (..., n, nz)."""
         return partial(self._log_prob, self.target(x))
 
-    def forward(self, x: Tensor, noise: Noise) -> Terms:
+    def forward(self, x: Tensor, noise: Noise) -> Terms | ImportanceTerms:
         """Loss terms of each sample, which is standardized once."""
         h = self.standardizer(x)
         return self.terms(h, h if self.likelihood.is_standardized else x, noise)
 
-    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms:
+    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms | ImportanceTerms:
         """Loss terms of each sample, standardized and as the likelihood takes it."""
         return reconstruction_terms(partial(self._log_prob, target), self.read(self.corrupted(h, noise.corruption)))
 
-    def loss(self, terms: Terms, kl_weight: float = 1.0) -> Tensor:
-        """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`."""
-        return terms.weighted(self.beta * kl_weight).mean()
+    def loss(self, terms: Terms | ImportanceTerms, kl_weight: float = 1.0, weight: Tensor | None = None) -> Tensor:
+        """Mean loss of the samples, in nats, with the KL divergence multiplied by `beta` and by `kl_weight`.
+
+        The loss of each sample is multiplied by its weight (n,), whose mean over the training samples is one. So the
+        expected gradient of a batch is that of all samples, each counted as often as its weight says.
+        """
+        losses = terms.weighted(self.beta * kl_weight)
+        return (losses if weight is None else losses * weight).mean()
 
     def update_noise_variance(
         self, log_prob: float, factor: Callable[[float], float], observed: Tensor | None = None
@@ -190,14 +201,17 @@ class VariationalAutoencoder(Autoencoder):
     nz : int
     beta : float
         Weight of the KL divergence in the loss.
+    n_train_draws : int, default=1
+        Number of importance samples in the loss. With 1 it is the negative evidence lower bound.
     """
 
-    def __init__(self, *args, posterior: Any, nz: int, beta: float):
+    def __init__(self, *args, posterior: Any, nz: int, beta: float, n_train_draws: int = 1):
         super().__init__(*args)
         self.posterior_class = posterior
         self.nz = nz
-        self.noise_widths = nz, self.noise_widths[1]
+        self.noise_widths = nz * n_train_draws, self.noise_widths[1]
         self.beta = beta
+        self.n_train_draws = n_train_draws
 
     def posterior(self, x: Tensor) -> NormalPosterior:
         """Posterior q(z | x) of samples (n, n_features)."""
@@ -215,10 +229,14 @@ class VariationalAutoencoder(Autoencoder):
         """Posterior means (n, nz): inference is deterministic (Chaudhury 2024, section 14.7.2)."""
         return self.posterior(x).mu
 
-    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms:
-        """Terms of the negative ELBO of each sample, standardized and as the likelihood takes it."""
+    def terms(self, h: Tensor, target: Tensor, noise: Noise) -> Terms | ImportanceTerms:
+        """Terms of the negative bound of each sample, standardized and as the likelihood takes it."""
         q = self.posterior_of(self.corrupted(h, noise.corruption))
-        return elbo_terms(partial(self._log_prob, target), q, self.prior_density(), noise.latent)
+        log_likelihood = partial(self._log_prob, target)
+        if self.n_train_draws == 1:
+            return elbo_terms(log_likelihood, q, self.prior_density(), noise.latent)
+        eps = noise.latent.unflatten(1, (-1, self.n_train_draws)).movedim(-1, 0)  # (n_train_draws, n, nz)
+        return importance_terms(log_likelihood, q, self.prior_density(), eps)
 
     def code_blocks(self, nz: int) -> tuple[int, ...]:
         """Widths of the parts of the posterior for a latent dimension nz."""

@@ -2,6 +2,7 @@
 
 __all__ = [
     "Expansion",
+    "ImportanceTerms",
     "Quadratic",
     "Terms",
     "climb",
@@ -10,6 +11,8 @@ __all__ = [
     "finite_or_minus_infinity",
     "gauss_newton_codes",
     "importance_bound",
+    "importance_shares",
+    "importance_terms",
     "laplace_evidence",
     "laplace_terms",
     "latent_codes",
@@ -70,6 +73,52 @@ class Terms(NamedTuple):
         """Loss of each sample, of shape (n,)."""
         return kl_factor * self.kl - self.log_prob
 
+    def averages(self) -> "Terms":
+        """The two terms of each sample, which these are already."""
+        return self
+
+
+class ImportanceTerms(NamedTuple):
+    r"""The terms of the importance weights p(x | z) p(z) / q(z | x), each of shape (n_draws, ..., n), in nats."""
+
+    log_prob: Tensor
+    """ln p(x | z)."""
+    log_prior: Tensor
+    """ln p(z)."""
+    log_posterior: Tensor
+    """ln q(z | x)."""
+
+    def log_weights(self, kl_factor: float | Tensor = 1.0) -> Tensor:
+        """Logarithms of the weights p(x | z) (p(z) / q(z | x))^kl_factor; -inf for those that overflow."""
+        return finite_or_minus_infinity(self.log_prob + kl_factor * self.log_prior - kl_factor * self.log_posterior)
+
+    def bound(self, kl_factor: float | Tensor = 1.0) -> Tensor:
+        r"""Logarithm of the mean weight of each sample, (..., n): for a factor of 1, the importance-weighted bound.
+
+        For a factor t in (0, 1) it is the same bound for another prior: the geometric mean
+        :math:`q(z | x)^{1 - t} p(z)^t`, not normalized, which leads from the posterior itself to the prior. Its mean
+        over one importance sample is the evidence lower bound with t times the KL divergence, since
+
+        .. math:: \mathrm{KL}(q \| q^{1 - t} p^t) = \mathrm{E}_q [\ln q - (1 - t) \ln q - t \ln p]
+            = t \, \mathrm{KL}(q \| p).
+        """
+        return self.log_weights(kl_factor).logsumexp(0) - math.log(len(self.log_prob))
+
+    def weighted(self, kl_factor: float | Tensor) -> Tensor:
+        """Loss of each sample, (..., n): minus the bound."""
+        return -self.bound(kl_factor)
+
+    def averages(self) -> Terms:
+        """The bound of each sample as a difference of two terms: what the weights say of the posterior p(z | x).
+
+        The normalized weights turn importance samples from q(z | x) into samples from p(z | x). So the first term
+        estimates the mean of ln p(x | z) over p(z | x), and what it exceeds the bound by estimates the KL divergence of
+        p(z | x) from p(z).
+        """
+        shares = self.log_weights().softmax(0)
+        log_prob = torch.where(shares > 0, shares * self.log_prob, 0.0).sum(0)
+        return Terms(log_prob, log_prob - self.bound())
+
 
 def reconstruction_terms(log_likelihood: LogLikelihood, z: Tensor) -> Terms:
     """The log-density ln p(x | z) at one latent code z (n, nz) of each sample."""
@@ -127,8 +176,13 @@ def importance_bound(log_likelihood: LogLikelihood, q: Any, prior: Any, eps: Ten
     ----------
     Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", eq. 8.
     """
+    return importance_terms(log_likelihood, q, prior, eps).bound()
+
+
+def importance_terms(log_likelihood: LogLikelihood, q: NormalPosterior, prior: Any, eps: Tensor) -> ImportanceTerms:
+    """The terms of `importance_bound`, by which it is an objective of training too: `ImportanceTerms.weighted`."""
     z = q.sample(eps)  # (n_draws, n, nz)
-    return log_weights(log_likelihood(z), q, prior, z, eps).logsumexp(0) - math.log(len(eps))
+    return ImportanceTerms(log_likelihood(z), prior.log_prob(z), q.log_prob_of(eps))
 
 
 def log_weights(log_prob: Tensor, q: Any, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
@@ -144,7 +198,13 @@ def log_weights(log_prob: Tensor, q: Any, prior: Any, z: Tensor, eps: Tensor) ->
         The latent codes `q.sample(eps)`.
     eps : Tensor of shape (n_draws, n, nz)
     """
-    return finite_or_minus_infinity(log_prob + prior.log_prob(z) - q.log_prob_of(eps))
+    return ImportanceTerms(log_prob, prior.log_prob(z), q.log_prob_of(eps)).log_weights()
+
+
+def importance_shares(log_prob: Tensor, q: Any, prior: Any, z: Tensor, eps: Tensor) -> Tensor:
+    """The weights of `log_weights` over their sum for each sample, (n_draws, n); equal where all of them overflow."""
+    shares = log_weights(log_prob, q, prior, z, eps).softmax(0)
+    return torch.where(shares.isnan(), 1 / len(eps), shares)
 
 
 def laplace_evidence(model: Any, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from sklatent._nn.data import Draws
 from sklatent._nn.modules import Noise, ParameterGroup
-from sklatent._nn.objectives import Terms
+from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.priors import StandardNormal
 
 
@@ -52,25 +52,27 @@ class Stack(nn.Module):
                 self._parameters[name] = nn.Parameter(_flip(stacked).contiguous())
             else:
                 self._buffers[name] = stacked
-        if not isinstance(template.prior, StandardNormal):
+        if not isinstance(template.prior, StandardNormal) or template.n_train_draws > 1:
             self._hold_padding(states)
 
-    def forward(self, x: Tensor, noise: Noise, members: Tensor | None = None) -> Terms:
-        """Loss terms of each sample of each network, (m, n)."""
+    def forward(self, x: Tensor, noise: Noise, members: Tensor | None = None) -> Terms | ImportanceTerms:
+        """Loss terms of each sample of each network, (..., m, n)."""
         state = self._stacked_state()
         if members is not None:
             state = {name: tensor[members] for name, tensor in state.items()}
-        terms = vmap(self._call)(tuple(state.values()), x, noise)
+        terms = vmap(self._call, out_dims=-2)(tuple(state.values()), x, noise)
         if members is not None:
             for name, buffer in self.named_buffers():  # batch norm has updated the copies
                 buffer[members] = state[name]
         return terms
 
-    def loss(self, terms: Terms, kl_weights: Sequence[float], members: Tensor | None = None) -> Tensor:
+    def loss(
+        self, terms: Terms | ImportanceTerms, kl_weights: Sequence[float], members: Tensor | None = None
+    ) -> Tensor:
         """Mean loss of the samples of each network, (m,), with a weight of the KL divergence for each."""
         if self._kl_factors is None or self._kl_factors[0] != kl_weights:
             factors = [module.beta * weight for module, weight in zip(self._members, kl_weights, strict=True)]
-            self._kl_factors = kl_weights, terms.kl.new_tensor(factors)
+            self._kl_factors = kl_weights, terms.log_prob.new_tensor(factors)
         factor = self._kl_factors[1]
         return terms.weighted((factor if members is None else factor[members])[:, None]).mean(1)
 
@@ -111,7 +113,7 @@ class Stack(nn.Module):
         """Samples of a network as the stack takes them: standardized once for all steps if its likelihood allows it."""
         return self._members[member].target(x)
 
-    def _call(self, tensors: Sequence[Tensor], x: Tensor, noise: Noise) -> Terms:
+    def _call(self, tensors: Sequence[Tensor], x: Tensor, noise: Noise) -> Terms | ImportanceTerms:
         # Like functional_call, but without its lookup of names and tied weights, which takes a tenth of a small step.
         for places, tensor in zip(self._slots, tensors, strict=True):
             for tensors_of_layer, leaf in places:
@@ -154,10 +156,10 @@ def can_stack(modules: Sequence[Any], widths: Sequence[int], x: Tensor) -> bool:
         stack.loss(together, [1.0, 1.0]).sum().backward()
     except Exception:  # a user's network may raise anything
         return False
-    apart = [module(x, own) for module, own in zip(pair, noise, strict=True)]
+    apart = [module(x, own).averages() for module, own in zip(pair, noise, strict=True)]
     return all(
         torch.allclose(ours, torch.stack(theirs), rtol=1e-3, atol=1e-3)
-        for ours, theirs in zip(together, zip(*apart, strict=True), strict=True)
+        for ours, theirs in zip(together.averages(), zip(*apart, strict=True), strict=True)
     )
 
 

@@ -16,7 +16,7 @@ from sklatent._nn.data import Draws, Rows, batch_sizes
 from sklatent._nn.modules import Noise
 from sklatent._nn.schedules import Schedule
 from sklatent._nn.stack import Stack, stack_noise
-from sklatent._nn.training import EarlyStop, LatentNet
+from sklatent._nn.training import EarlyStop, LatentNet, averages
 
 
 class StackedRows(Dataset):
@@ -226,13 +226,13 @@ class StackedNet(LatentNet):
             losses = [
                 self.module_.loss(found, kl_weight, part.members) for found, part in zip(terms, batch, strict=True)
             ]
-        sizes = [part.x.shape[1] for part in batch]
+        sizes, means = [part.x.shape[1] for part in batch], [averages(found) for found in terms]
         spread = partial(_spread, members=[part.members for part in batch], n_members=len(self.nets))
         return {
             "loss": torch.stack([values.sum() for values in losses]).sum(),
             "losses": spread([values.detach()[:, None] * n for values, n in zip(losses, sizes, strict=True)]),
-            "reconstruction": spread([-part.log_prob.detach() for part in terms]),
-            "kl": spread([part.kl.detach() for part in terms]),
+            "reconstruction": spread([-part.log_prob for part in means]),
+            "kl": spread([part.kl for part in means]),
         }
 
     def _submodules(self) -> Any:

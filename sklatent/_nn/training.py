@@ -1,6 +1,6 @@
 """The training loop of skorch, with batches gathered on the device and losses read once per epoch."""
 
-__all__ = ["EarlyStop", "LatentNet", "clip_gradient"]
+__all__ = ["EarlyStop", "LatentNet", "averages", "clip_gradient"]
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +16,8 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sklatent._nn.data import Batches, Draws
-from sklatent._nn.objectives import Terms
+from sklatent._nn.data import Batch, Batches, Draws
+from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.randomness import global_draws_from
 from sklatent._nn.schedules import PRECISIONS, Schedule
 from sklatent._nn.threads import limited_threads, product_size
@@ -41,7 +41,8 @@ class LatentNet(NeuralNet):
     ----------
     module : Module
         Called with samples (n, n_features) and `Noise` of the widths `module.noise_widths`. `module.loss` reduces its
-        `Terms` to a scalar, and `module.parameter_groups` lists how its parameters are trained.
+        `Terms` to a scalar, given the weights of the samples, and `module.parameter_groups` lists how its parameters
+        are trained.
     schedule : Schedule or None, default=None
         Learning rate, and weight of the KL divergence that `module.loss` receives. None keeps both constant.
     seeds : tuple of int
@@ -124,7 +125,7 @@ class LatentNet(NeuralNet):
 
     def product_size(self, n_samples: int) -> int:
         """Number of multiply-adds of the largest layer for a batch."""
-        return product_size(self.module, n_samples)
+        return product_size(self.module, n_samples * self.module.n_train_draws)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on: tensors, numbers and the history."""
@@ -205,8 +206,8 @@ class LatentNet(NeuralNet):
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
         draws = Draws(self.module_.noise_widths, noise, len(iterator.rows))
         steps, sums = [], []
-        for x in iterator:
-            batch = (x, draws.take(len(x)))
+        for x, weight in iterator:
+            batch = Batch(x, draws.take(len(x)), weight)
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             steps.append((step["loss"].detach(), *step["terms"]))
@@ -257,7 +258,7 @@ class LatentNet(NeuralNet):
                 "Try a smaller lr, or rescale features with extreme values."
             )
 
-    def train_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
+    def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Run one step of the optimizer."""
         self._set_training(True)
         for group in self.optimizer_.param_groups:  # like zero_grad, without the overhead of its profiling
@@ -272,7 +273,7 @@ class LatentNet(NeuralNet):
         self.step_ += 1
         return step
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], **fit_params: Any) -> dict[str, Any]:
+    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Compute the loss of a batch without training, with the weight of the KL divergence at the end of training."""
         self._set_training(False)
         with torch.no_grad(), self._draws_of_layers():
@@ -295,16 +296,22 @@ class LatentNet(NeuralNet):
         """Context in which layers that use random numbers take them from a generator of this net."""
         return nullcontext() if self.layers is None else global_draws_from(self.layers)
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], kl_weight: Any) -> dict[str, Any]:
+    def _evaluate(self, batch: Batch, kl_weight: Any) -> dict[str, Any]:
         with self._precision():
-            terms: Terms = self.module_(*batch)
-            loss = self.module_.loss(terms, kl_weight)
-        return {"loss": loss, "terms": Terms(*(term.detach() for term in terms))}
+            terms: Terms | ImportanceTerms = self.module_(batch.x, batch.noise)
+            loss = self.module_.loss(terms, kl_weight, batch.weight)
+        return {"loss": loss, "terms": averages(terms, batch.weight)}
 
     def _precision(self) -> Any:
         """Context that sets the precision of a step."""
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is None else torch.autocast(torch.device(self.device).type, dtype)
+
+
+def averages(terms: Terms | ImportanceTerms, weight: Tensor | None = None) -> Terms:
+    """The two terms of each sample for the history, times its weight; no gradient is taken of them."""
+    found = type(terms)(*(term.detach() for term in terms)).averages()
+    return found if weight is None else Terms(*(weight * term for term in found))
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float, n_stack_dims: int = 0) -> None:

@@ -34,12 +34,14 @@ SQUARES_OF_FLOAT32 = 1e-20, 1e30
 N_ROUGH_ROWS = 256
 
 
-def mean_and_variance(X: Array) -> tuple[Array, Array]:
+def mean_and_variance(X: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """Compute mean and variance (divisor n) of each column.
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
+    weights : array of shape (n_samples,) or None, default=None
+        Sample weights.
 
     Returns
     -------
@@ -51,8 +53,8 @@ def mean_and_variance(X: Array) -> tuple[Array, Array]:
     ValueError
         If the variance overflows float64.
     """
-    columns = CenteredRows(X).columns(array_namespace(X).float64)
-    return columns.mean, columns.scatter / X.shape[0]
+    columns = CenteredRows(X, weights).columns(array_namespace(X).float64)
+    return columns.mean, columns.scatter / columns.weight
 
 
 def is_mapped(X: Any) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklatent._ppca.density import initial_loadings
+from sklatent._ppca.moments import total_weight
 from sklatent._ppca.solvers import decompose
 
 # Samples for which the prior of the variances counts: the weight of a unit information prior (Kass & Wasserman 1995).
@@ -31,7 +32,7 @@ class Factors(NamedTuple):
     """psi, of shape (n_features,), in squared units of X; positive."""
 
 
-def shrink(errors: NDArray, n_samples: int) -> NDArray:
+def shrink(errors: NDArray, n_samples: float | NDArray) -> NDArray:
     r"""Noise variances from mean squared errors, drawn towards their mean by a prior.
 
     Nothing in the data bounds the variance of a column that is constant, or nearly so: its density grows without limit
@@ -49,8 +50,8 @@ def shrink(errors: NDArray, n_samples: int) -> NDArray:
     ----------
     errors : ndarray of shape (n_features,)
         Mean squared errors e.
-    n_samples : int
-        Number of samples n that they are means of.
+    n_samples : float or ndarray of shape (n_features,)
+        Number of samples n that they are means of, or the sum of their weights.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def shrink(errors: NDArray, n_samples: int) -> NDArray:
     return (errors + weight * errors.mean()) / (1 + weight)
 
 
-def factor_analysis(X: NDArray, n_factors: int) -> Factors:
+def factor_analysis(X: NDArray, n_factors: int, weights: NDArray | None = None) -> Factors:
     r"""Fit factor analysis, x ~ N(mean, W W' + diag psi), by EM from probabilistic PCA.
 
     With the posterior means Z and the posterior covariance :math:`H = (I + W' \Psi^{-1} W)^{-1}` of the factors, a step
@@ -84,6 +85,8 @@ def factor_analysis(X: NDArray, n_factors: int) -> Factors:
     X : ndarray of shape (n_samples, n_features), float64
     n_factors : int
         At most min(n_samples, n_features) - 1 of them are used.
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights, with which n is their sum.
 
     Returns
     -------
@@ -93,14 +96,17 @@ def factor_analysis(X: NDArray, n_factors: int) -> Factors:
     ----------
     Rubin & Thayer (1982), "EM algorithms for ML factor analysis", Psychometrika 47.
     """
-    n_samples, n_features = X.shape
-    X = X - X.mean(axis=0)
+    n_features = X.shape[1]
+    n_samples, n_distinct = total_weight(weights, len(X))
+    centred = X - np.average(X, axis=0, weights=weights)
+    # With the roots of the weights every product below is a weighted sum.
+    X = centred if weights is None else centred * np.sqrt(weights)[:, None]
     variances = np.einsum("ij,ij->j", X, X) / n_samples
     floor = MIN_RATIO * (variances.mean() or 1.0)
-    n_factors = min(n_factors, n_samples - 1, n_features - 1)
+    n_factors = min(n_factors, n_distinct - 1, n_features - 1)
     if n_factors < 1:
         return Factors(np.zeros((n_features, 0)), np.maximum(shrink(variances, n_samples), floor))
-    spectrum = decompose(X, nz=n_factors)
+    spectrum = decompose(centred, nz=n_factors, weights=weights)
     noise = np.full(n_features, max(spectrum.noise_variance(n_factors), floor))
     loadings = initial_loadings(spectrum, n_factors, noise[0])
     for _ in range(N_STEPS):

@@ -175,7 +175,7 @@ def factor_model(spectrum: Spectrum, k: int) -> FactorModel:
     return FactorModel(spectrum.mean, spectrum.components[:k, :].T * deviations, noise)
 
 
-def factors_of_incomplete(X: NDArray, n_factors: int) -> Factors:
+def factors_of_incomplete(X: NDArray, n_factors: int, weights: NDArray | None = None) -> Factors:
     """Factor analysis of samples with missing values, from their expectations under probabilistic PCA.
 
     Missing values have no error there, so the noise variance of each feature is divided by the fraction of the samples
@@ -187,12 +187,15 @@ def factors_of_incomplete(X: NDArray, n_factors: int) -> Factors:
         Samples, with NaN as missing values. A feature that is never observed is held for constant.
     n_factors : int
         At most min(n_samples, n_features) - 1 of them are used.
+    weights : ndarray of shape (n_samples,) or None, default=None
+        Sample weights.
     """
     observed = ~np.isnan(X)
     X = np.where(observed.any(axis=0), X, 0.0)
-    model, _ = fit_factors(X, min(n_factors, min(X.shape) - 1), tolerance=ROUGH_TOLERANCE)
-    factors = factor_analysis(model.fill(X), n_factors)
-    return Factors(factors.loadings, factors.noise / np.maximum(observed.mean(axis=0), 1 / len(X)))
+    model, _ = fit_factors(X, min(n_factors, min(X.shape) - 1), weights, ROUGH_TOLERANCE)
+    factors = factor_analysis(model.fill(X), n_factors, weights)
+    fractions = np.average(observed, axis=0, weights=weights)
+    return Factors(factors.loadings, factors.noise / np.maximum(fractions, 1 / total_weight(weights, len(X))[0]))
 
 
 def held_out_dimension(X: NDArray) -> int:
@@ -300,8 +303,8 @@ def fit_factors(
     Roweis (1998), "EM algorithms for PCA and SPCA", NeurIPS 10, section 4.
     Liu, Rubin & Wu (1998), "Parameter expansion to accelerate EM", Biometrika 85, section 4.
     """
-    weights = _unit_weights(X) if weights is None else weights
     model, least = _start(X, n_factors, weights)
+    weights = _unit_weights(X) if weights is None else weights
     before = -np.inf
     for _ in range(MAX_ITER):
         model, log_density = _em_step(model, X, weights, least)
@@ -311,12 +314,15 @@ def fit_factors(
     return model, False
 
 
-def _start(X: Array, n_factors: int, weights: Array) -> tuple[FactorModel, float]:
+def _start(X: Array, n_factors: int, weights: Array | None) -> tuple[FactorModel, float]:
     """Initial model, by PCA of some samples with missing values replaced by means, and the smallest noise variance."""
     xp = array_namespace(X)
     mean, variance = column_moments(X, weights)
-    some = X[:: max(1, X.shape[0] // max(2000, 2 * n_factors)), :]
-    spectrum = decompose(xp.where(xp.isnan(some), 0.0, xp.astype(some, xp.float64) - mean), nz=n_factors or None)
+    step = max(1, X.shape[0] // max(2000, 2 * n_factors))
+    some = xp.astype(X[::step, :], xp.float64) - mean
+    # In a few of many samples the weights may vanish.
+    weights = weights if step == 1 else None
+    spectrum = decompose(xp.where(xp.isnan(some), 0.0, some), nz=n_factors or None, weights=weights)
     least = LEAST_NOISE * variance_scale(variance, mean)
     noise = max(spectrum.noise_variance(n_factors), least)
     return FactorModel(mean, initial_loadings(spectrum, n_factors, noise), noise), least
@@ -330,7 +336,7 @@ def column_moments(X: Array, weights: Array | None = None) -> tuple[Array, Array
     ValueError
         If a feature has no observed value, or if the variance overflows float64.
     """
-    xp = array_namespace(X)
+    xp = array_namespace(X[:1, :])  # X may be a file, which is read by slices
     weights = _unit_weights(X) if weights is None else weights
     count, mean = 0.0, 0.0
     for cut in slices(X.shape[0], CHUNK_SIZE, X.shape[1]):
@@ -348,8 +354,8 @@ def column_moments(X: Array, weights: Array | None = None) -> tuple[Array, Array
 
 
 def _unit_weights(X: Array) -> Array:
-    xp = array_namespace(X)
-    return xp.ones_like(X[:, 0], dtype=xp.float64)
+    one = X[:1, :]
+    return array_namespace(one).ones(X.shape[0], dtype=array_namespace(one).float64, device=device_of(one))
 
 
 def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tuple[FactorModel, float]:

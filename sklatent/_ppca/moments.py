@@ -1,6 +1,6 @@
 """Weight, mean and scatter of a set of samples. The moments of a union follow from those of its parts."""
 
-__all__ = ["FactoredMoments", "Moments", "NotFiniteError", "check_variance", "total_weight"]
+__all__ = ["FactoredMoments", "Moments", "NotFiniteError", "check_variance", "total_weight", "weighted_sum"]
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,6 +111,12 @@ def total_weight(weights: Array | None, n_samples: int) -> tuple[float, int]:
         return float(n_samples), n_samples
     xp = array_namespace(weights)
     return float(xp.sum(weights)), int(xp.count_nonzero(weights))
+
+
+def weighted_sum(values: Array, weights: Array | None) -> Array:
+    """Sum of values (n_samples, ...) over the samples, each times its weight. None stands for weights of 1."""
+    xp = array_namespace(values)
+    return xp.sum(values, axis=0) if weights is None else xp.tensordot(weights, values, axes=1)
 
 
 def _squares(x: Array, diagonal: bool) -> Array:

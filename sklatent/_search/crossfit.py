@@ -3,6 +3,7 @@
 __all__ = [
     "KnownScores",
     "Subset",
+    "at",
     "complements",
     "concentrated_supports",
     "ends_in_latent_model",
@@ -11,18 +12,24 @@ __all__ = [
     "folds",
     "n_steps_to_skip",
     "out_of_fold_scores",
+    "route_to_fit",
+    "sample_params",
 ]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
+from sklearn import get_config
 from sklearn.base import clone, is_outlier_detector
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from sklatent._base import BaseLatentModel
 from sklatent._jacobians import last_undefined_step, log_density, unroll
@@ -71,10 +78,44 @@ def complements(n_samples: int, parts: Sequence[Subset]) -> list[Subset]:
     return [np.setdiff1d(np.arange(n_samples), part, assume_unique=True) for part in parts]
 
 
-def fit_subsets(estimator: Any, X: NDArray, subsets: Sequence[Subset]) -> list[Any]:
-    """A clone of an estimator fitted to each subset of X; latent models within them are learned together."""
-    with learned_together(estimator, X, subsets):
-        return [clone(estimator).fit(X[subset]) for subset in subsets]
+def fit_subsets(
+    estimator: Any, X: NDArray, subsets: Sequence[Subset], fit_params: Mapping[str, NDArray] = MappingProxyType({})
+) -> list[Any]:
+    """A clone of an estimator fitted to each subset of X; latent models within them are learned together.
+
+    Parameters of the fit have a value for each sample. With them each fit is by itself.
+    """
+    with nullcontext() if fit_params else learned_together(estimator, X, subsets):
+        return [clone(estimator).fit(X[subset], **at(fit_params, subset)) for subset in subsets]
+
+
+def at(fit_params: Mapping[str, NDArray], subset: Subset) -> dict[str, NDArray]:
+    """Parameters of a fit, which have a value for each sample, for some of the samples."""
+    return {name: values[subset] for name, values in fit_params.items()}
+
+
+def sample_params(owner: Any, fit_params: Mapping[str, Any], n_samples: int) -> dict[str, NDArray]:
+    """What the `fit` of an estimator within another one receives of parameters that have a value for each sample.
+
+    With scikit-learn's metadata routing it receives what it requests; without, all of them.
+
+    Raises
+    ------
+    ValueError
+        If one of them does not have a value for each sample.
+    """
+    given = {name: np.asarray(values) for name, values in fit_params.items() if values is not None}
+    for name, values in given.items():
+        if values.shape != (n_samples,):
+            raise ValueError(f"{name}.shape == {values.shape}, expected {(n_samples,)}!")
+    if given and get_config()["enable_metadata_routing"]:
+        return dict(process_routing(owner, "fit", **given).estimator.fit)
+    return given
+
+
+def route_to_fit(router: MetadataRouter, estimator: Any) -> MetadataRouter:
+    """Add the route from the `fit` of an estimator to that of the one within it."""
+    return router.add(estimator=estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
 
 
 def out_of_fold_scores(

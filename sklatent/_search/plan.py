@@ -3,14 +3,16 @@
 __all__ = ["Plan", "learned_together"]
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, zip_longest
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
@@ -63,6 +65,8 @@ class Plan:
         Of the search.
     candidates : sequence of dict
         Parameters of each candidate.
+    fit_params : mapping, default={}
+        Parameters of the fit of the search. Where a latent model is given weights of samples, nothing is planned.
     **limits
         As for `learn_many`.
 
@@ -75,11 +79,20 @@ class Plan:
         For each candidate, its part of the time spent here: the mean over the folds.
     """
 
-    def __init__(self, estimator: Any, candidates: Sequence[dict[str, Any]], **limits: Any):
+    def __init__(
+        self,
+        estimator: Any,
+        candidates: Sequence[dict[str, Any]],
+        fit_params: Mapping[str, Any] = MappingProxyType({}),
+        **limits: Any,
+    ):
         self.memo = Memo()
         self.limits = limits
         configured = [_configured(estimator, params) for params in candidates]
-        self._estimators = [found if found is not None and _can_be_planned(found) else None for found in configured]
+        self._estimators = [
+            found if found is not None and _can_be_planned(found) and not _has_weights(found, fit_params) else None
+            for found in configured
+        ]
         self.candidates = [
             Candidate(params, self.memo, [] if found is None else list(_pipelines(found)))
             for params, found in zip(candidates, self._estimators, strict=True)
@@ -261,6 +274,15 @@ def _transformed(pipeline: Pipeline, n_steps: int, X: Any, y: Any, memory: _Step
 def _can_be_planned(estimator: Any) -> bool:
     """Whether there is something to plan, and nobody who follows the fits by callbacks."""
     return _holds_latent(estimator) and not any(map(has_callbacks, [estimator, *estimator.get_params().values()]))
+
+
+def _has_weights(estimator: Any, fit_params: Mapping[str, Any]) -> bool:
+    """Whether a latent model within an estimator is given weights of the samples, among the parameters of a fit."""
+    names = [name for name, value in fit_params.items() if name.endswith("sample_weight") and value is not None]
+    if names and get_config()["enable_metadata_routing"]:
+        return any(part.get_metadata_routing().fit.requests.get("sample_weight") for part in _latent_parts(estimator))
+    prefixes = [name.removesuffix("sample_weight").removesuffix("__") for name in names]
+    return any(_holds_latent(estimator.get_params().get(prefix) if prefix else estimator) for prefix in prefixes)
 
 
 def _holds_latent(estimator: Any) -> bool:

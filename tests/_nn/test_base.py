@@ -152,9 +152,9 @@ class Steps(Callback):
         self.seen = []
         loss = net.module_.loss
 
-        def recorded(terms, kl_weight):
+        def recorded(terms, kl_weight, weight):
             self.kl_weight = kl_weight
-            return loss(terms, kl_weight)
+            return loss(terms, kl_weight, weight)
 
         net.module_.loss = recorded
 

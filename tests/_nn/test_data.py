@@ -5,6 +5,10 @@ import torch
 from sklatent._nn.data import Batches, Draws, MappedRows, Rows, batch_sizes
 
 
+def samples_of(batches):
+    return torch.cat([x for x, _ in batches])
+
+
 @pytest.mark.parametrize(
     ("n", "batch_size", "sizes"),
     [
@@ -21,13 +25,13 @@ from sklatent._nn.data import Batches, Draws, MappedRows, Rows, batch_sizes
 def test_sizes_merge_a_last_batch_of_less_than_half_the_size(n, batch_size, sizes):
     batches = Batches(Rows(np.arange(n * 2.0).reshape(n, 2)), batch_size)
     assert batch_sizes(n, batch_size) == sizes
-    assert [len(x) for x in batches] == sizes
+    assert [len(x) for x, _ in batches] == sizes
 
 
 def test_every_row_comes_once_in_a_new_order_at_each_pass():
     X = np.arange(20.0).reshape(10, 2)
     batches = Batches(Rows(X), 3, torch.Generator().manual_seed(0))
-    first, second = torch.cat(list(batches)), torch.cat(list(batches))
+    first, second = samples_of(batches), samples_of(batches)
     assert not torch.equal(first, second)
     for rows in (first, second):
         np.testing.assert_array_equal(np.sort(rows, axis=0), X)
@@ -35,13 +39,13 @@ def test_every_row_comes_once_in_a_new_order_at_each_pass():
 
 def test_without_a_generator_the_order_is_kept():
     X = np.arange(20.0).reshape(10, 2)
-    np.testing.assert_array_equal(torch.cat(list(Batches(Rows(X), 3))), X)
+    np.testing.assert_array_equal(samples_of(Batches(Rows(X), 3)), X)
 
 
 def test_order_comes_from_its_own_generator():
     state = torch.get_rng_state()
     orders = [
-        torch.cat(list(Batches(Rows(np.arange(10.0)[:, None]), 4, torch.Generator().manual_seed(3)))) for _ in range(2)
+        samples_of(Batches(Rows(np.arange(10.0)[:, None]), 4, torch.Generator().manual_seed(3))) for _ in range(2)
     ]
     assert torch.equal(*orders)
     assert torch.equal(torch.get_rng_state(), state)
@@ -72,9 +76,9 @@ def test_batches_of_blocks_are_those_of_memory(n_samples, batch_size):
     mapped.n_rows = 5
     for generator in (None, torch.Generator().manual_seed(0)):
         found = list(Batches(mapped, batch_size, generator))
-        assert [len(x) for x in found] == batch_sizes(n_samples, batch_size)
-        np.testing.assert_array_equal(np.sort(torch.cat(found), axis=0), X)
-    np.testing.assert_array_equal(torch.cat(list(Batches(mapped, batch_size))), X)
+        assert [len(x) for x, _ in found] == batch_sizes(n_samples, batch_size)
+        np.testing.assert_array_equal(np.sort(samples_of(found), axis=0), X)
+    np.testing.assert_array_equal(samples_of(Batches(mapped, batch_size)), X)
 
 
 def test_noise_of_each_kind_has_its_width_and_comes_of_one_sequence():

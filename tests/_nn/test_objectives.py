@@ -10,9 +10,15 @@ from scipy.stats import multivariate_normal
 from torch import distributions, nn
 
 from sklatent._nn.likelihoods import Bernoulli, Gaussian, Standardizer
-from sklatent._nn.objectives import elbo_terms, importance_bound, reconstruction_terms
-from sklatent._nn.posteriors import DiagonalNormal
-from sklatent._nn.priors import StandardNormal
+from sklatent._nn.objectives import (
+    ImportanceTerms,
+    elbo_terms,
+    importance_bound,
+    importance_terms,
+    reconstruction_terms,
+)
+from sklatent._nn.posteriors import DiagonalNormal, FullNormal
+from sklatent._nn.priors import GaussianMixturePrior, StandardNormal
 
 N_FEATURES = 5
 
@@ -154,3 +160,87 @@ def test_reconstruction_terms_are_the_likelihood_at_the_code(x):
     expected = model.likelihood.log_prob(model.likelihood.standardizer(x), model.decode(z))
     torch.testing.assert_close(terms.log_prob, expected)
     assert not terms.kl.any()
+
+
+# The importance-weighted objective
+
+
+def importance_terms_of(model, x, eps):
+    return importance_terms(model.log_likelihood(x), model.posterior(x), model.prior, eps)
+
+
+def test_importance_terms_equal_torch_distributions(x):
+    """With a full covariance of q and a prior that is a mixture, beside PyTorch's own densities."""
+    n_draws, nz = 3, 2
+    eps, code = normal(n_draws, len(x), nz, seed=6), normal(len(x), 5, seed=7)
+    q = FullNormal.from_code(code)
+    prior = GaussianMixturePrior(normal(4, nz, seed=8)).density(None)
+    decoder = nn.Linear(nz, N_FEATURES).double()
+    likelihood = Gaussian(Standardizer(normal(N_FEATURES, seed=2), 2.0, torch.full((N_FEATURES,), 4.0))).double()
+    terms = importance_terms(lambda z: likelihood.log_prob(likelihood.standardizer(x), decoder(z)), q, prior, eps)
+
+    theirs_q = distributions.MultivariateNormal(q.mu, scale_tril=q.factor)
+    z = q.mu + (q.factor @ eps[..., None])[..., 0]
+    components = distributions.Independent(distributions.Normal(prior.components.mu, torch.ones(())), 1)
+    theirs_p = distributions.MixtureSameFamily(distributions.Categorical(logits=torch.zeros(4)), components)
+    scale = 2.0 * likelihood.log_variance.exp().sqrt()
+    theirs_x = distributions.Normal(likelihood.standardizer.inverse(decoder(z)), scale)
+    log_weights = theirs_x.log_prob(x).sum(-1) + theirs_p.log_prob(z) - theirs_q.log_prob(z)
+    expected = log_weights.exp().mean(0).log()
+    torch.testing.assert_close(terms.bound(), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(terms.weighted(1.0), -expected, rtol=1e-9, atol=1e-9)
+
+    # The gradient of the objective is the mean of those of ln w with the normalized weights (Burda et al., eq. 13).
+    parameters = list(decoder.parameters())
+    found = torch.autograd.grad(terms.weighted(1.0).sum(), parameters, retain_graph=True)
+    shares = (log_weights - log_weights.logsumexp(0)).exp().detach()
+    by_hand = torch.autograd.grad(-(shares * log_weights).sum(), parameters)
+    for ours, theirs in zip(found, by_hand, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_importance_objective_is_the_evidence_without_variance_where_q_is_the_posterior(x):
+    """Every weight is p(x), so the terms are those of the exact posterior for any random numbers."""
+    model = LinearGaussian()
+    with torch.no_grad():
+        losses = torch.stack(
+            [importance_terms_of(model, x, normal(5, len(x), 1, seed=k)).weighted(1.0) for k in (1, 2)]
+        )
+        torch.testing.assert_close(losses, -model.log_evidence(x).expand_as(losses), rtol=1e-10, atol=1e-10)
+        rate = importance_terms_of(model, x, normal(200_000, len(x), 1)).averages().kl
+        posterior = distributions.Normal(*_moments(model.exact_posterior(x)))
+        expected = distributions.kl_divergence(posterior, distributions.Normal(0.0, 1.0))[:, 0]
+        torch.testing.assert_close(rate, expected.double(), rtol=0.02, atol=0.02)  # Monte Carlo error of some 0.005
+
+
+def test_averages_of_importance_terms_are_those_of_the_posterior_for_any_q(x):
+    """The normalized weights turn samples from q into samples from p(z | x)."""
+    model = LinearGaussian(shift=0.2, stretch=0.4)
+    nodes, weights = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(5))
+    mu, deviation = _moments(model.exact_posterior(x))
+    with torch.no_grad():
+        at_nodes = torch.stack([model.log_likelihood(x)(mu + deviation * node) for node in nodes])
+        distortion = (weights[:, None] * at_nodes).sum(0) / math.sqrt(2 * math.pi)
+        found = importance_terms_of(model, x, normal(200_000, len(x), 1)).averages()
+    torch.testing.assert_close(found.log_prob, distortion, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(found.log_prob - found.kl, model.log_evidence(x), rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1.0])
+def test_warm_up_of_one_importance_sample_is_that_of_the_elbo(x, factor):
+    """In expectation, by quadrature: the weights hold (p / q) to the power of the factor."""
+    model = LinearGaussian(shift=0.3, stretch=0.5)
+    nodes, weights = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(5))
+    q = model.posterior(x)
+    with torch.no_grad():
+        ours = [importance_terms_of(model, x, node.expand(1, len(x), 1)).weighted(factor) for node in nodes]
+        theirs = [elbo_terms(model.log_likelihood(x), q, model.prior, node.expand(len(x), 1)) for node in nodes]
+        losses = (torch.stack(values) for values in (ours, [terms.weighted(factor) for terms in theirs]))
+        found, expected = ((weights[:, None] * values).sum(0) / math.sqrt(2 * math.pi) for values in losses)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_importance_weights_that_overflow_count_as_zero():
+    terms = ImportanceTerms(*torch.tensor([[[0.0], [math.inf]], [[0.0], [0.0]], [[0.0], [0.0]]]))
+    assert terms.bound().item() == pytest.approx(-math.log(2))
+    assert terms.averages().log_prob.item() == 0

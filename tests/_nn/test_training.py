@@ -17,6 +17,7 @@ class Mean(nn.Module):
     """The mean of the rows, by least squares: small enough to train by hand beside the net."""
 
     noise_widths = 0, 0
+    n_train_draws = 1
 
     def __init__(self, n_features=2):
         super().__init__()
@@ -26,8 +27,8 @@ class Mean(nn.Module):
         squares = (x - self.mean).square().sum(-1)
         return Terms(-squares, torch.zeros_like(squares))
 
-    def loss(self, terms, kl_weight=1.0):
-        return -terms.log_prob.mean()
+    def loss(self, terms, kl_weight=1.0, weight=None):
+        return -(terms.log_prob if weight is None else weight * terms.log_prob).mean()
 
     def update_noise_variance(self, log_prob, factor, observed=None):
         return math.nan
