@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import BaseAutoencoder, Training, infer
+from sklatent._nn.base import BaseAutoencoder, Training
 from sklatent._nn.conditionals import laplace_conditionals, residual_conditionals
+from sklatent._nn.inference import infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.missing import (
     CodeStatistics,

@@ -17,14 +17,16 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklatent._base import active_units
 from sklatent._nn.backbones import Backbone
-from sklatent._nn.base import BaseAutoencoder, Training, infer, some_weighted_rows
+from sklatent._nn.base import BaseAutoencoder, Training
 from sklatent._nn.conditionals import importance_conditionals
+from sklatent._nn.inference import infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
 from sklatent._nn.missing import importance_draw, importance_mean, incomplete_bound
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import elbo_terms, importance_bound, importance_shares
 from sklatent._nn.posteriors import POSTERIORS
 from sklatent._nn.priors import GaussianMixturePrior, Prior, StandardNormal, VampPrior
+from sklatent._nn.summaries import some_weighted_rows
 from sklatent._ppca.factors import shrink
 from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import Interval, StrOptions

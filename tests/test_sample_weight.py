@@ -17,10 +17,11 @@ from sklatent import (
     PCAReducer,
     VAETransformer,
 )
-from sklatent._nn import base
 from sklatent._nn.data import Batches, MappedRows, Rows
+from sklatent._nn.left_out import left_out_samples
 from sklatent._nn.missing import CodeStatistics, fit_latent_density
 from sklatent._nn.modules import Noise
+from sklatent._nn.summaries import moments_of_samples, tail_weight
 from sklatent._ppca.factors import factor_analysis
 from sklatent._ppca.missing_values import column_moments, factors_of_incomplete, spectrum_of_incomplete
 from sklatent.model_selection import FusedGridSearchCV
@@ -169,17 +170,18 @@ def test_statistics_of_integer_weights_are_those_of_repetition(n_left_out, sampl
     counts = np.maximum(weights, 1).astype(int)
     model = AutoencoderTransformer(2, hidden_sizes=(8,), random_state=0)
     copies, w = samples.repeat(counts, axis=0), counts.astype(float)
-    for ours, theirs in zip(base._column_moments(samples, w), base._column_moments(copies), strict=True):
+    for ours, theirs in zip(moments_of_samples(samples, w), moments_of_samples(copies), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     standardizer = model._build_module(samples, 0, w).standardizer
-    found, expected = base._tail_weight(samples, standardizer, w), base._tail_weight(copies, standardizer)
+    found, expected = tail_weight(samples, standardizer, w), tail_weight(copies, standardizer)
     assert found == pytest.approx(expected, rel=1e-12)
     parts = slice(n_left_out, None), slice(n_left_out or 1)
     ours = [Rows(samples[part], weights=w[part]) for part in parts]
     theirs = [Rows(samples[part].repeat(counts[part], axis=0)) for part in parts]
     module = model._build_module(samples, 0, w)
     left_out = [
-        base._left_out(model._spectrum(module, train), standardizer, train, valid, 2) for train, valid in (ours, theirs)
+        left_out_samples(model._spectrum(module, train), standardizer, train, valid, 2)
+        for train, valid in (ours, theirs)
     ]
     assert left_out[0].correction == pytest.approx(left_out[1].correction, rel=1e-9)
     assert left_out[0].prior_ratio == pytest.approx(left_out[1].prior_ratio, rel=1e-12)
@@ -287,9 +289,9 @@ def test_moments_of_a_file_of_which_a_block_lacks_a_feature(is_weighted, incompl
     mapped = np.memmap(tmp_path / "X", dtype=incomplete.dtype, mode="w+", shape=incomplete.shape)
     mapped[:] = incomplete
     given = weights if is_weighted else None
-    for ours, theirs in zip(base._column_moments(mapped, given), column_moments(incomplete, given), strict=False):
+    for ours, theirs in zip(moments_of_samples(mapped, given), column_moments(incomplete, given), strict=False):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-    assert base._column_moments(mapped, given)[2]
+    assert moments_of_samples(mapped, given)[2]
 
 
 def test_missing_values_of_samples_without_weight_in_a_file_are_absent(X, tmp_path, monkeypatch):

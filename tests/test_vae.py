@@ -11,7 +11,7 @@ from torch import distributions
 
 from sklatent import PCAReducer, VAETransformer
 from sklatent._base import spawn_seeds
-from sklatent._nn.base import infer
+from sklatent._nn.inference import infer
 from sklatent._nn.modules import Noise
 from sklatent._vae import _squared_errors
 

@@ -1,6 +1,6 @@
 """Base class of the two network estimators: parameters, training and inference."""
 
-__all__ = ["BaseAutoencoder", "Training", "infer", "some_rows", "some_weighted_rows"]
+__all__ = ["BaseAutoencoder", "Training"]
 
 import math
 import warnings
@@ -14,14 +14,12 @@ from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
 
 from sklatent._base import (
@@ -36,7 +34,9 @@ from sklatent._base import (
 )
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks, some_weights
+from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
+from sklatent._nn.inference import evaluate, halve_out_of_memory
+from sklatent._nn.left_out import LeftOut, left_out_samples
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
@@ -53,18 +53,21 @@ from sklatent._nn.state import (
     pack_history,
     to_arrays,
 )
-from sklatent._nn.threads import limited_threads, product_size
-from sklatent._ppca.centered import mean_and_variance
-from sklatent._ppca.density import bound_noise_variance, initial_loadings, squared_residuals
+from sklatent._nn.summaries import (
+    lr_divisor,
+    moments_of_samples,
+    rough_spectrum,
+    some_standardized,
+    some_weighted_rows,
+    tail_weight,
+    with_weight,
+)
+from sklatent._ppca.density import bound_noise_variance, initial_loadings
 from sklatent._ppca.factors import Factors, factor_analysis
 from sklatent._ppca.missing_values import (
-    ROUGH_TOLERANCE,
-    column_moments,
-    factor_model,
     factors_of_incomplete,
-    spectrum_of_incomplete,
 )
-from sklatent._ppca.moments import total_weight, weighted_sum
+from sklatent._ppca.moments import total_weight
 from sklatent._ppca.solvers import Spectrum, decompose
 from sklatent._sklearn_compat import (
     CallbackSupportMixin,
@@ -81,8 +84,6 @@ if TYPE_CHECKING:
     from sklatent._nn.grouping import Trainee
     from sklatent._nn.training import LatentNet
 
-# Maximum number of training samples from which the latent density and diagnostics are estimated after training.
-MAX_ROWS_AFTER_TRAINING = 10_000
 # The gradient is clipped if the tail weight of the training samples is larger than the first number, to the second one
 # times the square root of n_features, which is about the gradient norm of a typical sample. Images and most scaled
 # tables have smaller tail weights.
@@ -96,63 +97,14 @@ WORSE_THAN_MEAN = 1.5
 # Fraction of the samples that are left out of the training for the noise variance, and their largest number.
 LEFT_OUT_FRACTION = 0.1
 MAX_LEFT_OUT = 100
-# Number of samples left out for which their errors count as much as the prior about the errors of the training samples.
-N_PRIOR_LEFT_OUT = 5
-# Smallest squared residual of PCA, as a fraction of the variance, that differs from rounding errors.
-MIN_RESIDUAL = 1e-6
 # With a variance for each feature a network sees each in units of its own standard deviation: in one unit for all it
 # learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
 # would be large where it varies, and throw training about: so much of the common unit is added in squares.
 MIN_UNIT = 0.1
 
-# Float64 copies of fitted modules, each with the state of the weights that it was made from. A copy is made for the
-# first float64 input and dropped with the module. The copies are kept here, since `transform` must not set attributes.
-_float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
-
-
 # Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
 # what matters before or after training only.
 FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"}
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    r"""Samples that a network with noise variance was not trained on.
-
-    The network fits its training samples better than others, so their mean squared error e is too small for a noise
-    variance. The mean squared error q of the m samples that are left out is not, but it varies, the more so the heavier
-    the tails are. So the noise variance is
-
-    .. math::
-        s^2 = (e_1)^{1 - w} (c q)^w, \quad w = \frac{m}{m + m_0}, \quad e_1 = \frac{n + n_z + 1}{n - n_z - 1} e,
-
-    which is the most probable value for a normal error of ln q with variance v / m, and a normal prior of
-    :math:`\ln s^2` about :math:`\ln e_1` with variance v / m0. There e1 is the expected error of a linear model, which
-    has nz + 1 parameters for each feature (Mallows 1973; Akaike 1970, eq. 4.7). The correction c is the mean squared
-    error of all samples over that of the m samples under PCA: a ratio estimator (Cochran 1977, chapter 6), since a few
-    extreme samples among them have large errors under either model.
-
-    Attributes
-    ----------
-    X : ndarray of shape (m, n_features)
-    correction : float
-        The number c.
-    prior_ratio : float
-        The ratio e1 / e.
-    weights : ndarray of shape (m,) or None, default=None
-        Sample weights. With weights, n and m are their sums.
-    """
-
-    X: NDArray
-    correction: float
-    prior_ratio: float
-    weights: NDArray | None = None
-
-    def factor(self, ratio: float) -> float:
-        """The ratio s^2 / e for a ratio q / e."""
-        n_samples, _ = total_weight(self.weights, len(self.X))
-        weight = n_samples / (n_samples + N_PRIOR_LEFT_OUT)
-        return self.prior_ratio ** (1 - weight) * (self.correction * max(ratio, 0.0)) ** weight
 
 
 @dataclass
@@ -360,7 +312,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return self
 
     def _learn(self, X: NDArray, weights: NDArray | None = None) -> Learned:
-        X, weights = _with_weight(X, weights)
+        X, weights = with_weight(X, weights)
         training = self._prepare(X, former=getattr(self, "module_", None), weights=weights)
         self._check_callbacks(training)
         early_stopping = self._early_stopping()
@@ -380,7 +332,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _learn_further(self, X: NDArray, weights: NDArray | None = None) -> Learned:
         """Learn for one epoch, with the state of the optimizer and the generators of the previous call."""
-        X, weights = _with_weight(X, weights)
+        X, weights = with_weight(X, weights)
         former = getattr(self, "module_", None)
         history = getattr(self, "history_", [])
         state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
@@ -470,12 +422,12 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         has_left_out = valid is not None and self._is_gaussian()
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
-        left_out = _left_out(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
+        left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
         if former is None:
             self._start(module, spectrum, X, weights)
         else:
             _adopt(module, former)
-        tail_weight = _tail_weight(X, module.standardizer, weights)
+        tail = tail_weight(X, module.standardizer, weights)
         return Training(
             module,
             seeds,
@@ -484,16 +436,16 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             left_out,
             batch_size=self._n_batch(len(train)),
             max_epochs=max_epochs or self._n_epochs(len(train)),
-            lr=self.lr / _lr_divisor(tail_weight),
-            max_gradient_norm=GRADIENT_NORM * math.sqrt(X.shape[1]) if tail_weight > CLIPPED_TAIL else None,
+            lr=self.lr / lr_divisor(tail),
+            max_gradient_norm=GRADIENT_NORM * math.sqrt(X.shape[1]) if tail > CLIPPED_TAIL else None,
             device=device,
             weights=weights,
         )
 
     def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
         """Leading principal components of the standardized training samples."""
-        rows, weights = _some_standardized(train, module.standardizer)
-        solve = _spectrum_of_incomplete if module.likelihood.has_missing else decompose
+        rows, weights = some_standardized(train, module.standardizer)
+        solve = rough_spectrum if module.likelihood.has_missing else decompose
         return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
 
     def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray | None) -> None:
@@ -708,7 +660,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self, X: Any, seed: int, weights: NDArray | None = None, former: Autoencoder | None = None
     ) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
-        mean, variances, has_missing = _column_moments(X, weights)
+        mean, variances, has_missing = moments_of_samples(X, weights)
         standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
         likelihood = self._build_likelihood(standardizer)
         likelihood.has_missing = has_missing
@@ -862,7 +814,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return evaluate(self.module_, function, *arrays)
 
     def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, **kwargs: Any) -> NDArray:
-        return super()._by_chunks(partial(_halve_out_of_memory, hook), *arrays, **kwargs)
+        return super()._by_chunks(partial(halve_out_of_memory, hook), *arrays, **kwargs)
 
     def _validate_training_rows(self, X: Any) -> Any:
         if not is_sliceable(X):
@@ -932,164 +884,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return self._join(input_shape, standardizer, likelihood, prior, bool(packed["sees_missing"]), seed=None)
 
 
-def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
-    """Call function(module, *tensors) as `evaluate` does, with the threads that pay.
-
-    For functions with linear algebra for each sample, which uses all threads however small the matrices are. A forward
-    pass on few samples uses one thread by PyTorch's own rules, and would be slowed down by setting the number.
-    """
-    with limited_threads(product_size(module, len(arrays[0])), module.standardizer.loc.device):
-        return evaluate(module, function, *arrays)
-
-
-def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
-    """Call function(module, *tensors) in the precision of the arrays, of which the first may have missing values."""
-    module = _float64_twin(module) if arrays[0].dtype == np.float64 else module
-    module = module.observing(bool(np.isnan(arrays[0]).any()))
-    device = module.standardizer.loc.device
-    with torch.no_grad():
-        return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
-
-
-def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
-    """The samples left out, with the correction by PCA of the others."""
-    X, weights = valid.some(MAX_ROWS_AFTER_TRAINING), some_weights(valid, MAX_ROWS_AFTER_TRAINING)
-    is_complete = train.observed is None and valid.observed is None
-    squared_errors = _squared_errors if is_complete else _squared_errors_of_incomplete
-    (theirs, n_left_out), (others, n_train) = squared_errors(spectrum, standardizer, valid, train)
-    mean = (theirs + others) / (n_left_out + n_train)
-    is_exact = min(theirs / n_left_out, others / n_train) <= MIN_RESIDUAL * spectrum.total
-    n_samples, _ = total_weight(train.weights, len(train))
-    n_samples *= 1.0 if train.observed is None else float(train.observed.mean())
-    n_parameters = nz + 1
-    # The noise of the latent codes, or of the encoder's input, is part of the error, as nz / n_features of the noise
-    # variance. If this part were multiplied by more than its inverse, it would grow from epoch to epoch.
-    largest = max(math.sqrt(X.shape[1] / nz), 1.0)
-    return LeftOut(
-        X,
-        correction=1.0 if is_exact else float(mean / (theirs / n_left_out)),
-        prior_ratio=min((n_samples + n_parameters) / max(n_samples - n_parameters, 1), largest),
-        weights=weights,
-    )
-
-
-def _squared_errors(
-    spectrum: Spectrum, standardizer: Standardizer, valid: Any, train: Any
-) -> list[tuple[float, float]]:
-    """Sums of the squared errors under PCA, and numbers of samples: those left out, and those trained on."""
-    rows, weights = _some_standardized(valid, standardizer)
-    theirs = weighted_sum(squared_residuals(spectrum, rows), weights)
-    others = (spectrum.total - spectrum.variances[: len(spectrum.components)].sum()) * spectrum.divisor
-    n_train, _ = total_weight(some_weights(train, MAX_ROWS_AFTER_TRAINING), spectrum.n_samples)
-    return [(theirs, total_weight(weights, len(rows))[0]), (others, n_train)]
-
-
-def _squared_errors_of_incomplete(
-    spectrum: Spectrum, standardizer: Standardizer, valid: Any, train: Any
-) -> list[tuple[float, float]]:
-    """The same for the observed values. Samples with half of them count as half as many samples."""
-    model = factor_model(spectrum, len(spectrum.components))
-    parts = []
-    for rows, weights in (_some_standardized(part, standardizer) for part in (valid, train)):
-        size = weighted_sum((~np.isnan(rows)).mean(axis=1), weights)
-        parts.append((weighted_sum(model.squared_residuals(rows), weights), max(float(size), 1 / rows.shape[1])))
-    return parts
-
-
-def _some_standardized(samples: Any, standardizer: Standardizer) -> tuple[NDArray, NDArray | None]:
-    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples, standardized, and their weights."""
-    rows = standardizer(as_tensor(samples.some(MAX_ROWS_AFTER_TRAINING))).cpu().numpy()
-    return rows, some_weights(samples, MAX_ROWS_AFTER_TRAINING)
-
-
-def some_rows(X: Any) -> NDArray:
-    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples."""
-    rows = np.asarray(X[:: -(-X.shape[0] // MAX_ROWS_AFTER_TRAINING)])
-    return rows if rows.dtype in FLOAT_DTYPES else rows.astype(np.float64)
-
-
-def some_weighted_rows(X: Any, weights: NDArray | None) -> tuple[NDArray, NDArray | None]:
-    """At most `MAX_ROWS_AFTER_TRAINING` evenly spaced samples of those with a weight above zero, and their weights."""
-    if weights is None:
-        return some_rows(X), None
-    numbers = np.flatnonzero(weights)
-    numbers = numbers[:: -(-len(numbers) // MAX_ROWS_AFTER_TRAINING)]
-    return some_rows(X[numbers]), weights[numbers]
-
-
 def _loss_curve(history: list[dict[str, Any]]) -> list[float]:
     return [epoch["train_loss"] for epoch in history]
-
-
-def _with_weight(X: Any, weights: NDArray | None) -> tuple[Any, NDArray | None]:
-    """The samples with a weight above zero, and their weights; None if all of these are one.
-
-    Larger files keep the other samples, with a weight of zero.
-    """
-    if weights is None or weights.all() or is_sliceable(X):
-        return X, weights
-    X, weights = X[weights > 0], weights[weights > 0]
-    return X, None if (weights == 1).all() else weights
-
-
-def _spectrum_of_incomplete(rows: NDArray, nz: int, weights: NDArray | None) -> Spectrum:
-    """Leading principal components of standardized samples with missing values, by few steps of EM.
-
-    A feature that is not observed in these samples is held for constant. Training starts at the components, for which
-    the limit of EM is not worth its time.
-    """
-    rows = np.where(np.isnan(rows).all(axis=0), 0.0, rows)
-    return spectrum_of_incomplete(rows, nz, weights, tolerance=ROUGH_TOLERANCE)[0]
-
-
-def _column_moments(X: Any, weights: NDArray | None = None) -> tuple[NDArray, NDArray, bool]:
-    """Mean and variance (divisor n) of the observed values of each feature, in float64, and whether some are missing.
-
-    Raises
-    ------
-    ValueError
-        If a feature has no observed value.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported as an error
-        if not is_sliceable(X):
-            has_missing = bool(np.isnan(X).any())
-            return *(column_moments if has_missing else mean_and_variance)(X, weights), has_missing
-        scaler, start = StandardScaler(), 0
-        for rows in row_blocks(X):
-            part = None if weights is None else weights[start : start + len(rows)]
-            start += len(rows)
-            if part is not None and not part.all():
-                rows, part = rows[part > 0], part[part > 0]
-            if np.isnan(rows).any():  # the scaler has no moments if a block lacks a feature
-                return *column_moments(X, weights), True
-            if len(rows):
-                scaler.partial_fit(rows.astype(np.float64, copy=False), sample_weight=part)
-        return scaler.mean_, scaler.var_, False
-
-
-def _tail_weight(X: Any, standardizer: Standardizer, weights: NDArray | None = None) -> float:
-    r"""Tail weight of the norms of the standardized samples h.
-
-    .. math:: \kappa = \sqrt{\mathrm{E} \|h\|^4} / \mathrm{E} \|h\|^2
-
-    It is 1 if all norms are equal, and sqrt(3) for a normal distribution along one direction; values of 4 to 30 were
-    measured on data for which training diverged. A step of Adam changes the output for a sample by up to the learning
-    rate times the norm of the sample, however small the gradient is. So a step that suits typical samples is far too
-    long for very large ones, and their loss can increase by many orders of magnitude.
-    """
-    blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
-    squares = torch.cat([torch.where(h.isnan(), 0.0, h).double().square().sum(-1) for h in blocks])
-    relative = 1.0 if weights is None else torch.from_numpy(weights / weights.mean()).to(squares.device)
-    mean = (relative * squares).mean()
-    return float((relative * squares.square()).mean().sqrt() / mean) if mean > 0 else 1.0
-
-
-def _lr_divisor(tail_weight: float) -> float:
-    """Tail weight over that of a normal density, rounded to a power of two.
-
-    It is 1 for most data, and rounding makes it the same for all folds of a cross-validation.
-    """
-    return 2.0 ** max(round(math.log2(tail_weight / math.sqrt(3))), 0)
 
 
 def _adopt(module: Autoencoder, former: Autoencoder) -> None:
@@ -1102,24 +898,3 @@ def _adopt(module: Autoencoder, former: Autoencoder) -> None:
             "Cannot reuse the previous weights: an architecture parameter or the number of features changed. Set "
             f"warm_start=False and call fit. {error}"
         ) from error
-
-
-def _halve_out_of_memory(hook: Callable[..., NDArray], *arrays: NDArray) -> NDArray:
-    """Call a hook, on halves of the samples (recursively) if the memory of the accelerator is too small for all."""
-    n_samples = len(arrays[0])
-    try:
-        return hook(*arrays)
-    except torch.OutOfMemoryError:
-        if n_samples == 1:
-            raise
-    halves = slice(n_samples // 2), slice(n_samples // 2, None)
-    return np.concatenate([_halve_out_of_memory(hook, *(array[half] for array in arrays)) for half in halves])
-
-
-def _float64_twin(module: Autoencoder) -> Autoencoder:
-    state = [(tensor.data_ptr(), tensor._version) for tensor in module.state_dict().values()]
-    known, twin = _float64_twins.get(module, (None, module))
-    if known != state:
-        twin = deepcopy(module).double()
-        _float64_twins[module] = state, twin
-    return twin

@@ -287,7 +287,7 @@ class LatentDisplay:
 def _posteriors(estimator: Any, X: Any, caller: str) -> tuple[NDArray, NDArray]:
     """Means and covariances of the posteriors of at most `MAX_ELLIPSES` samples."""
     model, before = step_with(estimator, f"ellipses=True of {caller}", "kl_per_dimension_")
-    from sklatent._nn.base import infer  # loads PyTorch, which the other pictures do without
+    from sklatent._nn.inference import infer  # loads PyTorch, which the other pictures do without
 
     X = apply(before, X)
     ends = np.eye(model.n_components_)[:, None, :]  # (nz, 1, nz)

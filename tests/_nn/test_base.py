@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
-from sklatent._nn import base, data
+from sklatent._nn import data, summaries
 from sklatent._nn.likelihoods import Standardizer
 from sklatent._nn.schedules import SCHEDULES
 from sklatent._nn.training import clip_gradient
@@ -298,7 +298,7 @@ class TestDropout:
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_anything_sliceable_is_read_in_blocks(network, X, small_blocks, early_stopping, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.base.MAX_ROWS_AFTER_TRAINING", 30)
+    monkeypatch.setattr("sklatent._nn.summaries.MAX_SAMPLES", 30)
     rows = Sliced((X * 10).astype(np.int64))
     model = network(max_epochs=40, early_stopping=early_stopping, random_state=0).fit(rows)
     assert rows.most == 50
@@ -536,7 +536,7 @@ def test_tail_weight_of_samples_in_closed_form(rng, scale):
         variances = torch.from_numpy(X.var(axis=0) * scale**2)
         standardizer = Standardizer(torch.from_numpy(X.mean(axis=0) * scale), float(variances.mean().sqrt()), variances)
         # Four standard errors of the root of the fourth moment of 100,000 normal samples.
-        assert base._tail_weight(scale * X, standardizer) == pytest.approx(expected, rel=0.02)
+        assert summaries.tail_weight(scale * X, standardizer) == pytest.approx(expected, rel=0.02)
 
 
 def test_learning_rate_follows_heavy_tails_alone(network, rng):

@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
-from sklatent._nn.base import LeftOut
+from sklatent._nn.left_out import LeftOut
 from sklatent._ppca.density import bound_noise_variance
 from sklatent._ppca.factors import factor_analysis
 from sklatent._ppca.solvers import decompose
