@@ -467,7 +467,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
         train, valid = self._split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
-        has_left_out = valid is not None and self._is_gaussian()
+        has_left_out = valid is not None and self._is_gaussian() and _has_values(valid)
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
         left_out = _left_out(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
@@ -949,6 +949,11 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
     device = module.standardizer.loc.device
     with torch.no_grad():
         return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
+
+
+def _has_values(rows: Rows | MappedRows) -> bool:
+    """Whether any value is observed. Samples without do not tell the noise variance."""
+    return rows.observed is None or bool(rows.observed.any())
 
 
 def _left_out(spectrum: Spectrum, standardizer: Standardizer, train: Any, valid: Any, nz: int) -> LeftOut:
