@@ -47,6 +47,11 @@ TRUSTED_TYPES: list[str] = [
     "sklearn.metrics._scorer._PassthroughScorer",
     "sklearn.model_selection._split.KFold",
     "sklearn.model_selection._split.StratifiedKFold",
+    # `cv_results_` has masked arrays, which skops 0.13 does not trust by itself.
+    "numpy.ma.MaskedArray",
+    # The scorer of scikit-learn 1.6 holds what it requests of metadata.
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
 ]
 """Types that `skops.io.load` has to trust for the estimators of this package.
 
