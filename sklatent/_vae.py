@@ -73,7 +73,8 @@ class VAETransformer(BaseAutoencoder):
         Number K of importance samples of z per sample in training. Above 1, training maximizes the importance-weighted
         bound of Burda et al. (2016), eq. 8, the one of `score_samples`, in place of the evidence lower bound (see
         Notes). It is tighter, and lets the posterior p(z | x) have shapes that q(z | x) cannot take; a step costs about
-        K forward and backward passes through the decoder. It requires `beta=1`, without which there is no bound.
+        K forward and backward passes through the decoder. With missing values it is the objective of MIWAE (Mattei &
+        Frellsen 2019). It requires `beta=1`, without which there is no bound.
     init : {"pca", "random"}, default="pca"
         Initial weights. "pca" starts at a linear model: probabilistic PCA, or factor analysis for "gaussian_diagonal".
         The evidence lower bound starts at the log-likelihood of `PCAReducer`, also where the spread of the features

@@ -364,3 +364,19 @@ def test_a_feature_that_only_a_left_out_sample_observes(network, complete):
         model = network(2, likelihood=likelihood, max_epochs=3, random_state=0).fit(X)
         assert np.isfinite(model.score_samples(X)).all()
         assert np.isfinite(model.impute(X)).all()
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
+@pytest.mark.parametrize("n_observed", [1, 3])
+def test_samples_left_out_or_trained_on_without_any_observed_value(network, likelihood, n_observed, rng):
+    """Two of 17 samples of one feature are left out, or a fifth."""
+    X = np.full((17, 1), np.nan)
+    X[:n_observed, 0] = rng.standard_normal(n_observed)
+    weights = np.linspace(1, 2, 17)
+    for seed in range(6):
+        model = network(1, likelihood=likelihood, max_epochs=1, early_stopping=seed > 2, random_state=seed)
+        for given in (None, weights):
+            model.fit(X, sample_weight=given)
+            assert np.isfinite(model.noise_variance_).all()
+            assert np.isfinite(model.score_samples(X)).all()
+            assert np.isfinite(model.impute(X)).all()

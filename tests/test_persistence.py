@@ -212,12 +212,13 @@ def test_later_parameters_do_not_reach_the_module(way, iris):
     """What was set after the fit is kept, and the network is still the one that was fitted."""
     X, _ = iris
     model = VAETransformer(2, **SMALL).fit(X)
-    model.set_params(nz=3, hidden_sizes=(7, 7), likelihood="bernoulli", prior="vamp", beta=9.0)
+    model.set_params(nz=3, hidden_sizes=(7, 7), likelihood="bernoulli", prior="vamp", beta=9.0, n_train_draws=4)
     kept = way(model)
     np.testing.assert_array_equal(kept.transform(X), model.transform(X))
     np.testing.assert_array_equal(kept.sample(3, random_state=0), model.sample(3, random_state=0))
     assert kept.get_params() == model.get_params()
     assert kept.module_.beta == 1.0
+    assert kept.module_.n_train_draws == 1
 
 
 def meta_estimators():

@@ -419,7 +419,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
         train, valid = self._split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
-        has_left_out = valid is not None and self._is_gaussian()
+        has_left_out = valid is not None and self._is_gaussian() and _has_values(valid)
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
         left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
@@ -882,6 +882,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         likelihood.has_missing = bool(packed["has_missing"])
         prior = self._empty_prior(n_features)
         return self._join(input_shape, standardizer, likelihood, prior, bool(packed["sees_missing"]), seed=None)
+
+
+def _has_values(rows: Rows | MappedRows) -> bool:
+    """Whether any value is observed. Samples without do not tell the noise variance."""
+    return rows.observed is None or bool(rows.observed.any())
 
 
 def _loss_curve(history: list[dict[str, Any]]) -> list[float]:

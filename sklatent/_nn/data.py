@@ -298,17 +298,18 @@ def row_blocks(X: Any) -> Iterator[NDArray]:
 
 def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
     """Fraction of the samples, as their weights count them, in which each feature is not NaN; None if no value is."""
-    n_missing: Any = 0.0
-    start = 0
+    n_observed: Any = 0.0
+    has_missing, start = False, 0
     for x, _ in rows.blocks(None):
-        missing = x.isnan()
+        observed = ~x.isnan()
+        has_missing = has_missing or not bool(observed.all())
         if rows.weights is None:
-            n_missing = n_missing + missing.sum(0).double()
+            n_observed = n_observed + observed.sum(0).double()
         else:
             weights = torch.from_numpy(rows.weights[start : start + len(x)]).to(x.device)
-            n_missing = n_missing + weights @ missing.double()
+            n_observed = n_observed + weights @ observed.double()
         start += len(x)
-    return 1 - n_missing / total_weight(rows.weights, len(rows))[0] if n_missing.any() else None
+    return n_observed / total_weight(rows.weights, len(rows))[0] if has_missing else None
 
 
 def read(X: Any, cut: slice | NDArray) -> NDArray:

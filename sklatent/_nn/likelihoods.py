@@ -266,6 +266,8 @@ class Gaussian(Likelihood):
             n_observed, constant = float(len(self.standardizer.loc)), float(constants.mean())
         else:
             n_observed = float(observed.sum())
+            if not n_observed:  # samples without any value tell nothing
+                return
             constant = float((observed * constants).sum()) / n_observed
         self.rescale(factor(-2 * log_prob / n_observed - constant))
 
