@@ -364,3 +364,11 @@ def test_a_feature_that_only_a_left_out_sample_observes(network, complete):
         model = network(2, likelihood=likelihood, max_epochs=3, random_state=0).fit(X)
         assert np.isfinite(model.score_samples(X)).all()
         assert np.isfinite(model.impute(X)).all()
+
+
+def test_partial_fit_of_pca_names_what_it_refuses(X, complete):
+    pca = PCAReducer(2).partial_fit(complete)
+    before = pca.components_.copy()
+    with pytest.raises(ValueError, match="PCAReducer does not accept missing values in partial_fit"):
+        pca.partial_fit(X)
+    np.testing.assert_array_equal(pca.components_, before)
