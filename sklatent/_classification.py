@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -42,6 +43,10 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
 
     A discriminative classifier models p(c | x) only. This one also has p(x), so it can distinguish a sample that lies
     between two classes from a sample that belongs to none, and reject the latter.
+
+    If `estimator` takes NaN as a missing value, as the models of this package do, so does the classifier: p(c | x) is
+    the posterior given the observed values of a sample, and p(x) their density. A threshold on p(x) then compares
+    densities of different numbers of values.
 
     Parameters
     ----------
@@ -173,7 +178,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         array([50, 50, 50])
         """
         with all_or_nothing(self):
-            rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES)
+            rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES, ensure_all_finite=self._finite())
             check_classification_targets(labels)
             rows, labels, weights = _with_weight(rows, labels, sample_weight)
             fit_params = self._weights_for_densities(weights)
@@ -219,7 +224,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         >>> [samples.shape for _, samples in GenerativeClassifier(PCAReducer(2)).fits_within(X, y)]
         [(50, 4), (50, 4), (50, 4)]
         """
-        rows, labels = validate_data(clone(self), X, y, dtype=FLOAT_DTYPES)
+        rows, labels = validate_data(clone(self), X, y, dtype=FLOAT_DTYPES, ensure_all_finite=self._finite())
         subsets = _class_subsets(labels, self._folds(labels))
         return [(clone(self.estimator), rows[subset]) for subset in subsets]
 
@@ -373,7 +378,8 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         -------
         log_prob : ndarray of shape (n_samples, n_features), float64
             Conditional log-likelihood of each value in nats, with respect to the base measure of `estimator`; -inf for
-            samples whose densities are zero under all classes. It is an estimate if the scores of `estimator` are.
+            samples whose densities are zero under all classes, and NaN for missing values. It is an estimate if the
+            scores of `estimator` are.
 
         See Also
         --------
@@ -394,7 +400,8 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         for joint, conditional in zip(log_joint.T, self._for_each(methodcaller("score_features", rows)), strict=True):
             # A class that gives a sample no density counts for nothing, whichever value is left out.
             known = np.where(np.isneginf(joint)[:, None], 0.0, conditional)
-            np.logaddexp(without, joint[:, None] - known, out=without)
+            with np.errstate(invalid="ignore"):  # NaN for missing values
+                np.logaddexp(without, joint[:, None] - known, out=without)
         log_prob = logsumexp(log_joint, axis=1)[:, None]
         return log_prob - np.where(np.isneginf(log_prob), 0.0, without)
 
@@ -587,7 +594,19 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
 
     def _validate_rows(self, X: ArrayLike) -> NDArray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite=self._finite(), reset=False)
+
+    def _finite(self) -> Any:
+        """Which values of X are refused: NaN only if `estimator` does not take it as a missing value."""
+        return "allow-nan" if get_tags(self).input_tags.allow_nan else True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if isinstance(self.estimator, BaseEstimator):
+            # A Pipeline has no such tag of its own: each of its steps refuses what it does not take.
+            steps = unroll(self.estimator)
+            tags.input_tags.allow_nan = len(steps) > 1 or get_tags(steps[0]).input_tags.allow_nan
+        return tags
 
     def _log_posterior(self, log_joint: NDArray[np.float64]) -> NDArray[np.float64]:
         # If all densities are zero, Bayes' rule is 0 / 0; the posterior is then defined as the prior.

@@ -135,10 +135,12 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                 raise ValueError("Input X contains no observed value in any column.")
             self._observed = observed
             estimator = _default(X[:, observed]) if self.estimator is None else clone(self.estimator)
-            if not hasattr(_steps(estimator)[-1], "impute"):
+            *before, model = _steps(estimator)
+            if not hasattr(model, "impute") or not all(hasattr(step, "inverse_transform") for step in before):
                 raise ValueError(
                     f"The 'estimator' parameter of {type(self).__name__} must have the method 'impute', or be a "
-                    f"Pipeline whose last step has it. Got {estimator!r} instead."
+                    "Pipeline whose last step has it and whose other steps have 'inverse_transform'. Got "
+                    f"{estimator!r} instead."
                 )
             self.estimator_ = estimator.fit(X[:, observed])
             self.indicator_ = MissingIndicator(error_on_new=False).fit(X) if self.add_indicator else None

@@ -127,6 +127,10 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
     to first order in 1 / m, a density of m samples scores one of them as much too high as others too low, in proportion
     to 1 / m. The p-values compare scores of the same densities, and need no such correction.
 
+    Missing values (NaN) are refused, even if `estimator` takes them: samples with different values missing have
+    densities of different numbers of values, to which no common threshold applies. Fill them in before the detector, as
+    by :class:`~sklatent.LatentImputer` in a Pipeline.
+
     References
     ----------
     Burman (1989), "A comparative study of ordinary cross-validation, v-fold cross-validation and the repeated

@@ -348,7 +348,8 @@ class PCAReducer(BaseLatentModel):
                 forget_fit(self)
             X = self._check_rows(X, reset=former is None)
             weights = self._check_weights(sample_weight, X)
-            assert_all_finite(X.data if issparse(X) else X, estimator_name=type(self).__name__, input_name="X")
+            if self._has_missing(X):
+                raise ValueError("Input X contains NaN. PCAReducer does not accept missing values in partial_fit.")
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = self._moments(X, weights, former)
             self._check_weight(moments.weight, moments.n_samples)

@@ -33,7 +33,7 @@ def reconstruction_error(X: ArrayLike, X_reconstructed: ArrayLike, *, sample_wei
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Samples.
+        Samples. Missing values (NaN) are left out of the error.
     X_reconstructed : array-like of shape (n_samples, n_features)
         Reconstructions of the samples.
     sample_weight : array-like of shape (n_samples,) or None, default=None
@@ -59,11 +59,12 @@ def reconstruction_error(X: ArrayLike, X_reconstructed: ArrayLike, *, sample_wei
     >>> reconstruction_error([[0, 0], [1, 1]], [[0, 1], [1, 1]])
     0.5
     """
-    rows, reconstructed = (check_array(array, dtype=np.float64) for array in (X, X_reconstructed))
+    rows = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
+    reconstructed = check_array(X_reconstructed, dtype=np.float64)
     if rows.shape != reconstructed.shape:
         raise ValueError(f"X and X_reconstructed must have the same shape, got {rows.shape} and {reconstructed.shape}.")
     weights = check_sample_weight(sample_weight, rows)
-    return float(np.average(((rows - reconstructed) ** 2).sum(axis=1), weights=weights))
+    return float(np.average(np.nansum((rows - reconstructed) ** 2, axis=1), weights=weights))
 
 
 def reconstruction_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
@@ -75,7 +76,7 @@ def reconstruction_scorer(estimator: Any, X: ArrayLike, y: Any = None) -> float:
         Fitted transformer with `transform` and `inverse_transform`: a model of this package, scikit-learn's PCA or a
         Pipeline.
     X : array-like of shape (n_samples, n_features)
-        Samples to reconstruct.
+        Samples to reconstruct. Missing values (NaN) are left out of the error.
     y : Ignored
         Not used, present for API consistency by convention.
 

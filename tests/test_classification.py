@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, Normalizer, StandardScaler
-from sklearn.utils import estimator_checks
+from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sklatent import AutoencoderTransformer, GenerativeClassifier, PCAReducer, VAETransformer
@@ -585,3 +585,47 @@ def test_reject_fraction_of_densities_that_are_zero_without_a_fold(blobs):
     model = GenerativeClassifier(KernelDensity(kernel="tophat", bandwidth=0.01), reject_fraction=0.1)
     with pytest.raises(ValueError, match=r"reject_fraction=0.1 gives no finite threshold: the density of \d+ of 120"):
         model.fit(*blobs)
+
+
+@pytest.mark.parametrize("steps", [[], [StandardScaler()]])
+def test_missing_values_leave_bayes_rule_for_the_observed_ones(blobs, steps):
+    X, y = blobs
+    classifier = GenerativeClassifier(make_pipeline(*steps, PCAReducer())).fit(X, y)
+    X_new = X.copy()
+    X_new[::2, 0] = X_new[::3, 2] = np.nan
+    densities = [(X[y == c].mean(axis=0), np.cov(X[y == c].T)) for c in range(3)]
+    seen = [np.flatnonzero(~np.isnan(x)) for x in X_new]
+    log_prob = [
+        [multivariate_normal(m[k], C[np.ix_(k, k)]).logpdf(x[k]) for m, C in densities]
+        for x, k in zip(X_new, seen, strict=True)
+    ]
+    joint = np.array(log_prob) + np.log(np.bincount(y) / len(y))
+    np.testing.assert_allclose(classifier.predict_log_proba(X_new), log_softmax(joint, axis=1), atol=1e-8)
+    np.testing.assert_allclose(classifier.score_samples(X_new), logsumexp(joint, axis=1), atol=1e-8)
+
+
+@pytest.mark.parametrize("estimator", [PCAReducer(2), make_pipeline(StandardScaler(), VAETransformer(1, max_epochs=2))])
+def test_densities_are_fitted_to_the_observed_values(blobs, rng, estimator):
+    X, y = blobs
+    X = np.where(rng.random(X.shape) < 0.2, np.nan, X)
+    estimator = clone(estimator)
+    estimator.set_params(**{name: 0 for name in estimator.get_params() if name.endswith("random_state")})
+    classifier = GenerativeClassifier(estimator, reject_fraction=0.1).fit(X, y)
+    of_one_class = clone(estimator).fit(X[y == 1])
+    # Networks of all classes and folds are trained together, which rounds differently.
+    expected = of_one_class.score_samples(X)
+    np.testing.assert_allclose(classifier.estimators_[1].score_samples(X), expected, rtol=1e-5)
+    np.testing.assert_array_equal(
+        np.isnan(GenerativeClassifier(PCAReducer(2)).fit(X, y).score_features(X)), np.isnan(X)
+    )
+    assert np.mean(classifier.predict(X) == classifier.reject_label_) < 0.3
+
+
+@pytest.mark.parametrize("estimator", [GaussianMixture(), make_pipeline(StandardScaler(), GaussianMixture())])
+def test_densities_that_take_no_missing_values_refuse_them(blobs, estimator):
+    X, y = blobs
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        GenerativeClassifier(estimator).fit(X, y)
+    assert not get_tags(GenerativeClassifier(GaussianMixture())).input_tags.allow_nan
+    assert get_tags(GenerativeClassifier(PCAReducer())).input_tags.allow_nan

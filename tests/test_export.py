@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -21,7 +22,14 @@ from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, Stan
 from torch import nn
 
 import sklatent
-from sklatent import AutoencoderTransformer, GenerativeClassifier, LatentOutlierDetector, PCAReducer, VAETransformer
+from sklatent import (
+    AutoencoderTransformer,
+    GenerativeClassifier,
+    LatentImputer,
+    LatentOutlierDetector,
+    PCAReducer,
+    VAETransformer,
+)
 from sklatent.export import to_onnx
 
 pytest.importorskip("skl2onnx")
@@ -399,6 +407,8 @@ class Subclass(PCAReducer):
             r"must be one of \['transform', 'score_sam",
         ),
         (make_pipeline(FunctionTransformer(np.abs), PCAReducer(1)), "transform", "Pipeline cannot be exported"),
+        (make_pipeline(LatentImputer(), PCAReducer(1)), "transform", "LatentImputer cannot be exported, since each"),
+        (LatentImputer(PCAReducer(1)), "transform", "LatentImputer cannot be exported, since each"),
         (make_pipeline(QuantileTransformer(n_quantiles=5), Subclass(1)), "transform", "Pipeline cannot be exported"),
         (
             make_pipeline(PCAReducer(1), VAETransformer(1, **QUICK)),
@@ -476,6 +486,30 @@ def test_reference_implementation_of_onnx_agrees(iris):
         estimator = clone(estimator).fit(*iris)
         (found,) = reference.ReferenceEvaluator(to_onnx(estimator, method=method)).run(None, {"X": X})
         assert error(found, getattr(estimator, method)(X.astype(np.float64))) < TOLERANCE
+
+
+@pytest.mark.parametrize("columns", [["a", "b"], "a", slice(0, 1)])
+def test_columns_selected_by_name_are_refused(columns, iris):
+    frame = pd.DataFrame(iris[0], columns=list("abcd"))
+    selected = ColumnTransformer([("scaled", StandardScaler(), [columns] if columns == "a" else columns)])
+    pipeline = make_pipeline(selected, PCAReducer(1)).fit(frame)
+    if isinstance(columns, slice):
+        assert to_onnx(pipeline).graph.input[0].name == "X"
+    else:
+        with pytest.raises(ValueError, match="ColumnTransformer cannot be exported if it selects columns by name"):
+            to_onnx(pipeline)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [PCAReducer, AutoencoderTransformer, VAETransformer])
+def test_models_of_incomplete_samples(kind, iris, rng):
+    """Their encoders are told which values are missing: none, for those that a file takes."""
+    X = iris[0].astype(np.float32)
+    incomplete = np.where(rng.random(X.shape) < 0.2, np.float32(np.nan), X)
+    model = kind(2, **({} if kind is PCAReducer else QUICK)).fit(incomplete)
+    check(model, "transform", X)
+    found, is_complete = run(to_onnx(model), incomplete), ~np.isnan(incomplete).any(axis=1)
+    np.testing.assert_array_equal(~np.isnan(found).any(axis=1), is_complete)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -152,3 +153,12 @@ def test_infinity_is_refused(X):
     X[0, 0] = np.inf
     with pytest.raises(ValueError, match="Input X contains infinity"):
         LatentImputer().fit(X)
+
+
+def test_steps_without_an_inverse_are_refused_in_fit(rng):
+    X = rng.standard_normal((20, 3))
+    scaled = ColumnTransformer([("scaled", StandardScaler(), [0, 1, 2])])
+    imputer = LatentImputer(make_pipeline(scaled, PCAReducer(1)))
+    with pytest.raises(ValueError, match=r"whose other steps have 'inverse_transform'\. Got Pipeline"):
+        imputer.fit(X)
+    assert not hasattr(imputer, "estimator_")

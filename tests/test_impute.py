@@ -380,3 +380,11 @@ def test_samples_left_out_or_trained_on_without_any_observed_value(network, like
             assert np.isfinite(model.noise_variance_).all()
             assert np.isfinite(model.score_samples(X)).all()
             assert np.isfinite(model.impute(X)).all()
+
+
+def test_partial_fit_of_pca_names_what_it_refuses(X, complete):
+    pca = PCAReducer(2).partial_fit(complete)
+    before = pca.components_.copy()
+    with pytest.raises(ValueError, match="PCAReducer does not accept missing values in partial_fit"):
+        pca.partial_fit(X)
+    np.testing.assert_array_equal(pca.components_, before)

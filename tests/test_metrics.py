@@ -45,3 +45,15 @@ def test_what_has_no_inverse_is_refused(rng):
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"must have the same shape, got \(2, 3\) and \(2, 2\)"):
         reconstruction_error(np.ones((2, 3)), np.ones((2, 2)))
+
+
+def test_missing_values_are_left_out_of_the_error(rng):
+    X = rng.standard_normal((40, 3))
+    X[rng.random(X.shape) < 0.3] = np.nan
+    pca = PCAReducer(2).fit(X)
+    reconstructed = pca.inverse_transform(pca.transform(X))
+    squares = np.ma.masked_invalid(X - reconstructed) ** 2
+    assert reconstruction_error(X, reconstructed) == pytest.approx(squares.sum() / 40, rel=1e-12)
+    assert reconstruction_scorer(pca, X) == -reconstruction_error(X, reconstructed)
+    with pytest.raises(ValueError, match="Input contains NaN"):
+        reconstruction_error(reconstructed, X)

@@ -21,7 +21,7 @@ from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, RobustScale
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted
 
-from sklatent import AutoencoderTransformer, LatentOutlierDetector, PCAReducer, VAETransformer
+from sklatent import AutoencoderTransformer, LatentImputer, LatentOutlierDetector, PCAReducer, VAETransformer
 from sklatent._base import BaseLatentModel
 from sklatent._jacobians import unroll
 from sklatent._memo import Memo
@@ -515,3 +515,14 @@ def test_methods_before_fit(X):
     for method in ("score_samples", "decision_function", "predict", "p_values", "select"):
         with pytest.raises(NotFittedError, match="This LatentOutlierDetector instance is not fitted yet"):
             getattr(LatentOutlierDetector(PCAReducer(2)), method)(X)
+
+
+def test_missing_values_are_filled_in_before_the_detector(rng):
+    X = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 4)) + 0.1 * rng.standard_normal((60, 4))
+    X[rng.random(X.shape) < 0.1] = np.nan
+    with pytest.raises(ValueError, match="LatentOutlierDetector does not accept missing values"):
+        LatentOutlierDetector(PCAReducer(2)).fit(X)
+    imputer, detector = LatentImputer(PCAReducer(2)), LatentOutlierDetector(PCAReducer(2))
+    together = make_pipeline(imputer, detector).fit(X)
+    filled = clone(imputer).fit_transform(X)
+    np.testing.assert_array_equal(together.score_samples(X), clone(detector).fit(filled).score_samples(filled))

@@ -371,6 +371,8 @@ def test_parallel_analysis_refuses_what_has_no_signs_to_flip(iris):
     pca = PCAReducer(2).fit(iris)
     with pytest.raises(ValueError, match="must have at least 2 samples and no missing values, got 1 samples"):
         ScreeDisplay.from_estimator(pca, iris[:1])
+    with pytest.raises(ValueError, match="got 150 samples with 3 values that are NaN or infinite"):
+        ScreeDisplay.from_estimator(pca, iris.replace({"petal width (cm)": {iris["petal width (cm)"].max(): np.nan}}))
     with pytest.raises(ValueError, match="X has 3 features, but PCAReducer is expecting 4"):
         ScreeDisplay.from_estimator(pca, iris.to_numpy()[:, :3])
     with pytest.raises(ValueError, match=r"n_flips=0 must be an int in the range \[1, 1000\]"):

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
+from sklatent import AutoencoderTransformer, LatentImputer, PCAReducer, VAETransformer
 from sklatent.report import write_report
 
 
@@ -260,6 +260,8 @@ def test_what_has_no_report_is_refused(wine, path):
         write_report(PCAReducer(2), wine, path)
     with pytest.raises(TypeError, match="write_report needs an estimator with transform, got LogisticRegression"):
         write_report(LogisticRegression(max_iter=10_000).fit(wine, load_wine().target), wine, path)
+    with pytest.raises(TypeError, match="inverse_transform, got Pipeline with the step LatentImputer, which has none"):
+        write_report(make_pipeline(LatentImputer(), StandardScaler(), PCAReducer(2)).fit(wine), wine, path)
     with pytest.raises(TypeError, match="must be str or path-like"):
         write_report(PCAReducer(2).fit(wine), wine, 3)
     assert not path.exists()

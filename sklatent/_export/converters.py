@@ -5,11 +5,15 @@ __all__ = ["exportable_methods", "pipeline_model"]
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from sklearn.base import ClassifierMixin, is_classifier
+from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from sklatent._export.arrays import OPSET, require
 from sklatent._export.methods import METHODS, class_labels, method_model, method_names, output_shape
+from sklatent._imputation import LatentImputer
+from sklatent._jacobians import unroll
 
 # The version of ONNX's operators for scikit-learn's models.
 ML_OPSET = 3
@@ -32,6 +36,7 @@ def pipeline_model(estimator: Any, method: str) -> Any:
     ValueError
         If skl2onnx cannot convert it.
     """
+    _check_steps(estimator)
     skl2onnx, last = require("skl2onnx"), _last_step(estimator)
     _register(skl2onnx)
     options: dict[str, Any] = {"zipmap": False} if is_classifier(last) else {}
@@ -47,6 +52,25 @@ def pipeline_model(estimator: Any, method: str) -> Any:
         raise ValueError(f"{type(estimator).__name__} cannot be exported: {error}") from error
     position = _outputs(last, method).index(method) if is_own else OUTPUTS[method]
     return _with_one_output(model, position, method)
+
+
+def _check_steps(estimator: Any) -> None:
+    """Refuse steps that skl2onnx refuses as well, but in words about its own functions."""
+    for step in unroll(estimator):
+        if isinstance(step, LatentImputer):
+            raise ValueError(
+                "LatentImputer cannot be exported, since each sample has another conditional density of its missing "
+                "values. Export the steps after it, and pass samples without missing values to them."
+            )
+        if isinstance(step, ColumnTransformer) and any(_has_names(columns) for _, _, columns in step.transformers_):
+            raise ValueError(
+                "ColumnTransformer cannot be exported if it selects columns by name: an exported model has one array "
+                "of numbers as its input, without names. Select columns by position, or export the steps after it."
+            )
+
+
+def _has_names(columns: Any) -> bool:
+    return any(isinstance(column, str) for column in np.ravel(np.asarray(columns, dtype=object)))
 
 
 def _last_step(estimator: Any) -> Any:

@@ -199,7 +199,9 @@ def transformer_of(estimator: Any, caller: str, method: str) -> Any:
     if isinstance(transformer, Pipeline) and len(transformer) > 1 and not hasattr(transformer[-1:], "transform"):
         transformer = transformer[:-1]
     if not hasattr(transformer, method):
-        raise TypeError(f"{caller} needs an estimator with {method}, got {type(estimator).__name__}.")
+        lacking = [type(step).__name__ for step in steps_of(transformer) if not hasattr(step, method)]
+        within = f" with the step {lacking[-1]}, which has none" if isinstance(transformer, Pipeline) else ""
+        raise TypeError(f"{caller} needs an estimator with {method}, got {type(estimator).__name__}{within}.")
     return transformer
 
 

@@ -238,7 +238,10 @@ def _plot_cumulative(ax: Any, fractions: NDArray) -> Any:
 def noise_variances(pca: Any, X: NDArray, n_flips: int, random_state: Any) -> NDArray:
     """Variances of the components of X with random signs, (n_flips, nz)."""
     if len(X) < 2 or not np.isfinite(X).all():
-        raise ValueError(f"X of ScreeDisplay must have at least 2 samples and no missing values, got {len(X)} samples.")
+        raise ValueError(
+            f"X of ScreeDisplay must have at least 2 samples and no missing values, got {len(X)} samples with "
+            f"{np.sum(~np.isfinite(X))} values that are NaN or infinite."
+        )
     if X.shape[1] != pca.n_features_in_:
         raise ValueError(f"X has {X.shape[1]} features, but {type(pca).__name__} is expecting {pca.n_features_in_}.")
     rng = np.random.default_rng(spawn_seeds(random_state, 1)[0])
