@@ -766,3 +766,11 @@ def test_bins_of_values_that_are_equal_up_to_rounding(value):
     edges = bin_edges([value, np.nextafter(value, 1)], 60)
     assert (np.diff(edges) > 0).all()
     assert edges[0] <= value <= edges[-1]
+
+
+@pytest.mark.parametrize("display", [LoadingsDisplay, ReconstructionDisplay])
+def test_features_without_an_observed_value_among_the_samples(display, iris):
+    pca = PCAReducer(2).fit(iris)
+    shown = display.from_estimator(pca, iris.assign(**{"petal width (cm)": np.nan}), standardized=True)
+    if display is LoadingsDisplay:
+        np.testing.assert_array_equal(shown.loadings[3], 0)

@@ -14,6 +14,7 @@ __all__ = [
     "latent_names",
     "mean_loadings",
     "most_varied",
+    "observed_moments",
     "step_with",
     "steps_of",
     "through",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from numbers import Integral
@@ -62,8 +64,15 @@ def mean_loadings(estimator: Any, X: Any, Z: NDArray, standardized: bool, caller
     loadings = _mean_jacobian(estimator, Z, caller) * Z.std(axis=0, ddof=1)
     if not standardized:
         return loadings
-    spread = np.nanstd(as_array(X), axis=0, ddof=1)[:, None]
+    spread = observed_moments(as_array(X), ddof=1)[1][:, None]
     return np.divide(loadings, spread, out=np.zeros_like(loadings), where=spread > 0)
+
+
+def observed_moments(X: NDArray, ddof: int = 0) -> tuple[NDArray, NDArray]:
+    """Mean and standard deviation of the observed values of each feature; NaN for a feature without any."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of a feature without an observed value
+        return np.nanmean(X, axis=0), np.nanstd(X, axis=0, ddof=ddof)
 
 
 def classes_or_quantity(y: ArrayLike, n_samples: int) -> tuple[NDArray | None, NDArray | None, NDArray | None]:

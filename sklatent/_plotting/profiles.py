@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklatent._plotting.canvas import axes_or_new, panels, plain
-from sklatent._plotting.models import as_array
+from sklatent._plotting.models import as_array, observed_moments
 
 # Numbers of images beside or above one another, and of panels of profiles, which take longer.
 MAX_IMAGES, MAX_PANELS = 50, 15
@@ -44,9 +44,8 @@ def units(X: Any) -> tuple[Any, Any, str]:
     """Origin, scale and name of the units of profiles: standard deviations from the mean of X, or None's own units."""
     if X is None:
         return 0.0, 1.0, "units of X"
-    X = as_array(X)
-    spread = np.nanstd(X, axis=0)
-    return np.nanmean(X, axis=0), np.where(spread > 0, spread, 1.0), "standard deviations"
+    mean, spread = observed_moments(as_array(X))
+    return mean, np.where(spread > 0, spread, 1.0), "standard deviations"
 
 
 def shown_names(names: Sequence[str] | None, n_features: int) -> list[str]:
