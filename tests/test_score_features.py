@@ -314,9 +314,18 @@ class TestClassifier:
         model = GenerativeClassifier(PCAReducer(2)).fit(X, y)
         assert np.isfinite(model.score_features(np.full((1, N_FEATURES), 1e6))).all()
 
+    def test_missing_values_are_not_among_the_given_ones(self, X, y):
+        classifier = GenerativeClassifier(PCAReducer(2)).fit(X, y)
+        given = without(X, 1)
+        scores = classifier.score_features(given)
+        assert np.isnan(scores[:, 1]).all()
+        for j in (0, 2):
+            expected = classifier.score_samples(given) - classifier.score_samples(without(given, j))
+            np.testing.assert_allclose(scores[:, j], expected, rtol=1e-7, atol=1e-7)
+
     def test_bad_input(self, X, y):
         with pytest.raises(NotFittedError):
             GenerativeClassifier(PCAReducer(2)).score_features(X)
-        with pytest.raises(ValueError, match="Input X contains NaN"):
-            GenerativeClassifier(PCAReducer(2)).fit(X, y).score_features(without(X, 1))
+        with pytest.raises(ValueError, match="Input X contains infinity"):
+            GenerativeClassifier(PCAReducer(2)).fit(X, y).score_features(np.full_like(X, np.inf))
         assert not hasattr(GenerativeClassifier(KernelDensity()).fit(X, y), "score_features")
