@@ -247,7 +247,7 @@ class AutoencoderTransformer(BaseAutoencoder):
     # products of the remaining ones efficient.
     _N_SCORE_ROWS = 2048
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
         "noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "density": [StrOptions(set(DENSITIES))],
@@ -281,7 +281,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         device: str = "auto",
         precision: Literal["float32", "bf16"] = "float32",
         warm_start: bool = False,
-        checkpoint: str | PathLike | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         callbacks: Sequence[Any] | None = None,
         verbose: int = 0,
         random_state: Any = None,
@@ -357,7 +357,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         return super().score_samples(X)
 
     def _describe_latent_space(
-        self, module: Autoencoder, X: NDArray, training: Training, weights: NDArray | None = None
+        self, module: Autoencoder, X: NDArray[Any], training: Training, weights: NDArray[Any] | None = None
     ) -> dict[str, Any]:
         """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
         estimate = self._density_of_incomplete if module.likelihood.has_missing else self._density_of_complete
@@ -367,8 +367,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         return {"latent_mean_": mean, "latent_covariance_": covariance}
 
     def _density_of_complete(
-        self, module: Any, X: NDArray, training: Training, weights: NDArray | None
-    ) -> tuple[NDArray, NDArray]:
+        self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Mean and covariance of the latent codes by moments; sets the noise variance."""
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
@@ -388,8 +388,8 @@ class AutoencoderTransformer(BaseAutoencoder):
         return np.average(Z, axis=0, weights=weights), (vectors * values) @ vectors.T
 
     def _density_of_incomplete(
-        self, module: Any, X: NDArray, training: Training, weights: NDArray | None
-    ) -> tuple[NDArray, NDArray]:
+        self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The same by EM, since few observed values do not tell all latent dimensions of a sample."""
         likelihood, nz = module.likelihood, self.nz
         columns = self._by_chunks(
@@ -414,7 +414,9 @@ class AutoencoderTransformer(BaseAutoencoder):
         ratio = float(np.mean(likelihood.noise_variance) / learned)
         return fit_latent_density(codes, weights, noise_ratio=ratio)[:2]
 
-    def _expected_squares(self, module: Autoencoder, X: NDArray, weights: NDArray | None) -> tuple[NDArray, NDArray]:
+    def _expected_squares(
+        self, module: Autoencoder, X: NDArray[Any], weights: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Sum of the expected squared errors of each feature, and the number of samples that observe it."""
         n_values = X.shape[1] * self.nz
         squares = self._by_chunks(
@@ -423,14 +425,18 @@ class AutoencoderTransformer(BaseAutoencoder):
         observed = ~np.isnan(squares)
         return weighted_sum(np.where(observed, squares, 0.0), weights), weighted_sum(observed, weights)
 
-    def _moments_of_codes(self, module: Autoencoder, X: NDArray) -> list[NDArray]:
+    def _moments_of_codes(self, module: Autoencoder, X: NDArray[Any]) -> list[NDArray[Any]]:
         n_features, nz = X.shape[1], self.nz
         moments = self._by_chunks(partial(infer, module, _code_moments), X.astype(np.float64), n_values=n_features * nz)
         return np.split(moments, np.cumsum([nz, nz**2, n_features]), axis=1)
 
     def _noise_variances(
-        self, learned: float | NDArray, squares: NDArray, leverages: NDArray, weights: NDArray | None
-    ) -> NDArray:
+        self,
+        learned: float | NDArray[Any],
+        squares: NDArray[Any],
+        leverages: NDArray[Any],
+        weights: NDArray[Any] | None,
+    ) -> NDArray[Any]:
         """Variances by moments of the errors of the training samples.
 
         The latent codes are fitted to each sample, and take up the fraction nz / n_features of the noise, so the level
@@ -446,30 +452,30 @@ class AutoencoderTransformer(BaseAutoencoder):
         errors, absorbed = (np.average(values, axis=0, weights=weights) for values in (squares, leverages))
         return shrink(errors + level * learned * absorbed, n_samples)
 
-    def _level(self, variances: float | NDArray, squares: NDArray, weights: NDArray | None) -> float:
+    def _level(self, variances: float | NDArray[Any], squares: NDArray[Any], weights: NDArray[Any] | None) -> float:
         """Squared errors over given variances, of which nz latent codes have taken up as many degrees of freedom."""
         n_features = squares.shape[1]
         ratios = squares / variances
         mean = ratios.mean() if weights is None else np.average(ratios.mean(axis=1), weights=weights)
         return float(mean) * n_features / max(n_features - self.nz, 1)
 
-    def _log_prob(self, X: NDArray) -> NDArray:
+    def _log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         score_samples, _ = DENSITIES[self.density]
         return infer(self.module_, score_samples, X)
 
-    def _conditionals(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray[Any]) -> NDArray[Any]:
         _, score_features = DENSITIES[self.density]
         return infer(self.module_, score_features, X)
 
-    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+    def _impute(self, X: NDArray[Any], rng: np.random.Generator | None) -> NDArray[Any]:
         if rng is None:
             return infer(self.module_, laplace_mean, X)
         return infer(self.module_, partial(laplace_draw, generator=self._generator(rng)), X)
 
-    def _rate_distortion(self, X: NDArray) -> NDArray:
+    def _rate_distortion(self, X: NDArray[Any]) -> NDArray[Any]:
         return infer(self.module_, _rate_and_distortion, X)
 
-    def _posterior_mean(self, X: NDArray) -> NDArray:
+    def _posterior_mean(self, X: NDArray[Any]) -> NDArray[Any]:
         return infer(self.module_, most_probable_codes, X)
 
     def _n_score_values(self) -> int:
@@ -478,7 +484,9 @@ class AutoencoderTransformer(BaseAutoencoder):
     def _code_parts(self) -> dict[str, int]:
         return {"latent dimensions": self.nz}
 
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
+    def _build_prior(
+        self, X: NDArray[Any], standardizer: Standardizer, seed: int, weights: NDArray[Any] | None = None
+    ) -> Prior:
         return StandardNormal(self.nz)  # until the latent codes of the training samples are known
 
     def _empty_prior(self, n_features: int) -> Prior:
@@ -489,7 +497,7 @@ class AutoencoderTransformer(BaseAutoencoder):
         return Autoencoder(*parts)
 
 
-def _covariance(Z: NDArray, weights: NDArray | None) -> NDArray:
+def _covariance(Z: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[Any]:
     """Sample covariance; a weight counts as so many samples."""
     if weights is None:
         return np.atleast_2d(np.cov(Z, rowvar=False))

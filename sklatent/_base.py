@@ -81,7 +81,8 @@ class Persistent:
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self._pack_state(dict(super().__getstate__()))  # type: ignore[call-overload, misc]
+        attributes: Any = super().__getstate__()
+        state = self._pack_state(dict(attributes))
         state["_sklatent_version"] = sklatent.__version__
         return state | {"_checksum": checksum([type(self).__qualname__, state])}
 
@@ -137,7 +138,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
     estimator; `_publish` sets the fitted attributes from what it returns.
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
     _CHUNK_SIZE = CHUNK_SIZE
     _N_SCORE_ROWS = 128
     # How `learn_many` learns, in a word, and whether a fit without a seed learns something else each time.
@@ -185,7 +186,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
             self._publish(self._learn_or_recall(X) if weights is None else self._learn(X, weights))
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray:
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Encode X into latent codes.
 
         Parameters
@@ -214,7 +215,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         X = self._validate_rows(X)
         return self._by_chunks(self._encode, X)
 
-    def inverse_transform(self, Z: ArrayLike) -> NDArray:
+    def inverse_transform(self, Z: ArrayLike) -> NDArray[Any]:
         """Decode latent codes into their expectations E[x | z].
 
         Parameters
@@ -251,7 +252,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
             )
         return self._in_container(self._by_chunks(self._decode, codes), Z)
 
-    def impute(self, X: ArrayLike, *, sample: bool = False, random_state: Any = None) -> NDArray:
+    def impute(self, X: ArrayLike, *, sample: bool = False, random_state: Any = None) -> NDArray[Any]:
         """Fill in missing values, by what the model expects given the observed values of each sample.
 
         The conditional expectation is exact for `PCAReducer`. `VAETransformer` estimates it by `n_draws` importance
@@ -307,14 +308,14 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
             filled[incomplete, ...] = self._imputed(samples[incomplete, ...], rng)
         return self._in_container(filled, X)
 
-    def _imputed(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+    def _imputed(self, X: NDArray[Any], rng: np.random.Generator | None) -> NDArray[Any]:
         """Incomplete samples with what is missing filled in."""
         xp = array_namespace(X)
         n_values, max_samples = self._n_score_values(), self._N_SCORE_ROWS
         filled = self._by_chunks(lambda part: self._impute(part, rng), X, n_values=n_values, max_samples=max_samples)
         return xp.where(xp.isnan(X), xp.astype(filled, X.dtype, copy=False), X)
 
-    def _in_container(self, rows: NDArray, like: Any) -> Any:
+    def _in_container(self, rows: NDArray[Any], like: Any) -> Any:
         """Samples in the container that `set_output` requests, with the index of X or Z."""
         adapter = get_container_adapter("transform", self)
         if adapter is None:
@@ -394,7 +395,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         kept = weights > 0  # a score of -inf times a weight of zero would be NaN
         return float((scores[kept] @ weights[kept]) / xp.sum(weights))
 
-    def sample(self, n_samples: int = 1, *, mean: bool = False, random_state: Any = None) -> NDArray:
+    def sample(self, n_samples: int = 1, *, mean: bool = False, random_state: Any = None) -> NDArray[Any]:
         """Generate samples: z from the latent density, then x given z.
 
         Parameters
@@ -426,7 +427,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
         return self._sample(n_samples, mean, spawn_seeds(random_state, 1)[0])
 
-    def _learn(self, X: NDArray, weights: NDArray | None = None) -> Any:
+    def _learn(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Any:
         """What the model learns from X; pure, but for a `random_state` that moves on."""
         raise NotImplementedError
 
@@ -435,58 +436,58 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         raise NotImplementedError
 
     @classmethod
-    def _learn_many(cls, models: Sequence[Any], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:
+    def _learn_many(cls, models: Sequence[Any], Xs: Sequence[NDArray[Any]], **limits: Any) -> list[Any]:
         """What each of many models learns, where they can learn together, and None elsewhere."""
         return [None] * len(models)
 
-    def _learn_or_recall(self, X: NDArray) -> Any:
+    def _learn_or_recall(self, X: NDArray[Any]) -> Any:
         """What a search has learned for a model like this from the same samples, or else what `_learn` does."""
         known = None if hasattr(self, "n_components_") else recall(self, X)  # a warm start goes on from what it has
         return self._learn(X) if known is None else known
 
-    def _encode(self, X: NDArray) -> NDArray:
+    def _encode(self, X: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _decode(self, Z: NDArray) -> NDArray:
+    def _decode(self, Z: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _log_prob(self, X: NDArray) -> NDArray:
+    def _log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _feature_log_prob(self, X: NDArray) -> NDArray:
+    def _feature_log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _rate_distortion(self, X: NDArray) -> NDArray:
+    def _rate_distortion(self, X: NDArray[Any]) -> NDArray[Any]:
         """KL divergence of q(z | x) from p(z), and minus the mean of ln p(x | z) over q(z | x), in nats, (n, 2)."""
         raise NotImplementedError
 
-    def _posterior_mean(self, X: NDArray) -> NDArray:
+    def _posterior_mean(self, X: NDArray[Any]) -> NDArray[Any]:
         """Mean of q(z | x) in coordinates in which p(z) is N(0, I), or was trained from it."""
         return self._encode(X)
 
-    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
+    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray[Any]:
         raise NotImplementedError
 
-    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+    def _impute(self, X: NDArray[Any], rng: np.random.Generator | None) -> NDArray[Any]:
         """The expectation of every value given the observed values of its sample, or a random sample if there is rng.
 
         Each sample has a missing value. Observed values are not used.
         """
         raise NotImplementedError
 
-    def _scores(self, hook: Callable[[NDArray], NDArray], X: ArrayLike) -> NDArray[np.float64]:
+    def _scores(self, hook: Callable[[NDArray[Any]], NDArray[Any]], X: ArrayLike) -> NDArray[np.float64]:
         """What a hook gives for X, in float64."""
         scores = self._score_by_chunks(hook, X)
         xp = array_namespace(scores)
         return xp.astype(scores, xp.float64, copy=False)
 
-    def _check_scorable(self, X: NDArray) -> None:
+    def _check_scorable(self, X: NDArray[Any]) -> None:
         """Raise ValueError if p(x) is not defined for X."""
 
-    def _validate_training_rows(self, X: ArrayLike) -> NDArray:
+    def _validate_training_rows(self, X: ArrayLike) -> NDArray[Any]:
         return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan")
 
-    def _validate_rows(self, X: ArrayLike) -> NDArray:
+    def _validate_rows(self, X: ArrayLike) -> NDArray[Any]:
         return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
 
     def _check_weights(self, sample_weight: Any, X: Any) -> Any:
@@ -509,7 +510,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
                 f"sample_weight must sum to more than 1. Got {weight!r}. A sample with weight w counts as w samples."
             )
 
-    def _float_dtypes(self, X: Any) -> list:
+    def _float_dtypes(self, X: Any) -> list[Any]:
         """The precisions that X may have; other types are converted to the first."""
         return FLOAT_DTYPES
 
@@ -517,7 +518,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         """Number of values that `_log_prob` and `_feature_log_prob` hold in memory for each sample."""
         return self.n_features_in_
 
-    def _score_by_chunks(self, hook: Callable[[NDArray], NDArray], X: Any) -> NDArray:
+    def _score_by_chunks(self, hook: Callable[[NDArray[Any]], NDArray[Any]], X: Any) -> NDArray[Any]:
         """Validate X, and call a hook on chunks of it that stay in the cache; larger ones are slower."""
         check_is_fitted(self)
         X = self._validate_rows(X)
@@ -527,11 +528,11 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
 
     def _by_chunks(
         self,
-        hook: Callable[..., NDArray],
-        *arrays: NDArray,
+        hook: Callable[..., NDArray[Any]],
+        *arrays: NDArray[Any],
         n_values: int | None = None,
         max_samples: int | None = None,
-    ) -> NDArray:
+    ) -> NDArray[Any]:
         """Call a hook on chunks of arrays that belong together, and join what it gives.
 
         The hook holds n_values values for each sample in memory, which are those of X by default.
@@ -556,7 +557,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         return tags
 
 
-def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray], **limits: Any) -> list[Any]:
+def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], **limits: Any) -> list[Any]:
     """What many models learn, those of each family together.
 
     Parameters
@@ -591,12 +592,12 @@ def rate_distortion_samples(model: BaseLatentModel, X: ArrayLike) -> NDArray[np.
     return np.asarray(to_device(model._score_by_chunks(model._rate_distortion, X), "cpu"), dtype=np.float64)
 
 
-def posterior_means(model: BaseLatentModel, X: ArrayLike) -> NDArray:
+def posterior_means(model: BaseLatentModel, X: ArrayLike) -> NDArray[Any]:
     """Mean of q(z | x) of each sample under a fitted model, in the units of the prior, (n_samples, n_components)."""
     return np.asarray(to_device(model._score_by_chunks(model._posterior_mean, X), "cpu"))
 
 
-def active_units(means: NDArray, weights: NDArray | None = None) -> NDArray[np.bool_]:
+def active_units(means: NDArray[Any], weights: NDArray[Any] | None = None) -> NDArray[np.bool_]:
     """Mask of the latent dimensions that are used, by the posterior means of some samples."""
     if weights is None:
         return means.var(axis=0) > MIN_ACTIVITY
@@ -604,7 +605,7 @@ def active_units(means: NDArray, weights: NDArray | None = None) -> NDArray[np.b
     return np.average(np.square(deviations), axis=0, weights=weights) > MIN_ACTIVITY
 
 
-def learn(model: BaseLatentModel, X: NDArray) -> Any:
+def learn(model: BaseLatentModel, X: NDArray[Any]) -> Any:
     """What a model learns by itself, from what `training_samples` has made of its samples."""
     return model._learn(X)
 
@@ -619,7 +620,7 @@ def route(model: BaseLatentModel) -> str:
     return model._ROUTE
 
 
-def training_samples(model: BaseLatentModel, X: ArrayLike) -> NDArray:
+def training_samples(model: BaseLatentModel, X: ArrayLike) -> NDArray[Any]:
     """X as the `fit` of a model hands it on: checked, and in a precision that the model takes."""
     return copy(model)._validate_training_rows(X)  # which notes the features of X on the copy
 

@@ -115,7 +115,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
     array([ 0, -1])
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "score_samples"])],
         "class_prior": ["array-like", None],
         "reject_threshold": [Interval(Real, None, None, closed="neither"), None],
@@ -196,7 +196,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
                 self.reject_threshold_ = self._find_threshold(self.reject_fraction, rows, parts, without_fold)
         return self
 
-    def fits_within(self, X: ArrayLike, y: ArrayLike) -> list[tuple[Any, NDArray]]:
+    def fits_within(self, X: ArrayLike, y: ArrayLike) -> list[tuple[Any, NDArray[Any]]]:
         """List what `fit(X, y)` fits: clones of `estimator`, for each class and for each class without each fold.
 
         Parameters
@@ -228,7 +228,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         subsets = _class_subsets(labels, self._folds(labels))
         return [(clone(self.estimator), rows[subset]) for subset in subsets]
 
-    def predict(self, X: ArrayLike) -> NDArray:
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict the most probable class of each sample, or reject it.
 
         Parameters
@@ -408,7 +408,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
     @available_if(has_method("sample"))
     def sample(
         self, n_samples: int = 1, y: ArrayLike | None = None, random_state: Any = None
-    ) -> tuple[NDArray[np.float64], NDArray]:
+    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Generate samples of given classes, or of classes in proportion to their priors.
 
         Only available if `estimator` has this method: the estimators of this package, and scikit-learn's
@@ -484,7 +484,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         """
         return route_to_fit(MetadataRouter(owner=self).add_self_request(self), self.estimator)
 
-    def _weights_for_densities(self, weights: NDArray | None) -> dict[str, NDArray]:
+    def _weights_for_densities(self, weights: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
         """Parameters by which the `fit` of `estimator` receives the weights."""
         is_routed = get_config()["enable_metadata_routing"]
         if weights is None or is_routed or has_fit_parameter(self.estimator, "sample_weight"):
@@ -494,7 +494,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             "it. A Pipeline takes it with sklearn.set_config(enable_metadata_routing=True), if its steps request it."
         )
 
-    def _folds(self, y: NDArray) -> list[Subset]:
+    def _folds(self, y: NDArray[Any]) -> list[Subset]:
         """Indices of the samples of each fold, which `reject_fraction` asks for; none without it."""
         if self.reject_fraction is None:
             return []
@@ -511,7 +511,9 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             )
         return folds(len(y), N_SPLITS, y)
 
-    def _fit_densities(self, X: NDArray, subsets: Sequence[Subset], fit_params: Mapping[str, NDArray]) -> list[Any]:
+    def _fit_densities(
+        self, X: NDArray[Any], subsets: Sequence[Subset], fit_params: Mapping[str, NDArray[Any]]
+    ) -> list[Any]:
         """The densities of all classes, fitted to all samples and to those outside each fold."""
         has_folds = len(subsets) > len(self.classes_)
         with learned_together(self.estimator, X, subsets) if has_folds and not fit_params else nullcontext():
@@ -523,7 +525,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             )
 
     def _find_threshold(
-        self, fraction: float, X: NDArray, parts: Sequence[Subset], densities: Sequence[list[Any]]
+        self, fraction: float, X: NDArray[Any], parts: Sequence[Subset], densities: Sequence[list[Any]]
     ) -> float:
         """The quantile of log p(x) over samples that the densities were not fitted to."""
         log_prob = np.concatenate(
@@ -573,7 +575,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             )
         return prior
 
-    def _log_joint(self, X: NDArray, densities: Sequence[Any] | None = None) -> NDArray[np.float64]:
+    def _log_joint(self, X: NDArray[Any], densities: Sequence[Any] | None = None) -> NDArray[np.float64]:
         """Log p(x | c) + log p(c) for each sample and class; by `estimators_`, or by other densities."""
         scores = self._for_each(log_density, X, self._n_skipped, densities=densities)
         log_prob = np.stack(scores, axis=1, dtype=np.float64)  # (n_samples, n_classes)
@@ -586,13 +588,13 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             )
         return log_prob + self._log_prior()
 
-    def _for_each(self, function: Any, *arguments: Any, densities: Sequence[Any] | None = None) -> list[NDArray]:
+    def _for_each(self, function: Any, *arguments: Any, densities: Sequence[Any] | None = None) -> list[NDArray[Any]]:
         """What a function gives for each density."""
         # Threads suffice, since NumPy and PyTorch release the interpreter lock. They copy neither samples nor networks.
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
         return parallel(delayed(function)(density, *arguments) for density in densities or self.estimators_)
 
-    def _validate_rows(self, X: ArrayLike) -> NDArray:
+    def _validate_rows(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
         return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite=self._finite(), reset=False)
 
@@ -618,7 +620,9 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             return np.log(self.class_prior_)
 
 
-def _with_weight(X: NDArray, y: NDArray, sample_weight: Any) -> tuple[NDArray, NDArray, NDArray | None]:
+def _with_weight(
+    X: NDArray[Any], y: NDArray[Any], sample_weight: Any
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """The samples with a weight above zero, their labels and their weights, which are None without any."""
     if sample_weight is None:
         return X, y, None
@@ -629,13 +633,13 @@ def _with_weight(X: NDArray, y: NDArray, sample_weight: Any) -> tuple[NDArray, N
     return X[kept], y[kept], weights[kept]
 
 
-def _class_subsets(y: NDArray, parts: Sequence[Subset]) -> list[Subset]:
+def _class_subsets(y: NDArray[Any], parts: Sequence[Subset]) -> list[Subset]:
     """Indices of the samples of each class, and then of those of each class outside each fold."""
     subsets = [np.arange(len(y)), *complements(len(y), parts)]
     return [subset[y[subset] == label] for subset in subsets for label in np.unique(y)]
 
 
-def _fit_class(estimator: Any, X: NDArray, label: Any, fit_params: Mapping[str, NDArray]) -> Any:
+def _fit_class(estimator: Any, X: NDArray[Any], label: Any, fit_params: Mapping[str, NDArray[Any]]) -> Any:
     """The estimator, fitted to the samples of one class."""
     try:
         return estimator.fit(X, **fit_params)
@@ -645,7 +649,7 @@ def _fit_class(estimator: Any, X: NDArray, label: Any, fit_params: Mapping[str, 
         ) from error
 
 
-def _n_shared_steps(densities: Sequence[Any], X: NDArray, subsets: Sequence[Subset]) -> int:
+def _n_shared_steps(densities: Sequence[Any], X: NDArray[Any], subsets: Sequence[Subset]) -> int:
     """Number of the first steps of Pipelines up to the last one that loses information; they have to be the same."""
     found = [last_undefined_step(density, X[subset]) for density, subset in zip(densities, subsets, strict=True)]
     n_steps, error = max(found, key=lambda number_and_error: number_and_error[0])
@@ -658,7 +662,7 @@ def _n_shared_steps(densities: Sequence[Any], X: NDArray, subsets: Sequence[Subs
     return n_steps
 
 
-def _sample(density: Any, n_samples: int, seed: int) -> NDArray:
+def _sample(density: Any, n_samples: int, seed: int) -> NDArray[Any]:
     """Samples of one density. `GaussianMixture` has the seed among its parameters, and returns components as well."""
     if "random_state" in signature(density.sample).parameters:
         return density.sample(n_samples, random_state=seed)
@@ -666,7 +670,7 @@ def _sample(density: Any, n_samples: int, seed: int) -> NDArray:
     return X
 
 
-def _make_reject_label(classes: NDArray) -> int | str:
+def _make_reject_label(classes: NDArray[Any]) -> int | str:
     """A label of the same kind as `classes` that differs from all of them."""
     labels = set(classes.tolist())
     if isinstance(classes[0], str):

@@ -77,7 +77,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit"]), None],
         "sample_posterior": ["boolean"],
         "add_indicator": ["boolean"],
@@ -146,7 +146,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             self.indicator_ = MissingIndicator(error_on_new=False).fit(X) if self.add_indicator else None
         return self
 
-    def transform(self, X: ArrayLike) -> NDArray:
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Fill in the missing values of X.
 
         Parameters
@@ -180,7 +180,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             return filled
         return np.hstack([filled, np.asarray(self.indicator_.transform(X), dtype=X.dtype)])
 
-    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray:
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
         """Names of the output features: those of the input that are kept, then those of the indicator.
 
         Parameters
@@ -210,7 +210,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         names = given if self.keep_empty_features else given[self._observed]
         return names if self.indicator_ is None else np.r_[names, self.indicator_.get_feature_names_out(given)]
 
-    def _filled(self, X: NDArray) -> NDArray:
+    def _filled(self, X: NDArray[Any]) -> NDArray[Any]:
         """Samples of the features that `fit` has observed, with what is missing filled in."""
         missing = np.isnan(X)
         if not missing.any():
@@ -226,7 +226,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         # Observed values have their own bits, not those of a transformation and its inverse.
         return np.where(missing, np.asarray(samples, dtype=X.dtype), X)
 
-    def _validate(self, X: ArrayLike, reset: bool) -> NDArray:
+    def _validate(self, X: ArrayLike, reset: bool) -> NDArray[Any]:
         return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=reset)
 
     def __sklearn_tags__(self) -> Any:
@@ -236,7 +236,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         return tags
 
 
-def _default(X: NDArray) -> Pipeline:
+def _default(X: NDArray[Any]) -> Pipeline:
     """Probabilistic PCA of standardized features, with the number of components that the samples ask for."""
     nz = held_out_dimension(np.asarray(StandardScaler().fit_transform(X.astype(np.float64))))
     return make_pipeline(StandardScaler(), PCAReducer(nz))

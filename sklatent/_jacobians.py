@@ -259,7 +259,7 @@ def _values(transformer: Any, X: Any, **options: Any) -> Any:
     return validate_data(transformer, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan", **options)
 
 
-def _sum_over_observed(X: NDArray, log_slopes: NDArray) -> NDArray:
+def _sum_over_observed(X: NDArray[Any], log_slopes: NDArray[Any]) -> NDArray[Any]:
     """Log-Jacobian of a function of each feature on its own: a missing value has no density, and no part in it."""
     return np.where(np.isnan(X), 0.0, log_slopes).sum(axis=1)
 
@@ -291,7 +291,7 @@ def _is_clipped(scaler: Any, X: Any) -> Any:
     return np.any((values < low) | (values > high), axis=1)
 
 
-def _of_power(transformer: PowerTransformer, X: Any) -> NDArray:
+def _of_power(transformer: PowerTransformer, X: Any) -> NDArray[Any]:
     """Box & Cox (1964): x^(lambda - 1); Yeo & Johnson (2000): (1 + |x|)^(sign(x) (lambda - 1))."""
     X = _values(transformer, X)
     power = np.asarray(transformer.lambdas_, dtype=np.float64) - 1
@@ -306,14 +306,16 @@ def _of_power(transformer: PowerTransformer, X: Any) -> NDArray:
     return _sum_over_observed(X, log_slopes)
 
 
-def _of_quantiles(transformer: QuantileTransformer, X: Any) -> NDArray:
+def _of_quantiles(transformer: QuantileTransformer, X: Any) -> NDArray[Any]:
     X = _values(transformer, X)
     columns = zip(X.T, transformer.quantiles_.T, strict=True)
     log_slopes = [_of_quantiles_of_a_feature(transformer, x, quantiles) for x, quantiles in columns]
     return _sum_over_observed(X, np.stack(log_slopes, axis=1))
 
 
-def _of_quantiles_of_a_feature(transformer: QuantileTransformer, x: NDArray, quantiles: NDArray) -> NDArray:
+def _of_quantiles_of_a_feature(
+    transformer: QuantileTransformer, x: NDArray[Any], quantiles: NDArray[Any]
+) -> NDArray[Any]:
     """Logarithm of the slope of the interpolated distribution function, over that of the normal one if it is asked for.
 
     The transformer interpolates in both directions and takes the mean. The directions agree except at a value that
@@ -368,7 +370,7 @@ def _of_pca(pca: Any, X: Any) -> ArrayLike:
     return -0.5 * np.log(_whitening_variances(pca)).sum() if pca.whiten else 0.0
 
 
-def _whitening_variances(pca: Any) -> NDArray:
+def _whitening_variances(pca: Any) -> NDArray[Any]:
     """The squares of what whitening divides by, with the floor that each of the two classes has."""
     if isinstance(pca, PCAReducer):
         return model_variances(pca.explained_variance_, pca.noise_variance_, pca.mean_)[0]
@@ -376,7 +378,7 @@ def _whitening_variances(pca: Any) -> NDArray:
     return np.maximum(variances, np.finfo(variances.dtype).eps ** 2).astype(np.float64)
 
 
-def _of_pipeline(pipeline: Pipeline, X: Any) -> NDArray:
+def _of_pipeline(pipeline: Pipeline, X: Any) -> NDArray[Any]:
     return push_forward(unroll(pipeline), copy(X))[0]  # a step with copy=False would leave its output in X
 
 
@@ -411,13 +413,13 @@ def _keeps(part: Any) -> bool:
     return not (isinstance(part, str) and part == "drop")
 
 
-def _where(inside: NDArray, log_slopes: NDArray) -> NDArray:
+def _where(inside: NDArray[Any], log_slopes: NDArray[Any]) -> NDArray[Any]:
     return np.where(inside, log_slopes, -np.inf)
 
 
 # Logarithm of the derivative, and -inf outside the domain. Of two samples with the same square one is lost: the
 # logarithm of a negative number is NaN, which `log_jacobian` reports.
-_UFUNCS: dict[Any, Callable[[NDArray], NDArray]] = {
+_UFUNCS: dict[Any, Callable[[NDArray[Any]], NDArray[Any]]] = {
     np.log: lambda x: _where(x > 0, -np.log(x)),
     np.log1p: lambda x: _where(x > -1, -np.log1p(x)),
     np.sqrt: lambda x: _where(x >= 0, -np.log(2 * np.sqrt(x))),

@@ -124,7 +124,7 @@ def _parts(value: Any) -> Iterator[Any]:
             yield from _parts(vars(value))
 
 
-def _parts_of_array(array: NDArray) -> Iterator[Any]:
+def _parts_of_array(array: NDArray[Any]) -> Iterator[Any]:
     yield f"{array.dtype.str}{array.shape}:".encode()
     if array.dtype.hasobject:
         yield from _parts(array.tolist())
@@ -163,7 +163,7 @@ class Memo:
         self._numbers: dict[Hashable, list[int]] = defaultdict(list)  # of samples, by what tells most of them apart
         self._entries: dict[tuple[Hashable, int | None], list[_Entry]] = defaultdict(list)
         self._lock = RLock()
-        self._folder: TemporaryDirectory | None = None
+        self._folder: TemporaryDirectory[str] | None = None
         _open.add(self)
 
     def add(self, key: Hashable, X: Any, value: Any, *, n_times: int | None = None) -> "_Entry":
@@ -329,7 +329,7 @@ def _is_same(ours: Any, X: Any) -> bool:
     return ours is X or not _is_plain(X) or is_equal(ours, X)
 
 
-def is_equal(ours: NDArray, X: NDArray) -> bool:
+def is_equal(ours: NDArray[Any], X: NDArray[Any]) -> bool:
     """Whether two plain arrays have the same values, bit by bit."""
     if ours.shape != X.shape or ours.dtype != X.dtype:
         return False

@@ -152,7 +152,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
     array([ 1, -1])
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "score_samples"]), None],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "support_fraction": [Interval(Real, 0.5, 1, closed="right"), None],
@@ -227,7 +227,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
             self.offset_ = self._threshold(self.training_scores_)
         return self
 
-    def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, NDArray]]:
+    def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, NDArray[Any]]]:
         """List what `fit(X)` fits: clones of `estimator`, to all samples and without each fold.
 
         Parameters
@@ -526,7 +526,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         """The unfitted density that `estimator` stands for."""
         return PCAReducer("parallel", random_state=0) if self.estimator is None else self.estimator
 
-    def _folds(self, X: NDArray) -> list[Subset]:
+    def _folds(self, X: NDArray[Any]) -> list[Subset]:
         """Indices of the samples of each fold; none without `n_splits`."""
         if self.n_splits is None:
             return []
@@ -537,25 +537,25 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
             )
         return folds(len(X), self.n_splits)
 
-    def _subsets(self, X: NDArray, parts: list[Subset]) -> list[Subset]:
+    def _subsets(self, X: NDArray[Any], parts: list[Subset]) -> list[Subset]:
         """Indices of the samples to fit to: all and those outside each fold, or their supports."""
         subsets = [np.arange(len(X)), *complements(len(X), parts)]
         if self.support_fraction is None:
             return subsets
         return concentrated_supports(self._density(), X, subsets, self.support_fraction)
 
-    def _scores_as_of_new_samples(self, X: NDArray) -> NDArray[np.float64]:
+    def _scores_as_of_new_samples(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Scores of the training samples by densities that were fitted to as many others, so far as they are known."""
         if self.n_splits is None or not ends_in_latent_model(self.estimator_):
             return self._fold_scores
         in_sample = log_density(self.estimator_, X, self._n_skipped)
         return extrapolated_scores(self._fold_scores, in_sample, self.n_splits)
 
-    def _validate_new_rows(self, X: ArrayLike) -> NDArray:
+    def _validate_new_rows(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
         return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
 
-    def _score_rows(self, X: NDArray) -> NDArray[np.float64]:
+    def _score_rows(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Scores by a density that has not seen the samples; by `estimator_` if all others have."""
         return self._known.replace(X, log_density(self.estimator_, X, self._n_skipped))
 

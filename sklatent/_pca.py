@@ -101,7 +101,7 @@ class SharedScores:
 
     def __init__(self, spectrum: Spectrum):
         self.spectrum = spectrum
-        self._known: list[tuple[NDArray, NestedScores]] = []
+        self._known: list[tuple[NDArray[Any], NestedScores]] = []
 
     def score(self, X: Any, nz: int) -> float | None:
         """Mean log-likelihood of X under the model with nz components; None where each sample has to be looked at."""
@@ -223,7 +223,7 @@ class PCAReducer(BaseLatentModel):
     _N_SCORE_ROWS = 256
     _ROUTE = "shared_svd"
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "nz": [
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="neither"),
@@ -879,7 +879,7 @@ class PCAReducer(BaseLatentModel):
         model = self._checked_factor_model(X)
         return model.fill(X) if rng is None else model.draw(X, rng)
 
-    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
+    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray[Any]:
         rng = np.random.default_rng(seed)
         axes, center, variances = (
             np.asarray(to_device(values, "cpu")) for values in (self.components_, self.mean_, self.explained_variance_)
@@ -918,7 +918,7 @@ class PCAReducer(BaseLatentModel):
         """Variances along the axes and orthogonal to them, with a floor that keeps their logarithms finite."""
         return model_variances(self.explained_variance_, self.noise_variance_, self.mean_)
 
-    def _float_dtypes(self, X: Any) -> list:
+    def _float_dtypes(self, X: Any) -> list[Any]:
         xp, _ = get_namespace(X)
         return [xp.float64, xp.float32]
 
@@ -944,5 +944,5 @@ def _nothing_of(X: Any) -> Array:
     return xp.empty(0, dtype=X.dtype, device=None if issparse(X) else device_of(X))
 
 
-def _asarray(X: Array, array: NDArray) -> Array:
+def _asarray(X: Array, array: NDArray[Any]) -> Array:
     return array_namespace(X).asarray(array, device=device_of(X))

@@ -224,7 +224,7 @@ class VAETransformer(BaseAutoencoder):
     With K = `n_train_draws` above 1, the loss of a sample is the negative of
 
     .. math::
-        L_t = \ln \frac1K \sum_{k=1}^K w_k, \quad w_k = p(x | z_k) \Big( \frac{p(z_k)}{q(z_k | x)} \Big)^t,
+        L_t = \ln \frac1K \sum_{k=1}^K w_k, \quad w_k = p(x | z_k) \Bigl( \frac{p(z_k)}{q(z_k | x)} \Bigr)^t,
         \quad z_k \sim q(z | x),
 
     where t increases from 0 to 1 with `kl_warmup`. At t = 1 it is the bound of Burda et al. For t below 1 it is the
@@ -264,7 +264,7 @@ class VAETransformer(BaseAutoencoder):
     (2, 64)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
         "prior": [StrOptions({"standard_normal", "mixture", "vamp"})],
@@ -319,7 +319,7 @@ class VAETransformer(BaseAutoencoder):
         device: str = "auto",
         precision: Literal["float32", "bf16"] = "float32",
         warm_start: bool = False,
-        checkpoint: str | PathLike | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         callbacks: Sequence[Any] | None = None,
         verbose: int = 0,
         random_state: Any = None,
@@ -401,7 +401,7 @@ class VAETransformer(BaseAutoencoder):
         return super().score_samples(X)
 
     def _describe_latent_space(
-        self, module: Any, X: NDArray, training: Training, weights: NDArray | None = None
+        self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None = None
     ) -> dict[str, Any]:
         """KL divergence and activity of each latent dimension; sets a noise variance for each feature."""
         shape = (len(X), self.n_train_draws, self.nz)
@@ -414,7 +414,7 @@ class VAETransformer(BaseAutoencoder):
         return {"kl_per_dimension_": kl_per_dimension, "active_units_": active_units(mu, weights)}
 
     def _learn_noise_variances(
-        self, module: Any, X: NDArray, eps: NDArray, training: Training, weights: NDArray | None
+        self, module: Any, X: NDArray[Any], eps: NDArray[Any], training: Training, weights: NDArray[Any] | None
     ) -> None:
         """Ratios of the variances from the errors of the training samples, and their level from samples left out."""
         squares, observed = self._mean_squares(module, X, eps, weights)
@@ -427,7 +427,9 @@ class VAETransformer(BaseAutoencoder):
             squares, observed = self._mean_squares(module, left_out.X, eps[: len(left_out.X)], left_out.weights)
             module.likelihood.rescale(left_out.factor((squares / variances).mean() / observed.mean()))
 
-    def _mean_squares(self, module: Any, X: NDArray, eps: NDArray, weights: NDArray | None) -> tuple[NDArray, NDArray]:
+    def _mean_squares(
+        self, module: Any, X: NDArray[Any], eps: NDArray[Any], weights: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Mean squared error of each feature, 0 for missing values, and the fraction of samples that observe it."""
         exact = (array.astype(np.float64) for array in (X, eps))
         n_values = X.shape[1] * self.n_train_draws
@@ -447,7 +449,7 @@ class VAETransformer(BaseAutoencoder):
                 ConvergenceWarning,
             )
 
-    def _log_prob(self, X: NDArray) -> NDArray:
+    def _log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         bound = lambda module, x, eps: importance_bound(  # noqa: E731
             module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
         )
@@ -461,22 +463,22 @@ class VAETransformer(BaseAutoencoder):
                 scores[chosen] = self._infer(function, X[chosen], self._draws(X[chosen]))
         return scores
 
-    def _conditionals(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray[Any]) -> NDArray[Any]:
         return self._infer(importance_conditionals, X, self._draws(X))
 
-    def _impute(self, X: NDArray, rng: np.random.Generator | None) -> NDArray:
+    def _impute(self, X: NDArray[Any], rng: np.random.Generator | None) -> NDArray[Any]:
         if rng is None:
             return self._infer(importance_mean, X, self._draws(X))
         eps = rng.standard_normal((self.n_draws, len(X), self.n_components_), dtype=X.dtype.type)
         return self._infer(partial(importance_draw, generator=self._generator(rng)), X, eps)
 
-    def _rate_distortion(self, X: NDArray) -> NDArray:
+    def _rate_distortion(self, X: NDArray[Any]) -> NDArray[Any]:
         return self._infer(_rate_and_distortion, X, self._draws(X))
 
     def _n_score_values(self) -> int:
         return 4 * self.n_features_in_ * self.n_draws
 
-    def _draws(self, X: NDArray) -> NDArray:
+    def _draws(self, X: NDArray[Any]) -> NDArray[Any]:
         """Standard normal numbers (n_draws, n, nz) that depend only on the values of each sample and on the fit.
 
         So a sample has the same score in any order, subset or batch, and different samples have independent numbers.
@@ -507,7 +509,9 @@ class VAETransformer(BaseAutoencoder):
     def _code_parts(self) -> dict[str, int]:
         return POSTERIORS[self.posterior].parts(self.nz)
 
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
+    def _build_prior(
+        self, X: NDArray[Any], standardizer: Standardizer, seed: int, weights: NDArray[Any] | None = None
+    ) -> Prior:
         rng = np.random.default_rng(seed)
         if self.prior == "mixture":
             means = rng.standard_normal((self.n_prior_components, self.nz), dtype=np.float32)

@@ -158,7 +158,7 @@ def fetch_mnist(
     return images.reshape(len(images), -1), y[rows]
 
 
-def _read_mnist(data_home: Any) -> tuple[NDArray, NDArray[np.uint8]]:
+def _read_mnist(data_home: Any) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """All 70,000 images and labels, training images first."""
     path = Path(os.environ.get("SKLATENT_DATA", "")) / "mnist.npz"
     if path.is_file():

@@ -20,7 +20,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
 
     max_models: int | None
     _fit_params: dict[str, Any]
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
 
@@ -201,7 +201,7 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     {'stacked'}
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GridSearchCV._parameter_constraints,
         **_FusedSearch._parameter_constraints,
     }
@@ -277,7 +277,7 @@ class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
     {'stacked'}
     """
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **RandomizedSearchCV._parameter_constraints,
         **_FusedSearch._parameter_constraints,
     }

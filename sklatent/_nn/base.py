@@ -121,7 +121,7 @@ class Training:
     lr: float
     max_gradient_norm: float | None
     device: str
-    weights: NDArray | None = None
+    weights: NDArray[Any] | None = None
 
     @property
     def n_steps(self) -> int:
@@ -157,7 +157,7 @@ class Learned:
 class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     """Parameters, training and inference of networks with an encoder and a decoder."""
 
-    _parameter_constraints: ClassVar[dict[str, list]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "nz": [Interval(Integral, 1, None, closed="left")],
         "init": [StrOptions({"pca", "random"})],
         "backbone": [StrOptions(set(BACKBONES)), callable],
@@ -205,34 +205,34 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def __init__(
         self,
-        nz,
+        nz: Any,
         *,
-        init,
-        backbone,
-        hidden_sizes,
-        activation,
-        image_shape,
-        likelihood,
-        output_activation,
-        noise,
-        noise_kind,
-        max_epochs,
-        batch_size,
-        lr,
-        lr_schedule,
-        weight_decay,
-        early_stopping,
-        validation_fraction,
-        n_iter_no_change,
-        tol,
-        device,
-        precision,
-        warm_start,
-        checkpoint,
-        callbacks,
-        verbose,
-        random_state,
-    ):
+        init: Any,
+        backbone: Any,
+        hidden_sizes: Any,
+        activation: Any,
+        image_shape: Any,
+        likelihood: Any,
+        output_activation: Any,
+        noise: Any,
+        noise_kind: Any,
+        max_epochs: Any,
+        batch_size: Any,
+        lr: Any,
+        lr_schedule: Any,
+        weight_decay: Any,
+        early_stopping: Any,
+        validation_fraction: Any,
+        n_iter_no_change: Any,
+        tol: Any,
+        device: Any,
+        precision: Any,
+        warm_start: Any,
+        checkpoint: Any,
+        callbacks: Any,
+        verbose: Any,
+        random_state: Any,
+    ) -> None:
         self.nz = nz
         self.init = init
         self.backbone = backbone
@@ -311,7 +311,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             self._publish(self._learn_further(X, weights))
         return self
 
-    def _learn(self, X: NDArray, weights: NDArray | None = None) -> Learned:
+    def _learn(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Learned:
         X, weights = with_weight(X, weights)
         training = self._prepare(X, former=getattr(self, "module_", None), weights=weights)
         self._check_callbacks(training)
@@ -330,7 +330,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
         return learned
 
-    def _learn_further(self, X: NDArray, weights: NDArray | None = None) -> Learned:
+    def _learn_further(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Learned:
         """Learn for one epoch, with the state of the optimizer and the generators of the previous call."""
         X, weights = with_weight(X, weights)
         former = getattr(self, "module_", None)
@@ -371,7 +371,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
                 learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], Xs[k])
         return learned
 
-    def _prepare_shared(self, X: NDArray, samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
+    def _prepare_shared(self, X: NDArray[Any], samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
         """What to train, with the samples on the device shared; None where it can only be trained by itself."""
         if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
             return None
@@ -406,7 +406,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         X: Any,
         former: Autoencoder | None = None,
         max_epochs: int | None = None,
-        weights: NDArray | None = None,
+        weights: NDArray[Any] | None = None,
     ) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
         device = resolve_device(self.device)
@@ -448,7 +448,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         solve = rough_spectrum if module.likelihood.has_missing else decompose
         return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
 
-    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray | None) -> None:
+    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray[Any] | None) -> None:
         """Set the weights and the noise variance from which training starts."""
         standardizer, likelihood = module.standardizer, module.likelihood
         is_linear = self._is_gaussian() and self.output_activation is None
@@ -474,7 +474,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _starts_at_pca(self) -> bool:
         return self.init == "pca" and self.backbone == "mlp"
 
-    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray | None) -> Factors:
+    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray[Any] | None) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
         if self.likelihood == "gaussian_diagonal":
             rows, weights = some_weighted_rows(X, weights)
@@ -510,7 +510,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         n_left_out: int | float,
         seed: int,
         device: str,
-        weights: NDArray | None = None,
+        weights: NDArray[Any] | None = None,
         has_missing: bool = False,
     ) -> tuple[Any, Any]:
         """Samples to train on, and those that are left out or None."""
@@ -657,7 +657,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return context
 
     def _build_module(
-        self, X: Any, seed: int, weights: NDArray | None = None, former: Autoencoder | None = None
+        self, X: Any, seed: int, weights: NDArray[Any] | None = None, former: Autoencoder | None = None
     ) -> Autoencoder:
         input_shape = self._input_shape(X.shape[1])
         mean, variances, has_missing = moments_of_samples(X, weights)
@@ -702,7 +702,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         is_for_auto = self._is_gaussian() and not self._is_linear() and self.noise_kind == "gaussian"
         return 0.0 if self.noise == "auto" and not is_for_auto else self.noise
 
-    def _scale(self, variances: NDArray) -> float | NDArray:
+    def _scale(self, variances: NDArray[Any]) -> float | NDArray[Any]:
         """Units in which the network sees the columns: one for all, or with a variance for each one for each."""
         scale = float(np.sqrt(variances.mean())) or 1.0
         return scale if self.likelihood != "gaussian_diagonal" else np.sqrt(variances + (MIN_UNIT * scale) ** 2)
@@ -722,7 +722,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Names and widths of the parts of the encoder's output, in their order."""
 
     @abstractmethod
-    def _build_prior(self, X: NDArray, standardizer: Standardizer, seed: int, weights: NDArray | None = None) -> Prior:
+    def _build_prior(
+        self, X: NDArray[Any], standardizer: Standardizer, seed: int, weights: NDArray[Any] | None = None
+    ) -> Prior:
         """The initial latent density."""
 
     @abstractmethod
@@ -735,7 +737,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     @abstractmethod
     def _describe_latent_space(
-        self, module: Any, X: NDArray, training: Training, weights: NDArray | None = None
+        self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None = None
     ) -> dict[str, Any]:
         """Estimate fitted attributes from latent codes of training samples, and set those of the module."""
 
@@ -757,10 +759,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             )
         return (1, side, side)
 
-    def _check_scorable(self, X: NDArray) -> None:
+    def _check_scorable(self, X: NDArray[Any]) -> None:
         self._check_support(X, self.module_.likelihood.support)
 
-    def _check_support(self, X: NDArray, support: str) -> None:
+    def _check_support(self, X: NDArray[Any], support: str) -> None:
         words, holds = SUPPORTS[support]
         for rows in row_blocks(X):
             if np.isnan(rows).any():
@@ -782,7 +784,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         n_steps = len(batch_sizes(n_samples, self._n_batch(n_samples)))
         return int(np.clip(math.ceil(2000 / n_steps), 20, 50))
 
-    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray:
+    def _sample(self, n_samples: int, mean: bool, seed: int) -> NDArray[Any]:
         generator = torch.Generator(self.module_.standardizer.loc.device).manual_seed(seed)
         with torch.no_grad():
             Z = self.module_.prior_density().sample(n_samples, generator).cpu().numpy()
@@ -795,25 +797,25 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """A generator on the device of the network, which continues that of NumPy."""
         return torch.Generator(self.module_.standardizer.loc.device).manual_seed(int(rng.integers(2**63)))
 
-    def _feature_log_prob(self, X: NDArray) -> NDArray:
+    def _feature_log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         scores = self._conditionals(X)
         scores[np.isnan(X)] = np.nan
         return scores
 
     @abstractmethod
-    def _conditionals(self, X: NDArray) -> NDArray:
+    def _conditionals(self, X: NDArray[Any]) -> NDArray[Any]:
         """Log-density of each value given the others, with any number for missing ones."""
 
-    def _encode(self, X: NDArray) -> NDArray:
+    def _encode(self, X: NDArray[Any]) -> NDArray[Any]:
         return self._infer(lambda module, x: module.encode(x), X)
 
-    def _decode(self, Z: NDArray) -> NDArray:
+    def _decode(self, Z: NDArray[Any]) -> NDArray[Any]:
         return self._infer(lambda module, z: module.likelihood.mean(module.decode(z)), Z)
 
-    def _infer(self, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
+    def _infer(self, function: Callable[..., torch.Tensor], *arrays: NDArray[Any]) -> NDArray[Any]:
         return evaluate(self.module_, function, *arrays)
 
-    def _by_chunks(self, hook: Callable[..., NDArray], *arrays: NDArray, **kwargs: Any) -> NDArray:
+    def _by_chunks(self, hook: Callable[..., NDArray[Any]], *arrays: NDArray[Any], **kwargs: Any) -> NDArray[Any]:
         return super()._by_chunks(partial(halve_out_of_memory, hook), *arrays, **kwargs)
 
     def _validate_training_rows(self, X: Any) -> Any:

@@ -156,7 +156,9 @@ def read_header(path: Any) -> dict[str, Any]:
     return header
 
 
-def fingerprint(blocks: Iterable[NDArray], params: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, str]:
+def fingerprint(
+    blocks: Iterable[NDArray[Any]], params: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> dict[str, str]:
     """Strings that identify a fit: digests of its data and its initial weights, and its parameters."""
     named = {name: _describe(value) for name, value in sorted(params.items())}
     start = (weight.cpu().numpy() for weight in weights.values())
@@ -190,7 +192,7 @@ def _describe(value: Any, within: tuple[int, ...] = ()) -> Any:
 
 def _parts_of_an_object(value: Any) -> list[Any]:
     """Attributes of an object, or its `repr` without addresses if it has none, and its method `__call__`."""
-    state = object.__getstate__(value)  # type: ignore[attr-defined]
+    state = object.__getstate__(value)
     return [re.sub("0x[0-9a-fA-F]+", "", repr(value)) if state is None else state, vars(type(value)).get("__call__")]
 
 
@@ -230,7 +232,7 @@ PARTS: dict[Any, Callable[[Any], Iterable[Any]]] = {
 }
 
 
-def _digest(arrays: Iterable[NDArray]) -> str:
+def _digest(arrays: Iterable[NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}".encode())

@@ -66,7 +66,7 @@ class Batch(NamedTuple):
     """As in `Samples`."""
 
 
-class Rows(Dataset):
+class Rows(Dataset[Any]):
     """Samples of an array, on a device and in their own precision.
 
     Parameters
@@ -78,7 +78,7 @@ class Rows(Dataset):
         Sample weights.
     """
 
-    def __init__(self, X: NDArray, device: str | torch.device = "cpu", weights: NDArray | None = None):
+    def __init__(self, X: NDArray[Any], device: str | torch.device = "cpu", weights: NDArray[Any] | None = None):
         self.X = as_tensor(X).to(device)
         self.weights = weights
         self.relative = None if weights is None else _relative(weights, weights).to(device)
@@ -95,12 +95,12 @@ class Rows(Dataset):
         """Fraction of the samples, by weight, that observe each feature, (n_features,); None if no value is missing."""
         return observed_fractions(self)
 
-    def some(self, n_samples: int) -> NDArray:
+    def some(self, n_samples: int) -> NDArray[Any]:
         """At most n_samples evenly spaced samples."""
         return self.X[:: -(-len(self) // n_samples)].cpu().numpy()
 
 
-class MappedRows(Dataset):
+class MappedRows(Dataset[Any]):
     """Samples of data that are too large for memory and are read by slices, such as a memory map.
 
     Blocks of neighbouring samples are read in shuffled order, and the samples of each block are shuffled. So samples
@@ -127,8 +127,8 @@ class MappedRows(Dataset):
         self,
         X: Any,
         device: str | torch.device = "cpu",
-        keep: NDArray | None = None,
-        weights: NDArray | None = None,
+        keep: NDArray[Any] | None = None,
+        weights: NDArray[Any] | None = None,
         has_missing: bool = False,
     ):
         self.X = X
@@ -161,7 +161,7 @@ class MappedRows(Dataset):
         """Fraction of the samples, by weight, that observe each feature, (n_features,); None if no value is missing."""
         return observed_fractions(self) if self.has_missing else None
 
-    def some(self, n_samples: int) -> NDArray:
+    def some(self, n_samples: int) -> NDArray[Any]:
         """At most n_samples evenly spaced samples, in memory."""
         step = -(-len(self) // n_samples)
         return read(self.X, slice(None, None, step) if self.keep is None else np.flatnonzero(self.keep)[::step])
@@ -246,7 +246,7 @@ class Draws:
         return Noise(*eps.split(self.widths, dim=1))
 
 
-def some_weights(rows: Rows | MappedRows, n_samples: int) -> NDArray | None:
+def some_weights(rows: Rows | MappedRows, n_samples: int) -> NDArray[Any] | None:
     """Weights of the samples that `rows.some(n_samples)` takes; None if there are none."""
     return None if rows.weights is None else rows.weights[:: -(-len(rows) // n_samples)]
 
@@ -264,7 +264,7 @@ def batch_sizes(n_samples: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def as_tensor(X: NDArray) -> Tensor:
+def as_tensor(X: NDArray[Any]) -> Tensor:
     """A tensor that shares the memory of a C-contiguous array, and a copy of any other array.
 
     PyTorch warns of read-only memory, such as a memory map or the arrays of joblib's workers. Since nothing in this
@@ -277,7 +277,7 @@ def as_tensor(X: NDArray) -> Tensor:
     return torch.from_numpy(X)
 
 
-def _relative(weights: NDArray, of: NDArray) -> Tensor:
+def _relative(weights: NDArray[Any], of: NDArray[Any]) -> Tensor:
     """Weights over the mean of some of them."""
     return torch.from_numpy(weights / of.mean()).float()
 
@@ -290,7 +290,7 @@ def is_sliceable(X: Any) -> bool:
     return not in_memory and hasattr(X, "__getitem__") and len(getattr(X, "shape", ())) == 2 and hasattr(X, "dtype")
 
 
-def row_blocks(X: Any) -> Iterator[NDArray]:
+def row_blocks(X: Any) -> Iterator[NDArray[Any]]:
     """Blocks of the samples of an array or of sliceable data, small enough to hold a few copies of each in memory."""
     for cut in slices(max(X.shape[0], 1), BLOCK_SIZE // 4, X.shape[1] * X.dtype.itemsize):  # one of no samples is empty
         yield read(X, cut)
@@ -312,7 +312,7 @@ def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
     return n_observed / total_weight(rows.weights, len(rows))[0] if has_missing else None
 
 
-def read(X: Any, cut: slice | NDArray) -> NDArray:
+def read(X: Any, cut: slice | NDArray[Any]) -> NDArray[Any]:
     """Samples of sliceable data, as float32 or float64."""
     rows = np.asarray(X[cut])
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)

@@ -78,7 +78,7 @@ def _known_layers(decoder: nn.Module) -> list[nn.Module]:
     return layers if all(is_plain(layer, nn.Linear) or _is_activation(layer) for layer in layers) else []
 
 
-def _propagate(layers: list[nn.Module], z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, list]:
+def _propagate(layers: list[nn.Module], z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
     """Values and tangents after all layers, and what each activation adds to the second derivatives."""
     value, tangents, bends = z, directions[None], []  # all samples have the same tangents up to the first activation
     for layer in layers:

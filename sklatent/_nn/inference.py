@@ -4,6 +4,7 @@ __all__ = ["evaluate", "halve_out_of_memory", "infer"]
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklatent._nn.threads import limited_threads, product_size
 _float64_twins: WeakKeyDictionary[Autoencoder, tuple[list[tuple[int, int]], Autoencoder]] = WeakKeyDictionary()
 
 
-def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
+def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray[Any]) -> NDArray[Any]:
     """Call function(module, *tensors) as `evaluate` does, with the threads that pay.
 
     For functions with linear algebra for each sample, which uses all threads however small the matrices are. A forward
@@ -29,7 +30,7 @@ def infer(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: N
         return evaluate(module, function, *arrays)
 
 
-def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray) -> NDArray:
+def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays: NDArray[Any]) -> NDArray[Any]:
     """Call function(module, *tensors) in the precision of the arrays, of which the first may have missing values."""
     module = _float64_twin(module) if arrays[0].dtype == np.float64 else module
     module = module.observing(bool(np.isnan(arrays[0]).any()))
@@ -38,7 +39,7 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
         return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
 
 
-def halve_out_of_memory(hook: Callable[..., NDArray], *arrays: NDArray) -> NDArray:
+def halve_out_of_memory(hook: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> NDArray[Any]:
     """Call a hook, on halves of the samples (recursively) if the memory of the accelerator is too small for all."""
     n_samples = len(arrays[0])
     try:

@@ -51,10 +51,10 @@ class LeftOut:
         Sample weights. With weights, n and m are their sums.
     """
 
-    X: NDArray
+    X: NDArray[Any]
     correction: float
     prior_ratio: float
-    weights: NDArray | None = None
+    weights: NDArray[Any] | None = None
 
     def factor(self, ratio: float) -> float:
         """The ratio s^2 / e for a ratio q / e."""

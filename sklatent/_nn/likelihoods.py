@@ -16,7 +16,7 @@ __all__ = [
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 MIN_VARIANCE = 1e-6
 
 # Requirements on X, as a phrase and as a test.
-SUPPORTS: dict[str, tuple[str, Callable[[NDArray], bool]]] = {
+SUPPORTS: dict[str, tuple[str, Callable[[NDArray[Any]], bool]]] = {
     "reals": ("be finite", lambda X: True),
     "unit interval": ("lie in [0, 1]", lambda X: bool(X.min() >= 0 and X.max() <= 1)),
     "counts": ("be counts (0, 1, 2, ...)", lambda X: bool(X.min() >= 0 and (np.floor(X) == X).all())),
@@ -55,7 +55,7 @@ class Standardizer(nn.Module):
     loc32: Tensor
     scale32: Tensor
 
-    def __init__(self, loc: Tensor, scale: float | NDArray, variances: Tensor):
+    def __init__(self, loc: Tensor, scale: float | NDArray[Any], variances: Tensor):
         super().__init__()
         self.register_buffer("loc", loc)
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))

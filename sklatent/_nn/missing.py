@@ -180,19 +180,19 @@ def expected_squared_errors(model: Any, x: Tensor) -> Tensor:
 class CodeStatistics(NamedTuple):
     """What the observed values of each sample say about its latent code, to second order about that of the encoder."""
 
-    z: NDArray
+    z: NDArray[Any]
     """Latent codes of the encoder, (n, nz)."""
-    gradient: NDArray
+    gradient: NDArray[Any]
     """Derivatives of ln p(x | z), (n, nz)."""
-    information: NDArray
+    information: NDArray[Any]
     """Fisher information of the observed values, (n, nz, nz)."""
-    squares: NDArray
+    squares: NDArray[Any]
     """Sums of the squared errors over the noise variances, (n,); NaN for a likelihood without one."""
-    n_observed: NDArray
+    n_observed: NDArray[Any]
     """Numbers of observed values, (n,)."""
 
     @classmethod
-    def from_columns(cls, columns: NDArray, nz: int) -> "CodeStatistics":
+    def from_columns(cls, columns: NDArray[Any], nz: int) -> "CodeStatistics":
         """From what `code_statistics` returns."""
         z, gradient, information, rest = np.split(columns, np.cumsum([nz, nz, nz**2]), axis=1)
         return cls(z, gradient, information.reshape(-1, nz, nz), rest[:, 0], rest[:, 1])
@@ -210,13 +210,13 @@ def code_statistics(model: Any, x: Tensor) -> Tensor:
 class LatentDensity(NamedTuple):
     """Parameters of the density of latent codes, and the noise variance over the one that was assumed."""
 
-    mean: NDArray
-    covariance: NDArray
+    mean: NDArray[Any]
+    covariance: NDArray[Any]
     noise_ratio: float
 
 
 def fit_latent_density(
-    codes: CodeStatistics, weights: NDArray | None = None, noise_ratio: float | None = None
+    codes: CodeStatistics, weights: NDArray[Any] | None = None, noise_ratio: float | None = None
 ) -> LatentDensity:
     r"""Fit N(m, S) to latent codes of which samples with missing values tell little, and the noise variance.
 
@@ -264,14 +264,14 @@ def fit_latent_density(
     return LatentDensity(mean, covariance, ratio)
 
 
-def _expected_squares(codes: CodeStatistics, z: NDArray, C: NDArray) -> NDArray:
+def _expected_squares(codes: CodeStatistics, z: NDArray[Any], C: NDArray[Any]) -> NDArray[Any]:
     """Sums of the expected squared errors of each sample over the noise variances, (n,), for posteriors N(z, C)."""
     change = z - codes.z
     bent = np.einsum("ij,ijk,ik->i", change, codes.information, change) + np.einsum("ijk,ikj->i", codes.information, C)
     return codes.squares - 2 * (change * codes.gradient).sum(axis=1) + bent
 
 
-def _positive(covariance: NDArray) -> NDArray:
+def _positive(covariance: NDArray[Any]) -> NDArray[Any]:
     """A covariance that can be inverted: at least the rounding error of its largest entry is added to its diagonal."""
     scale = covariance.trace() or 1.0
     return covariance + 1e-9 * scale * np.eye(len(covariance))

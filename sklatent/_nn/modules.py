@@ -205,7 +205,7 @@ class VariationalAutoencoder(Autoencoder):
         Number of importance samples in the loss. With 1 it is the negative evidence lower bound.
     """
 
-    def __init__(self, *args, posterior: Any, nz: int, beta: float, n_train_draws: int = 1):
+    def __init__(self, *args: Any, posterior: Any, nz: int, beta: float, n_train_draws: int = 1):
         super().__init__(*args)
         self.posterior_class = posterior
         self.nz = nz

@@ -19,7 +19,7 @@ from sklatent._nn.stack import Stack, stack_noise
 from sklatent._nn.training import EarlyStop, LatentNet, averages
 
 
-class StackedRows(Dataset):
+class StackedRows(Dataset[Any]):
     """Samples of several networks. Samples that several networks share are stored once.
 
     Parameters

@@ -2,6 +2,8 @@
 
 __all__ = ["start_at_pca"]
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -85,7 +87,7 @@ def start_at_pca(
 
 
 def _carry(
-    network: nn.Module, inward: NDArray, outward: NDArray, origin: Tensor | None = None, is_alone: bool = True
+    network: nn.Module, inward: NDArray[Any], outward: NDArray[Any], origin: Tensor | None = None, is_alone: bool = True
 ) -> nn.Linear:
     """Make a network compute origin + outward @ inward @ h, for inward (k, n_in) and outward (up to n_out, k).
 

@@ -30,13 +30,13 @@ from sklatent._ppca.solvers import Spectrum
 MAX_SAMPLES = 10_000
 
 
-def some_rows(X: Any) -> NDArray:
+def some_rows(X: Any) -> NDArray[Any]:
     """At most `MAX_SAMPLES` evenly spaced samples."""
     rows = np.asarray(X[:: -(-X.shape[0] // MAX_SAMPLES)])
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
 
-def some_weighted_rows(X: Any, weights: NDArray | None) -> tuple[NDArray, NDArray | None]:
+def some_weighted_rows(X: Any, weights: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """At most `MAX_SAMPLES` evenly spaced samples of those with a weight above zero, and their weights."""
     if weights is None:
         return some_rows(X), None
@@ -45,13 +45,13 @@ def some_weighted_rows(X: Any, weights: NDArray | None) -> tuple[NDArray, NDArra
     return some_rows(X[numbers]), weights[numbers]
 
 
-def some_standardized(samples: Any, standardizer: Standardizer) -> tuple[NDArray, NDArray | None]:
+def some_standardized(samples: Any, standardizer: Standardizer) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """At most `MAX_SAMPLES` evenly spaced samples, standardized, and their weights."""
     rows = standardizer(as_tensor(samples.some(MAX_SAMPLES))).cpu().numpy()
     return rows, some_weights(samples, MAX_SAMPLES)
 
 
-def with_weight(X: Any, weights: NDArray | None) -> tuple[Any, NDArray | None]:
+def with_weight(X: Any, weights: NDArray[Any] | None) -> tuple[Any, NDArray[Any] | None]:
     """The samples with a weight above zero, and their weights; None if all of these are one.
 
     Larger files keep the other samples, with a weight of zero.
@@ -62,7 +62,7 @@ def with_weight(X: Any, weights: NDArray | None) -> tuple[Any, NDArray | None]:
     return X, None if (weights == 1).all() else weights
 
 
-def moments_of_samples(X: Any, weights: NDArray | None = None) -> tuple[NDArray, NDArray, bool]:
+def moments_of_samples(X: Any, weights: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any], bool]:
     """Mean and variance (divisor n) of the observed values of each feature, in float64, and whether some are missing.
 
     Raises
@@ -87,7 +87,7 @@ def moments_of_samples(X: Any, weights: NDArray | None = None) -> tuple[NDArray,
         return scaler.mean_, scaler.var_, False
 
 
-def tail_weight(X: Any, standardizer: Standardizer, weights: NDArray | None = None) -> float:
+def tail_weight(X: Any, standardizer: Standardizer, weights: NDArray[Any] | None = None) -> float:
     r"""Tail weight of the norms of the standardized samples h.
 
     .. math:: \kappa = \sqrt{\mathrm{E} \|h\|^4} / \mathrm{E} \|h\|^2
@@ -112,7 +112,7 @@ def lr_divisor(tail_weight: float) -> float:
     return 2.0 ** max(round(math.log2(tail_weight / math.sqrt(3))), 0)
 
 
-def rough_spectrum(rows: NDArray, nz: int, weights: NDArray | None) -> Spectrum:
+def rough_spectrum(rows: NDArray[Any], nz: int, weights: NDArray[Any] | None) -> Spectrum:
     """Leading principal components of standardized samples with missing values, by few steps of EM.
 
     A feature that is not observed in these samples is held for constant. Training starts at the components, for which

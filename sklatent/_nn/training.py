@@ -198,7 +198,7 @@ class LatentNet(NeuralNet):
             raise EarlyStop from None
 
     def run_single_epoch(
-        self, iterator: Batches | None, training: bool, prefix: str, step_fn: Callable, **fit_params: Any
+        self, iterator: Batches | None, training: bool, prefix: str, step_fn: Callable[..., Any], **fit_params: Any
     ) -> None:
         """Run one epoch. Nothing is copied from the device before its end."""
         if iterator is None:

@@ -70,7 +70,9 @@ def finish(display: Any, ax: Any, *panels: Any) -> Any:
     return display
 
 
-def panels(ax: Any, n_panels: int, n_columns: int, *, gap: tuple[float, float] = (0.1, 0.1), **kwargs: Any) -> NDArray:
+def panels(
+    ax: Any, n_panels: int, n_columns: int, *, gap: tuple[float, float] = (0.1, 0.1), **kwargs: Any
+) -> NDArray[Any]:
     """A grid of axes inside of one, of which only the labels stay, so that many panels fit wherever one does.
 
     Parameters
@@ -99,7 +101,7 @@ def panels(ax: Any, n_panels: int, n_columns: int, *, gap: tuple[float, float] =
     return axes
 
 
-def bin_edges(values: ArrayLike, n_bins: int) -> NDArray:
+def bin_edges(values: ArrayLike, n_bins: int) -> NDArray[Any]:
     """Edges of bins of one width for finite values, which may all be equal up to rounding."""
     low, high = np.min(values), np.max(values)
     largest = max(abs(low), abs(high))
@@ -109,7 +111,7 @@ def bin_edges(values: ArrayLike, n_bins: int) -> NDArray:
     return np.linspace(low, high, n_bins + 1)
 
 
-def histogram(ax: Any, values: NDArray, edges: NDArray, *, colour: Any, **kwargs: Any) -> Any:
+def histogram(ax: Any, values: NDArray[Any], edges: NDArray[Any], *, colour: Any, **kwargs: Any) -> Any:
     """The density of values as a filled step, with a clear outline where several overlap."""
     with np.errstate(invalid="ignore"):  # none of the values may lie within the edges
         heights = np.nan_to_num(np.histogram(values, edges, density=True)[0])
@@ -117,7 +119,7 @@ def histogram(ax: Any, values: NDArray, edges: NDArray, *, colour: Any, **kwargs
     return ax.stairs(heights, edges, **{"color": colour} | kwargs)
 
 
-def mosaic(images: ArrayLike) -> NDArray:
+def mosaic(images: ArrayLike) -> NDArray[Any]:
     """Tile images, with gaps of NaN, which matplotlib leaves blank (of 1, white, between colour images).
 
     Parameters
@@ -141,7 +143,7 @@ def mosaic_gap(height: int, width: int) -> int:
     return max(1, round(MOSAIC_GAP * max(height, width)))
 
 
-def show_mosaic(ax: Any, images: NDArray, row_labels: Any = (), column_labels: Any = (), **kwargs: Any) -> Any:
+def show_mosaic(ax: Any, images: NDArray[Any], row_labels: Any = (), column_labels: Any = (), **kwargs: Any) -> Any:
     """Show a grid of images as one picture, with labels at the left and below; the labels may be fewer than images."""
     height, width = images.shape[2:4]
     gap = mosaic_gap(height, width)

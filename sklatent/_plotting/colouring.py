@@ -36,14 +36,14 @@ class Colouring:
     """
 
     def __init__(self, y: ArrayLike | None, n_samples: int, cmap: Any):
-        self.quantity: NDArray | None = None
-        self.classes: NDArray | None = None
-        self.members: NDArray | None = None
+        self.quantity: NDArray[Any] | None = None
+        self.classes: NDArray[Any] | None = None
+        self.members: NDArray[Any] | None = None
         self.cmap = pyplot().get_cmap(cmap).with_extremes(bad=GREY)
         if y is not None:
             self.classes, self.members, self.quantity = classes_or_quantity(y, n_samples)
 
-    def style(self, order: NDArray) -> dict[str, Any]:
+    def style(self, order: NDArray[Any]) -> dict[str, Any]:
         """Keyword arguments of `scatter` for samples in an order."""
         if self.quantity is not None:
             return {"c": self.quantity[order], "cmap": self.cmap, "plotnonfinite": True}

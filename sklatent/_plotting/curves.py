@@ -177,7 +177,7 @@ class LossCurveDisplay:
         self.axes_[-1].set_xlabel("epoch")
         return finish(self, ax, *self.axes_)
 
-    def _plot_curve(self, name: str, values: NDArray, kwargs: dict) -> None:
+    def _plot_curve(self, name: str, values: NDArray[Any], kwargs: dict[str, Any]) -> None:
         panel = self.axes_[-1] if name.endswith("_kl") else self.axes_[0]
         label, style = _CURVES[name]
         (self.lines_[name],) = panel.plot(np.arange(1, len(values) + 1), values, **{"label": label} | style | kwargs)
@@ -248,7 +248,7 @@ class ScoreDisplay:
     True
     """
 
-    def __init__(self, scores: Mapping[str, NDArray], *, threshold: float | None = None):
+    def __init__(self, scores: Mapping[str, NDArray[Any]], *, threshold: float | None = None):
         self.scores = scores
         self.threshold = threshold
 
@@ -380,7 +380,7 @@ _CURVES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _warmup_epochs(losses: Mapping[str, NDArray], beta: float) -> int:
+def _warmup_epochs(losses: Mapping[str, NDArray[Any]], beta: float) -> int:
     """Number of epochs in which the KL divergence had less than its full weight, as the losses themselves tell.
 
     The parameters do not tell: training may have stopped early, and `partial_fit` has no warm-up.
@@ -408,7 +408,7 @@ def _threshold(estimator: Any) -> float | None:
     return next((float(threshold) for threshold in known if threshold is not None), None)
 
 
-def _edges(groups: Sequence[NDArray], threshold: float | None) -> NDArray:
+def _edges(groups: Sequence[NDArray[Any]], threshold: float | None) -> NDArray[Any]:
     """Edges of the bins for all groups."""
     finite = [scores[np.isfinite(scores)] for scores in groups]
     together = np.concatenate(finite) if finite else np.array([])

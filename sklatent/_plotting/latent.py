@@ -82,11 +82,11 @@ class LatentDisplay:
 
     def __init__(
         self,
-        latent_codes: NDArray,
+        latent_codes: NDArray[Any],
         *,
         y: ArrayLike | None = None,
-        covariances: NDArray | None = None,
-        means: NDArray | None = None,
+        covariances: NDArray[Any] | None = None,
+        means: NDArray[Any] | None = None,
         names: Sequence[str] | None = None,
     ):
         self.latent_codes = latent_codes
@@ -225,7 +225,9 @@ class LatentDisplay:
         colouring.explain(ax)
         return finish(self, ax, *(panel for panel in self.axes_.ravel() if panel is not None))
 
-    def _pairs(self, ax: Any, chosen: list[int], colouring: Colouring, contour: bool, kwargs: dict) -> NDArray:
+    def _pairs(
+        self, ax: Any, chosen: list[int], colouring: Colouring, contour: bool, kwargs: dict[str, Any]
+    ) -> NDArray[Any]:
         """The panels, which are the lower triangle of a table of all pairs."""
         if len(chosen) == 1:
             self._alone(ax, chosen[0], colouring, kwargs)
@@ -245,7 +247,7 @@ class LatentDisplay:
         _label_outer(axes)
         return axes
 
-    def _alone(self, ax: Any, k: int, colouring: Colouring, kwargs: dict) -> None:
+    def _alone(self, ax: Any, k: int, colouring: Colouring, kwargs: dict[str, Any]) -> None:
         if colouring.quantity is None:
             self._distribution(ax, k, colouring, **kwargs)
             ax.set(ylabel="density")
@@ -261,7 +263,7 @@ class LatentDisplay:
         ax.set(xlabel=self._name(k))
         ax.set_yticks([])
 
-    def _pair(self, ax: Any, j: int, k: int, colouring: Colouring, contour: bool, kwargs: dict) -> None:
+    def _pair(self, ax: Any, j: int, k: int, colouring: Colouring, contour: bool, kwargs: dict[str, Any]) -> None:
         scatter = self._scatter(ax, self.latent_codes[:, j], self.latent_codes[:, k], colouring, kwargs)
         self.scatter_ = self.scatter_ or scatter
         ax.set(xlabel=self._name(j), ylabel=self._name(k))
@@ -272,7 +274,7 @@ class LatentDisplay:
             drawn = _density_contour(ax, self.latent_codes[:, [j, k]])
             self.contour_ = self.contour_ or drawn
 
-    def _scatter(self, ax: Any, x: NDArray, y: NDArray, colouring: Colouring, kwargs: dict) -> Any:
+    def _scatter(self, ax: Any, x: NDArray[Any], y: NDArray[Any], colouring: Colouring, kwargs: dict[str, Any]) -> Any:
         order = np.random.default_rng(0).permutation(len(x))
         # Many samples are small and transparent, and rasterized, so that a PDF of them stays small.
         crowd = len(x) > 1000
@@ -284,7 +286,7 @@ class LatentDisplay:
         return f"$z_{{{k}}}$" if self.names is None else self.names[k]
 
 
-def _posteriors(estimator: Any, X: Any, caller: str) -> tuple[NDArray, NDArray]:
+def _posteriors(estimator: Any, X: Any, caller: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Means and covariances of the posteriors of at most `MAX_ELLIPSES` samples."""
     model, before = step_with(estimator, f"ellipses=True of {caller}", "kl_per_dimension_")
     from sklatent._nn.inference import infer  # loads PyTorch, which the other pictures do without
@@ -303,7 +305,7 @@ def _posteriors(estimator: Any, X: Any, caller: str) -> tuple[NDArray, NDArray]:
     return means, factors @ factors.swapaxes(1, 2)
 
 
-def _ellipses(ax: Any, means: NDArray, covariances: NDArray) -> Any:
+def _ellipses(ax: Any, means: NDArray[Any], covariances: NDArray[Any]) -> Any:
     variances, axes = np.linalg.eigh(covariances)
     widths, heights = 2 * np.sqrt(np.maximum(variances, 0)).T
     angles = np.degrees(np.arctan2(axes[:, 1, 0], axes[:, 0, 0]))
@@ -314,7 +316,7 @@ def _ellipses(ax: Any, means: NDArray, covariances: NDArray) -> Any:
     return ax.add_collection(collection)
 
 
-def _density_contour(ax: Any, Z: NDArray) -> Any:
+def _density_contour(ax: Any, Z: NDArray[Any]) -> Any:
     Z = Z[evenly_spaced(len(Z), MAX_DENSITY_SAMPLES)]
     try:
         density = gaussian_kde(Z.T)
@@ -328,7 +330,7 @@ def _density_contour(ax: Any, Z: NDArray) -> Any:
     return ax.contour(x, y, heights, levels=levels, colors=["#444444"], linewidths=[0.8, 1.4])
 
 
-def _label_outer(axes: NDArray) -> None:
+def _label_outer(axes: NDArray[Any]) -> None:
     """Names at the left and below only."""
     last = len(axes) - 1
     for (i, j), panel in np.ndenumerate(axes):

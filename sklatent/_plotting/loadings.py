@@ -87,9 +87,9 @@ class LoadingsDisplay:
 
     def __init__(
         self,
-        loadings: NDArray,
+        loadings: NDArray[Any],
         *,
-        latent_codes: NDArray | None = None,
+        latent_codes: NDArray[Any] | None = None,
         feature_names: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         unit: str = "units of X",
@@ -239,7 +239,7 @@ class LoadingsDisplay:
         self.scatter_ = None
         return kinds[kind](ax, dimensions, max_features, kwargs)
 
-    def _plot_bars(self, ax: Any, dimensions: Any, max_features: int, kwargs: dict) -> "LoadingsDisplay":
+    def _plot_bars(self, ax: Any, dimensions: Any, max_features: int, kwargs: dict[str, Any]) -> "LoadingsDisplay":
         at_most = DEFAULT_BARS if dimensions is None else MAX_BARS
         chosen = most_varied(self._codes(), dimensions, at_most, type(self).__name__)
         shown = np.sort(self._largest(chosen, max_features))
@@ -257,7 +257,7 @@ class LoadingsDisplay:
         ax.set_xlabel(f"change for one standard deviation of z\n({self.unit})", labelpad=24)
         return finish(self, ax, *self.axes_)
 
-    def _plot_biplot(self, ax: Any, dimensions: Any, max_features: int, kwargs: dict) -> "LoadingsDisplay":
+    def _plot_biplot(self, ax: Any, dimensions: Any, max_features: int, kwargs: dict[str, Any]) -> "LoadingsDisplay":
         Z = self._codes()
         pair = most_varied(Z, dimensions, 2, type(self).__name__)
         if len(pair) != 2:
@@ -277,7 +277,7 @@ class LoadingsDisplay:
         self.axes_ = np.array([ax], dtype=object)
         return finish(self, ax)
 
-    def _arrow(self, ax: Any, j: int, end: NDArray, height: float) -> Any:
+    def _arrow(self, ax: Any, j: int, end: NDArray[Any], height: float) -> Any:
         """An arrow from the origin, with the name of its feature beside the end."""
         ax.annotate("", end, (0, 0), arrowprops={"arrowstyle": "->", "color": ORANGE, "linewidth": 1.3})
         ax.update_datalim([end])
@@ -285,11 +285,11 @@ class LoadingsDisplay:
         place = {"ha": "left" if end[0] > 0 else "right", "va": "center", "fontsize": "small"}
         return ax.annotate(self._feature(j), end, (1.03 * end[0], height), **place)
 
-    def _largest(self, chosen: list[int], max_features: int) -> NDArray:
+    def _largest(self, chosen: list[int], max_features: int) -> NDArray[Any]:
         """The features with the longest loadings in the latent dimensions, in decreasing order."""
         return np.argsort(-np.linalg.norm(self.loadings[:, chosen], axis=1), kind="stable")[:max_features]
 
-    def _codes(self) -> NDArray:
+    def _codes(self) -> NDArray[Any]:
         """The latent codes, or without them one that spreads as the loadings do."""
         if self.latent_codes is None:
             scale = np.linalg.norm(self.loadings, axis=0)
@@ -303,7 +303,7 @@ class LoadingsDisplay:
         return f"$z_{{{k}}}$" if self.names is None else self.names[k]
 
 
-def _label_heights(ends: NDArray, gap: float) -> NDArray:
+def _label_heights(ends: NDArray[Any], gap: float) -> NDArray[Any]:
     """Heights of the labels of arrows, so that those on one side of the origin are not closer than a gap."""
     heights = 1.06 * ends[:, 1]
     for side in (ends[:, 0] > 0, ends[:, 0] <= 0):

@@ -51,12 +51,12 @@ def encode(estimator: Any, X: ArrayLike, caller: str) -> NDArray[np.float64]:
     return Z
 
 
-def decode(estimator: Any, Z: NDArray, caller: str) -> NDArray[np.float64]:
+def decode(estimator: Any, Z: NDArray[Any], caller: str) -> NDArray[np.float64]:
     """Samples in the units of X, (n_samples, n_features), for latent codes."""
     return as_array(transformer_of(estimator, caller, "inverse_transform").inverse_transform(Z))
 
 
-def mean_loadings(estimator: Any, X: Any, Z: NDArray, standardized: bool, caller: str) -> NDArray[np.float64]:
+def mean_loadings(estimator: Any, X: Any, Z: NDArray[Any], standardized: bool, caller: str) -> NDArray[np.float64]:
     """Mean change of each feature for one standard deviation of each latent dimension, (n_features, nz).
 
     With `standardized` it is in standard deviations of the features of X, and 0 for constant ones.
@@ -68,14 +68,16 @@ def mean_loadings(estimator: Any, X: Any, Z: NDArray, standardized: bool, caller
     return np.divide(loadings, spread, out=np.zeros_like(loadings), where=spread > 0)
 
 
-def observed_moments(X: NDArray, ddof: int = 0) -> tuple[NDArray, NDArray]:
+def observed_moments(X: NDArray[Any], ddof: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean and standard deviation of the observed values of each feature; NaN for a feature without any."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of a feature without an observed value
         return np.nanmean(X, axis=0), np.nanstd(X, axis=0, ddof=ddof)
 
 
-def classes_or_quantity(y: ArrayLike, n_samples: int) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
+def classes_or_quantity(
+    y: ArrayLike, n_samples: int
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any] | None]:
     """Tell what colours samples: the different classes and the class of each sample, or a quantity.
 
     Returns
@@ -146,7 +148,7 @@ def latent_names(estimator: Any, nz: int, symbol: str = "$z_{%d}$") -> list[str]
     return [f"{name} ({100 * part:.3g} % of the variance)" for name, part in zip(names, fractions, strict=True)]
 
 
-def most_varied(Z: NDArray, dimensions: Sequence[int] | None, at_most: int, caller: str) -> list[int]:
+def most_varied(Z: NDArray[Any], dimensions: Sequence[int] | None, at_most: int, caller: str) -> list[int]:
     """Check the latent dimensions to show; None selects those of largest variance, in their order."""
     nz = Z.shape[1]
     if dimensions is None:
@@ -187,7 +189,7 @@ def image_shape_of(estimator: Any, image_shape: Sequence[int] | None, n_features
     return shape
 
 
-def to_images(X: NDArray, image_shape: tuple[int, ...]) -> NDArray:
+def to_images(X: NDArray[Any], image_shape: tuple[int, ...]) -> NDArray[Any]:
     """Fold samples (..., n_features) to images (..., height, width), or (..., height, width, 3) for colours."""
     images = X.reshape(*X.shape[:-1], *image_shape)
     return np.moveaxis(images, -3, -1) if image_shape[0] == 3 else images[..., 0, :, :]
@@ -222,7 +224,7 @@ def _knows_fractions(step: Any, nz: int) -> bool:
     return len(getattr(step, "explained_variance_ratio_", ())) == nz
 
 
-def _mean_jacobian(estimator: Any, Z: NDArray, caller: str) -> NDArray[np.float64]:
+def _mean_jacobian(estimator: Any, Z: NDArray[Any], caller: str) -> NDArray[np.float64]:
     """Derivatives of the decoder, averaged over at most `MAX_DECODED` / nz of the latent codes, (n_features, nz)."""
     nz = Z.shape[1]
     spread = Z.std(axis=0)
@@ -240,7 +242,7 @@ def _told_shape(step: Any) -> Sequence[int] | None:
     return getattr(step, "image_shape", None) or (inferred if len(inferred) == 3 else None)
 
 
-def _is_quantity(values: NDArray) -> bool:
+def _is_quantity(values: NDArray[Any]) -> bool:
     is_number = values.dtype.kind in "iuf"
     return is_number and not (np.array_equal(values, values.round()) and len(np.unique(values)) <= MAX_CLASSES)
 

@@ -28,12 +28,12 @@ MAX_NAMED = 16
 N_COLUMNS = 5
 
 
-def image_range(X: NDArray) -> dict[str, float]:
+def image_range(X: NDArray[Any]) -> dict[str, float]:
     """One grey scale for all images, so that they can be compared."""
     return {"vmin": float(np.nanmin(X)), "vmax": float(np.nanmax(X))}
 
 
-def profile_panels(ax: Any, n_panels: int, names: Sequence[str]) -> tuple[NDArray, Any]:
+def profile_panels(ax: Any, n_panels: int, names: Sequence[str]) -> tuple[NDArray[Any], Any]:
     n_columns = min(n_panels, N_COLUMNS)
     below = 0.1 * max(map(len, names), default=0)  # inches of the names of features
     ax = axes_or_new(ax, 1.2 + 2.3 * n_columns, 1.2 + below + 1.7 * -(-n_panels // n_columns))
@@ -55,7 +55,7 @@ def shown_names(names: Sequence[str] | None, n_features: int) -> list[str]:
     return [plain(name) for name in names] if names is not None else [f"x{j}" for j in range(n_features)]
 
 
-def share_profile_axes(axes: NDArray, names: Sequence[str]) -> None:
+def share_profile_axes(axes: NDArray[Any], names: Sequence[str]) -> None:
     """One range of values for all panels, and labels at the left and below only."""
     limits = np.array([panel.get_ylim() for panel in axes])
     for number, panel in enumerate(axes):

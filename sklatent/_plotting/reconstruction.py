@@ -81,8 +81,8 @@ class ReconstructionDisplay:
 
     def __init__(
         self,
-        X: NDArray,
-        X_reconstructed: NDArray,
+        X: NDArray[Any],
+        X_reconstructed: NDArray[Any],
         *,
         image_shape: tuple[int, ...] | None = None,
         feature_names: Sequence[str] | None = None,
@@ -228,7 +228,7 @@ class ReconstructionDisplay:
         self.lines_: list[Any] = []
         return (self._plot_profiles if self.image_shape is None else self._plot_images)(ax, kwargs)
 
-    def _plot_images(self, ax: Any, kwargs: dict) -> "ReconstructionDisplay":
+    def _plot_images(self, ax: Any, kwargs: dict[str, Any]) -> "ReconstructionDisplay":
         pairs = np.stack([self.X[self.shown_], self.X_reconstructed[self.shown_]])
         ax = axes_or_new(ax, 1.4 + 0.85 * len(self.shown_), 2.6)
         labels = [f"{self.errors_[i]:.3g}" for i in self.shown_]
@@ -239,7 +239,7 @@ class ReconstructionDisplay:
         self.axes_ = np.array([ax], dtype=object)
         return finish(self, ax)
 
-    def _plot_profiles(self, ax: Any, kwargs: dict) -> "ReconstructionDisplay":
+    def _plot_profiles(self, ax: Any, kwargs: dict[str, Any]) -> "ReconstructionDisplay":
         names = shown_names(self.feature_names, self.X.shape[1])
         self.axes_, ax = profile_panels(ax, len(self.shown_), names)
         for panel, i in zip(self.axes_, self.shown_, strict=True):
@@ -255,7 +255,7 @@ class ReconstructionDisplay:
         return finish(self, ax, *self.axes_)
 
 
-def _extremes(order: NDArray, n_shown: int) -> NDArray:
+def _extremes(order: NDArray[Any], n_shown: int) -> NDArray[Any]:
     n_best = -(-n_shown // 2)
     return np.concatenate([order[:n_best], order[len(order) - (n_shown - n_best) :]])
 

@@ -82,11 +82,11 @@ class ScreeDisplay:
 
     def __init__(
         self,
-        values: NDArray,
+        values: NDArray[Any],
         *,
-        fractions: NDArray | None = None,
-        noise_variances: NDArray | None = None,
-        active: NDArray | None = None,
+        fractions: NDArray[Any] | None = None,
+        noise_variances: NDArray[Any] | None = None,
+        active: NDArray[Any] | None = None,
         ylabel: str = "explained variance (squared units of X)",
     ):
         self.values = values
@@ -210,12 +210,12 @@ class ScreeDisplay:
         return finish(self, ax)
 
 
-def retained(variances: NDArray, noise: NDArray) -> NDArray[np.bool_]:
+def retained(variances: NDArray[Any], noise: NDArray[Any]) -> NDArray[np.bool_]:
     """Mask of the components above the noise, from the first one on, (nz,)."""
     return np.logical_and.accumulate(variances > np.percentile(noise, PERCENTILE, axis=0))
 
 
-def _plot_band(ax: Any, noise_variances: NDArray) -> Any:
+def _plot_band(ax: Any, noise_variances: NDArray[Any]) -> Any:
     low, high = np.percentile(noise_variances, [100 - PERCENTILE, PERCENTILE], axis=0)
     at = np.arange(len(high))
     ax.fill_between(at, low, high, color="black", alpha=0.15, linewidth=0)
@@ -224,7 +224,7 @@ def _plot_band(ax: Any, noise_variances: NDArray) -> Any:
     return band
 
 
-def _plot_cumulative(ax: Any, fractions: NDArray) -> Any:
+def _plot_cumulative(ax: Any, fractions: NDArray[Any]) -> Any:
     right = ax.twinx()
     total = 100 * np.cumsum(fractions)
     (line,) = right.plot(np.arange(len(total)), total, color=ORANGE, marker="o", markersize=3.5)
@@ -235,7 +235,7 @@ def _plot_cumulative(ax: Any, fractions: NDArray) -> Any:
     return line
 
 
-def noise_variances(pca: Any, X: NDArray, n_flips: int, random_state: Any) -> NDArray:
+def noise_variances(pca: Any, X: NDArray[Any], n_flips: int, random_state: Any) -> NDArray[Any]:
     """Variances of the components of X with random signs, (n_flips, nz)."""
     if len(X) < 2 or not np.isfinite(X).all():
         raise ValueError(

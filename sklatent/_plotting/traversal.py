@@ -100,8 +100,8 @@ class TraversalDisplay:
 
     def __init__(
         self,
-        values: NDArray,
-        X_decoded: NDArray,
+        values: NDArray[Any],
+        X_decoded: NDArray[Any],
         dimensions: Sequence[int],
         *,
         grid: bool = False,
@@ -237,7 +237,7 @@ class TraversalDisplay:
         self.lines_: list[Any] = []
         return (self._plot_profiles if self.image_shape is None else self._plot_images)(ax, kwargs)
 
-    def _plot_images(self, ax: Any, kwargs: dict) -> "TraversalDisplay":
+    def _plot_images(self, ax: Any, kwargs: dict[str, Any]) -> "TraversalDisplay":
         n_rows, n_steps = self.X_decoded.shape[:2]
         ax = axes_or_new(ax, 1 + 0.55 * n_steps, 0.8 + 0.55 * n_rows)
         first, second = ([f"{value:.2g}" for value in self.values[k]] for k in (0, -1))
@@ -253,7 +253,7 @@ class TraversalDisplay:
         self.axes_ = np.array([ax], dtype=object)
         return finish(self, ax)
 
-    def _plot_profiles(self, ax: Any, kwargs: dict) -> "TraversalDisplay":
+    def _plot_profiles(self, ax: Any, kwargs: dict[str, Any]) -> "TraversalDisplay":
         n_panels, n_features = len(self.dimensions), self.X_decoded.shape[-1]
         names = shown_names(self.feature_names, n_features)
         self.axes_, ax = profile_panels(ax, n_panels, names)
@@ -273,8 +273,15 @@ class TraversalDisplay:
 
 
 def traverse(
-    estimator: Any, mean: NDArray, spread: NDArray, chosen: list[int], n_steps: int, *, grid: bool, caller: str
-) -> tuple[NDArray, NDArray]:
+    estimator: Any,
+    mean: NDArray[Any],
+    spread: NDArray[Any],
+    chosen: list[int],
+    n_steps: int,
+    *,
+    grid: bool,
+    caller: str,
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Values of each chosen latent dimension, and the decoded samples, as `TraversalDisplay` has them."""
     steps = ndtri(np.linspace((1 - COVERAGE) / 2, (1 + COVERAGE) / 2, n_steps))
     values = mean[chosen, None] + spread[chosen, None] * steps
@@ -282,7 +289,7 @@ def traverse(
     return values, decode(estimator, Z.reshape(-1, len(mean)), caller).reshape(*Z.shape[:2], -1)
 
 
-def _latent_moments(estimator: Any, X: Any, caller: str) -> tuple[NDArray, NDArray]:
+def _latent_moments(estimator: Any, X: Any, caller: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean and standard deviation of each latent dimension."""
     if X is None:
         vae, _ = step_with(estimator, f"X=None of {caller}", "kl_per_dimension_")
@@ -295,14 +302,14 @@ def _latent_moments(estimator: Any, X: Any, caller: str) -> tuple[NDArray, NDArr
     return Z.mean(axis=0), Z.std(axis=0)
 
 
-def _lines(mean: NDArray, chosen: list[int], values: NDArray) -> NDArray:
+def _lines(mean: NDArray[Any], chosen: list[int], values: NDArray[Any]) -> NDArray[Any]:
     """Latent codes in which one dimension moves, (n_dimensions, n_steps, nz)."""
     Z = np.tile(mean, (*values.shape, 1))
     Z[np.arange(len(chosen)), :, chosen] = values
     return Z
 
 
-def _grid(mean: NDArray, chosen: list[int], values: NDArray) -> NDArray:
+def _grid(mean: NDArray[Any], chosen: list[int], values: NDArray[Any]) -> NDArray[Any]:
     """Latent codes in which two dimensions move, to the right and upwards, (n_steps, n_steps, nz)."""
     n_steps = values.shape[1]
     Z = np.tile(mean, (n_steps, n_steps, 1))

@@ -45,7 +45,7 @@ class NestedScores:
     X : ndarray of shape (n_samples, n_features)
     """
 
-    def __init__(self, spectrum: Spectrum, X: NDArray):
+    def __init__(self, spectrum: Spectrum, X: NDArray[Any]):
         self.spectrum = spectrum
         self.n_samples, self.n_features = X.shape
         sums = [self._sums(X[cut]) for cut in slices(len(X), CHUNK_SIZE, self.n_features)]
@@ -61,7 +61,7 @@ class NestedScores:
             distance += (self.squares[k:].sum() + self.residual) / noise
         return float(log_density(distance / self.n_samples, variances, noise, self.n_features))
 
-    def _sums(self, X: NDArray) -> tuple[NDArray, float]:
+    def _sums(self, X: NDArray[Any]) -> tuple[NDArray[Any], float]:
         rows = center(X, [self.spectrum.mean])
         codes = rows @ self.spectrum.components.T
         squares = (codes**2).sum(axis=0)
@@ -247,7 +247,7 @@ def bound_noise_variance(spectrum: Spectrum, nz: int, beta: float) -> float:
     return spectrum.total / spectrum.rank
 
 
-def squared_residuals(spectrum: Spectrum, X: NDArray) -> NDArray:
+def squared_residuals(spectrum: Spectrum, X: NDArray[Any]) -> NDArray[Any]:
     """Squared distance of each sample from the plane of the components, (n_samples,)."""
     rows = X - spectrum.mean
     squares = np.square(rows).sum(axis=1) - np.square(rows @ spectrum.components.T).sum(axis=1)

@@ -2,7 +2,7 @@
 
 __all__ = ["Factors", "factor_analysis", "shrink"]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Factors(NamedTuple):
     """psi, of shape (n_features,), in squared units of X; positive."""
 
 
-def shrink(errors: NDArray, n_samples: float | NDArray) -> NDArray:
+def shrink(errors: NDArray[Any], n_samples: float | NDArray[Any]) -> NDArray[Any]:
     r"""Noise variances from mean squared errors, drawn towards their mean by a prior.
 
     Nothing in the data bounds the variance of a column that is constant, or nearly so: its density grows without limit
@@ -67,7 +67,7 @@ def shrink(errors: NDArray, n_samples: float | NDArray) -> NDArray:
     return (errors + weight * errors.mean()) / (1 + weight)
 
 
-def factor_analysis(X: NDArray, n_factors: int, weights: NDArray | None = None) -> Factors:
+def factor_analysis(X: NDArray[Any], n_factors: int, weights: NDArray[Any] | None = None) -> Factors:
     r"""Fit factor analysis, x ~ N(mean, W W' + diag psi), by EM from probabilistic PCA.
 
     With the posterior means Z and the posterior covariance :math:`H = (I + W' \Psi^{-1} W)^{-1}` of the factors, a step

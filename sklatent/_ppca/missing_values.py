@@ -175,7 +175,7 @@ def factor_model(spectrum: Spectrum, k: int) -> FactorModel:
     return FactorModel(spectrum.mean, spectrum.components[:k, :].T * deviations, noise)
 
 
-def factors_of_incomplete(X: NDArray, n_factors: int, weights: NDArray | None = None) -> Factors:
+def factors_of_incomplete(X: NDArray[Any], n_factors: int, weights: NDArray[Any] | None = None) -> Factors:
     """Factor analysis of samples with missing values, from their expectations under probabilistic PCA.
 
     Missing values have no error there, so the noise variance of each feature is divided by the fraction of the samples
@@ -198,7 +198,7 @@ def factors_of_incomplete(X: NDArray, n_factors: int, weights: NDArray | None = 
     return Factors(factors.loadings, factors.noise / np.maximum(fractions, 1 / total_weight(weights, len(X))[0]))
 
 
-def held_out_dimension(X: NDArray) -> int:
+def held_out_dimension(X: NDArray[Any]) -> int:
     """Number of components with the largest log-likelihood of samples that are left out, among 1, 2, 4, 8, ...
 
     More components are tried until the log-likelihood falls twice. Between two powers of two it hardly differs.
@@ -219,7 +219,7 @@ def held_out_dimension(X: NDArray) -> int:
     return best
 
 
-def _held_out_score(train: NDArray, test: NDArray, k: int) -> float:
+def _held_out_score(train: NDArray[Any], test: NDArray[Any], k: int) -> float:
     """Log-likelihood of samples under the model of others, of the features that vary in the latter."""
     observed = ~np.isnan(train)
     counts = observed.sum(axis=0)

@@ -24,18 +24,18 @@ def floats(array: ArrayLike, precision: int = 4) -> dict[str, str]:
         return pack(array, f"<f{precision}")
 
 
-def integers(array: NDArray) -> dict[str, str]:
+def integers(array: NDArray[Any]) -> dict[str, str]:
     """Indices and counts, in a byte each if that is possible."""
     return pack(array, "|u1" if array.max(initial=0) < 256 else "<i4")
 
 
-def value_range(X: NDArray) -> tuple[float, float]:
+def value_range(X: NDArray[Any]) -> tuple[float, float]:
     """The smallest and the largest finite value, which are 0 and 1 if there is none."""
     finite = X[np.isfinite(X)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
-def pictures(X: NDArray, low: float, high: float) -> dict[str, Any]:
+def pictures(X: NDArray[Any], low: float, high: float) -> dict[str, Any]:
     """Values of pictures as levels between two values, a byte each: half a level is not seen."""
     scaled = (X - low) / ((high - low) or 1.0) * (N_LEVELS - 1)
     levels = np.where(np.isnan(X), MISSING, np.clip(np.nan_to_num(scaled), 0, N_LEVELS - 1).round())

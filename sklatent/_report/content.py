@@ -74,27 +74,27 @@ class Subject:
 
     estimator: Any
     X: Any
-    values: NDArray
-    reconstructed: NDArray
-    Z: NDArray
-    indices: NDArray
+    values: NDArray[Any]
+    reconstructed: NDArray[Any]
+    Z: NDArray[Any]
+    indices: NDArray[Any]
     is_whole: bool
     image_shape: tuple[int, ...] | None
     names: list[str]
 
     @property
-    def loc(self) -> NDArray:
+    def loc(self) -> NDArray[Any]:
         """Means of the observed values of the features."""
         return np.ma.masked_invalid(self.values).mean(axis=0).filled(0.0)
 
     @property
-    def spread(self) -> NDArray:
+    def spread(self) -> NDArray[Any]:
         """Standard deviations of the features, or 1 if it is 0."""
         spread = np.ma.masked_invalid(self.values).std(axis=0).filled(0.0)
         return np.where(spread > 0, spread, 1.0)
 
     @property
-    def residuals(self) -> NDArray:
+    def residuals(self) -> NDArray[Any]:
         """Differences of samples and reconstructions: of images as they are, else in standard deviations."""
         difference = self.values - self.reconstructed
         return difference if self.image_shape else difference / self.spread
@@ -140,7 +140,7 @@ def collect(
 def _subject(
     estimator: Any,
     X: Any,
-    indices: NDArray,
+    indices: NDArray[Any],
     is_whole: bool,
     image_shape: Sequence[int] | None,
     names: Sequence[str] | None,
@@ -176,7 +176,7 @@ def _overview(subject: Subject, n_samples: int) -> dict[str, Any]:
     }
 
 
-def _colouring(y: ArrayLike, n_samples: int, indices: NDArray) -> dict[str, Any]:
+def _colouring(y: ArrayLike, n_samples: int, indices: NDArray[Any]) -> dict[str, Any]:
     """Classes with the index of each sample's class, or a quantity; both of the samples on the page."""
     classes, members, quantity = classes_or_quantity(y, n_samples)
     if quantity is not None:
@@ -186,7 +186,7 @@ def _colouring(y: ArrayLike, n_samples: int, indices: NDArray) -> dict[str, Any]
     return {"classes": [str(label) for label in classes], "members": integers(members[indices])}
 
 
-def _scores(subject: Subject) -> NDArray | None:
+def _scores(subject: Subject) -> NDArray[Any] | None:
     """Log-likelihoods of the samples, in nats, if the estimator has them."""
     density = transformer_of(subject.estimator, CALLER, "transform")
     if not hasattr(density, "score_samples"):
@@ -208,7 +208,7 @@ def _samples(subject: Subject, n_bytes: int) -> dict[str, Any]:
     return {"places": integers(carried), "values": _pictures(subject, values) if is_image else floats(values)}
 
 
-def _pictures(subject: Subject, X: NDArray) -> dict[str, Any]:
+def _pictures(subject: Subject, X: NDArray[Any]) -> dict[str, Any]:
     """Images on the grey scale of the samples, which shows all of them alike."""
     return pictures(X, *value_range(subject.values))
 
@@ -279,7 +279,7 @@ def _worst(subject: Subject) -> dict[str, Any]:
     return _cases(subject, worst, errors[worst], subject.residuals[worst])
 
 
-def _surprising(subject: Subject, scores: NDArray) -> dict[str, Any]:
+def _surprising(subject: Subject, scores: NDArray[Any]) -> dict[str, Any]:
     """The samples with the lowest scores."""
     lowest = np.argsort(np.nan_to_num(scores, nan=np.inf), kind="stable")[:N_SHOWN]
     nats = _feature_scores(subject, lowest)
@@ -287,7 +287,7 @@ def _surprising(subject: Subject, scores: NDArray) -> dict[str, Any]:
     return _cases(subject, lowest, scores[lowest], amounts) | {"in_nats": nats is not None}
 
 
-def _feature_scores(subject: Subject, places: NDArray) -> NDArray | None:
+def _feature_scores(subject: Subject, places: NDArray[Any]) -> NDArray[Any] | None:
     """Log-likelihood of each value given the others of its sample, less the mean of the feature; None without any.
 
     A Pipeline tells them if its last steps are a density whose features are those that it is given.
@@ -305,7 +305,7 @@ def _feature_scores(subject: Subject, places: NDArray) -> NDArray | None:
     return scores - np.ma.masked_invalid(usual).mean(axis=0).filled(0.0)
 
 
-def _cases(subject: Subject, places: NDArray, figures: NDArray, amounts: NDArray) -> dict[str, Any]:
+def _cases(subject: Subject, places: NDArray[Any], figures: NDArray[Any], amounts: NDArray[Any]) -> dict[str, Any]:
     """Samples with a figure each, and with the features that make it, or all of them for images."""
     found = {"places": places.tolist(), "figures": _numbers(figures)}
     if subject.image_shape is not None:
@@ -318,7 +318,7 @@ def _cases(subject: Subject, places: NDArray, figures: NDArray, amounts: NDArray
     return found | {"reasons": [_reasons(subject, place, line) for place, line in zip(places, amounts, strict=True)]}
 
 
-def _reasons(subject: Subject, place: int, amounts: NDArray) -> list[list[Any]]:
+def _reasons(subject: Subject, place: int, amounts: NDArray[Any]) -> list[list[Any]]:
     """For the features with the largest amounts: feature, value, reconstruction and amount."""
     largest = np.argsort(-np.abs(np.nan_to_num(amounts)), kind="stable")[:N_REASONS]
     columns = subject.values[place], subject.reconstructed[place], amounts
@@ -332,7 +332,7 @@ def _parameters(estimator: Any) -> list[list[str]]:
     return [[name, _shortened(repr(value))] for name, value in sorted(plain.items()) if name not in ("steps", "memory")]
 
 
-def _largest(sizes: NDArray) -> NDArray:
+def _largest(sizes: NDArray[Any]) -> NDArray[Any]:
     """The features of the largest sizes, in their order."""
     return np.sort(np.argsort(-sizes, kind="stable")[:MAX_FEATURES])
 

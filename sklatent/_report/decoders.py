@@ -25,7 +25,7 @@ MAX_GRID_VALUES = 400_000
 MAX_SIDE = 41
 
 
-def decoder_of(estimator: Any, Z: NDArray, as_pictures: bool, caller: str) -> dict[str, Any]:
+def decoder_of(estimator: Any, Z: NDArray[Any], as_pictures: bool, caller: str) -> dict[str, Any]:
     """What the page needs to decode.
 
     Parameters
@@ -52,7 +52,7 @@ def decoder_of(estimator: Any, Z: NDArray, as_pictures: bool, caller: str) -> di
     return {"layers": layers}
 
 
-def _layers(estimator: Any, Z: NDArray) -> list[Layer] | None:
+def _layers(estimator: Any, Z: NDArray[Any]) -> list[Layer] | None:
     """Layers of all steps, from the latent codes to the samples; None if one is not known."""
     layers: list[Layer] = []
     for step in reversed(_decoding_steps(estimator)):
@@ -70,7 +70,7 @@ def _decoding_steps(estimator: Any) -> list[Any]:
     return steps if hasattr(steps[-1], "inverse_transform") else steps[:-1]
 
 
-def _step_layers(step: Any, Z: NDArray) -> list[Layer] | None:
+def _step_layers(step: Any, Z: NDArray[Any]) -> list[Layer] | None:
     if not hasattr(step, "module_"):
         return _affine_layers(step.inverse_transform, Z)
     from sklatent._report.networks import network_layers  # loads PyTorch, which PCA does without
@@ -78,7 +78,7 @@ def _step_layers(step: Any, Z: NDArray) -> list[Layer] | None:
     return network_layers(step.module_, step.n_components_)
 
 
-def _affine_layers(function: Callable[[NDArray], Any], Z: NDArray) -> list[Layer] | None:
+def _affine_layers(function: Callable[[NDArray[Any]], Any], Z: NDArray[Any]) -> list[Layer] | None:
     """Layers of a map of samples if it is affine: of each value by itself, such as a scaler's, or linear."""
     Z = Z[evenly_spaced(len(Z), N_CHECKED)]
     centre, spread = Z.mean(axis=0), Z.std(axis=0)
@@ -96,8 +96,8 @@ def _affine_layers(function: Callable[[NDArray], Any], Z: NDArray) -> list[Layer
 
 
 def _scaling(
-    function: Callable, points: NDArray, centre: NDArray, spread: NDArray, origin: NDArray
-) -> tuple[list[Layer], NDArray]:
+    function: Callable[..., Any], points: NDArray[Any], centre: NDArray[Any], spread: NDArray[Any], origin: NDArray[Any]
+) -> tuple[list[Layer], NDArray[Any]]:
     if origin.shape != centre.shape:
         return [], points
     scale = (as_array(function((centre + spread)[None]))[0] - origin) / spread
@@ -106,8 +106,8 @@ def _scaling(
 
 
 def _linear_map(
-    function: Callable, points: NDArray, centre: NDArray, spread: NDArray, origin: NDArray
-) -> tuple[list[Layer], NDArray]:
+    function: Callable[..., Any], points: NDArray[Any], centre: NDArray[Any], spread: NDArray[Any], origin: NDArray[Any]
+) -> tuple[list[Layer], NDArray[Any]]:
     if len(centre) > MAX_PROBED:
         return [], points
     weight = ((as_array(function(centre + np.diag(spread))) - origin) / spread[:, None]).T
@@ -115,7 +115,7 @@ def _linear_map(
     return [linear(weight), affine(np.ones_like(shift), shift)], points @ weight.T + shift
 
 
-def _grid(estimator: Any, Z: NDArray, as_pictures: bool, caller: str) -> dict[str, Any]:
+def _grid(estimator: Any, Z: NDArray[Any], as_pictures: bool, caller: str) -> dict[str, Any]:
     """Latent codes decoded on a grid over the two dimensions of largest variance; the others stay at their means."""
     chosen = most_varied(Z, None, 2, caller)
     low, high = _reach(Z[:, chosen])
@@ -129,7 +129,7 @@ def _grid(estimator: Any, Z: NDArray, as_pictures: bool, caller: str) -> dict[st
     return {"grid": {"dimensions": chosen, "low": low.tolist(), "high": high.tolist(), "side": side, "values": values}}
 
 
-def _reach(Z: NDArray) -> tuple[NDArray, NDArray]:
+def _reach(Z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The range of the latent codes, with a margin."""
     margin = 0.05 * np.where(np.ptp(Z, axis=0) > 0, np.ptp(Z, axis=0), 1.0)
     return Z.min(axis=0) - margin, Z.max(axis=0) + margin

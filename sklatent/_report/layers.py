@@ -24,7 +24,7 @@ from sklatent._report.arrays import floats
 Layer = dict[str, Any]
 
 
-def linear(weight: NDArray, bias: NDArray | None = None) -> Layer:
+def linear(weight: NDArray[Any], bias: NDArray[Any] | None = None) -> Layer:
     """W x + b, with W of shape (n_outputs, n_inputs)."""
     layer: Layer = {"kind": "linear", "n_out": len(weight), "weight": floats(weight)}
     return layer if bias is None else layer | {"bias": floats(bias)}
@@ -36,7 +36,11 @@ def affine(scale: Any, shift: Any, block: int = 1) -> Layer:
 
 
 def convolution(
-    weight: NDArray, bias: NDArray | None, stride: tuple[int, int], size: tuple[int, int], out: tuple[int, ...]
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    stride: tuple[int, int],
+    size: tuple[int, int],
+    out: tuple[int, ...],
 ) -> Layer:
     """Transposed convolution of images (n_in, *size), with W (n_in, n_out, height, width), to images of shape `out`."""
     layer: Layer = {"kind": "convolution", "stride": list(stride), "size": list(size), "kernel": list(weight.shape)}

@@ -4,6 +4,7 @@ __all__ = ["network_layers"]
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ def _crop(module: nn.ZeroPad2d, shape: Shape) -> Found | None:
 
 
 def _unflatten(module: nn.Unflatten, shape: Shape) -> Found | None:
-    return ([], tuple(module.unflattened_size)) if len(shape) == 1 and module.dim == 1 else None  # type: ignore[arg-type]
+    return ([], tuple(module.unflattened_size)) if len(shape) == 1 and module.dim == 1 else None
 
 
 def _flatten(module: nn.Flatten, shape: Shape) -> Found | None:
@@ -129,9 +130,9 @@ _MEANS: dict[type[Likelihood], Callable[..., list[Layer]]] = {
 }
 
 
-def _array(tensor: Tensor) -> NDArray:
+def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().double().cpu().numpy()
 
 
-def _optional(tensor: Tensor | None) -> NDArray | None:
+def _optional(tensor: Tensor | None) -> NDArray[Any] | None:
     return None if tensor is None else _array(tensor)

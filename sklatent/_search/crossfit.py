@@ -53,18 +53,18 @@ class KnownScores:
     scores : ndarray of shape (n_samples,)
     """
 
-    def __init__(self, X: NDArray, scores: NDArray[np.float64]):
+    def __init__(self, X: NDArray[Any], scores: NDArray[np.float64]):
         self.keys, first = np.unique(_hashes(X), return_index=True)
         self.scores = scores[first]
 
-    def replace(self, X: NDArray, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def replace(self, X: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of X, in which those of known samples are put in place of others."""
         keys = _hashes(X)
         found = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         return np.where(self.keys[found] == keys, self.scores[found], scores)
 
 
-def folds(n_samples: int, n_splits: int, y: NDArray | None = None) -> list[Subset]:
+def folds(n_samples: int, n_splits: int, y: NDArray[Any] | None = None) -> list[Subset]:
     """Indices of the samples of each fold, at random, since samples are often sorted; always the same.
 
     With class labels y, each fold has samples of each class in proportion.
@@ -79,7 +79,10 @@ def complements(n_samples: int, parts: Sequence[Subset]) -> list[Subset]:
 
 
 def fit_subsets(
-    estimator: Any, X: NDArray, subsets: Sequence[Subset], fit_params: Mapping[str, NDArray] = MappingProxyType({})
+    estimator: Any,
+    X: NDArray[Any],
+    subsets: Sequence[Subset],
+    fit_params: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> list[Any]:
     """A clone of an estimator fitted to each subset of X; latent models within them are learned together.
 
@@ -89,12 +92,12 @@ def fit_subsets(
         return [clone(estimator).fit(X[subset], **at(fit_params, subset)) for subset in subsets]
 
 
-def at(fit_params: Mapping[str, NDArray], subset: Subset) -> dict[str, NDArray]:
+def at(fit_params: Mapping[str, NDArray[Any]], subset: Subset) -> dict[str, NDArray[Any]]:
     """Parameters of a fit, which have a value for each sample, for some of the samples."""
     return {name: values[subset] for name, values in fit_params.items()}
 
 
-def sample_params(owner: Any, fit_params: Mapping[str, Any], n_samples: int) -> dict[str, NDArray]:
+def sample_params(owner: Any, fit_params: Mapping[str, Any], n_samples: int) -> dict[str, NDArray[Any]]:
     """What the `fit` of an estimator within another one receives of parameters that have a value for each sample.
 
     With scikit-learn's metadata routing it receives what it requests; without, all of them.
@@ -119,7 +122,7 @@ def route_to_fit(router: MetadataRouter, estimator: Any) -> MetadataRouter:
 
 
 def out_of_fold_scores(
-    models: Sequence[Any], X: NDArray, parts: Sequence[Subset], n_skipped: int
+    models: Sequence[Any], X: NDArray[Any], parts: Sequence[Subset], n_skipped: int
 ) -> NDArray[np.float64]:
     """Score of each sample by the model of its fold, which was fitted without it, as `log_density` does."""
     scores = np.empty(len(X))
@@ -128,7 +131,7 @@ def out_of_fold_scores(
     return scores
 
 
-def extrapolated_scores(out_of_fold: NDArray, in_sample: NDArray, n_splits: int) -> NDArray[np.float64]:
+def extrapolated_scores(out_of_fold: NDArray[Any], in_sample: NDArray[Any], n_splits: int) -> NDArray[np.float64]:
     """Scores by densities of n other samples, from those of n - n / K others and of a density of all n.
 
     To first order, a density that was fitted to m samples scores one of them too high by a / m, and any other sample
@@ -144,7 +147,7 @@ def ends_in_latent_model(estimator: Any) -> bool:
     return isinstance(unroll(estimator)[-1], BaseLatentModel)
 
 
-def n_steps_to_skip(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) -> int:
+def n_steps_to_skip(models: Sequence[Any], X: NDArray[Any], parts: Sequence[Subset]) -> int:
     """Number of the first steps of some Pipelines whose log-Jacobian their scores leave out.
 
     The last of them loses information about samples that a model has to score. An outlier detector at the end has
@@ -156,7 +159,7 @@ def n_steps_to_skip(models: Sequence[Any], X: NDArray, parts: Sequence[Subset]) 
     return max(last_undefined_step(model, X[part])[0] for model, part in zip(models, parts, strict=True))
 
 
-def concentrated_supports(estimator: Any, X: NDArray, subsets: Sequence[Subset], fraction: float) -> list[Subset]:
+def concentrated_supports(estimator: Any, X: NDArray[Any], subsets: Sequence[Subset], fraction: float) -> list[Subset]:
     """The fraction of each subset that is most probable under probabilistic PCA of itself.
 
     PCA stands for the last step of a Pipeline. It cannot follow a few outliers as a network can; and a network gives
@@ -165,7 +168,7 @@ def concentrated_supports(estimator: Any, X: NDArray, subsets: Sequence[Subset],
     return [subset[_pca_support(_before_last_step(estimator, X[subset]), fraction)] for subset in subsets]
 
 
-def _before_last_step(estimator: Any, X: NDArray) -> NDArray:
+def _before_last_step(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
     """What the last step of a Pipeline is fitted to; X for other estimators."""
     if not isinstance(estimator, Pipeline) or len(estimator) == 1:
         return X
@@ -173,7 +176,7 @@ def _before_last_step(estimator: Any, X: NDArray) -> NDArray:
     return np.asarray(Z.toarray() if issparse(Z) else Z)
 
 
-def _pca_support(X: NDArray, fraction: float) -> Subset:
+def _pca_support(X: NDArray[Any], fraction: float) -> Subset:
     """The support at which the concentration steps of PCA stand: of two, the one with the larger likelihood.
 
     The steps never decrease the likelihood of the support, but end in different maxima. One start is all samples; the
@@ -184,7 +187,7 @@ def _pca_support(X: NDArray, fraction: float) -> Subset:
     return max(found, key=lambda support_and_likelihood: support_and_likelihood[1])[0]
 
 
-def _concentrate(X: NDArray, support: Subset, fraction: float) -> tuple[Subset, float]:
+def _concentrate(X: NDArray[Any], support: Subset, fraction: float) -> tuple[Subset, float]:
     """Take concentration steps until the support stands; its mean log-likelihood too."""
     for _ in range(MAX_STEPS):
         scores = PCAReducer("parallel", random_state=0).fit(X[support]).score_samples(X)
@@ -200,7 +203,7 @@ def _largest(scores: ArrayLike, fraction: float) -> Subset:
     return np.sort(order[: math.ceil(fraction * len(order))])
 
 
-def _hashes(X: NDArray) -> NDArray[np.uint64]:
+def _hashes(X: NDArray[Any]) -> NDArray[np.uint64]:
     """64 bits of each sample: sum of its values, scrambled with their places by SplitMix64 (Steele et al., 2014)."""
     bits = (np.ascontiguousarray(X, dtype=np.float64) + 0.0).view(np.uint64)  # -0.0 equals 0.0
     place = np.arange(1, X.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

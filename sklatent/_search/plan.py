@@ -188,7 +188,7 @@ def learned_together(estimator: Any, X: Any, subsets: Sequence[Any]) -> Iterator
         plan.close()
 
 
-class Candidate(dict):
+class Candidate(dict[str, Any]):
     """Parameters of a candidate, which carry a memo to the fit: a dict like any other, but for its clone.
 
     scikit-learn's search clones the parameters of a candidate where it fits them, in a worker too. The clone sets, for
