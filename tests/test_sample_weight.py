@@ -248,7 +248,7 @@ def test_spectrum_of_incomplete_samples_with_integer_weights_is_that_of_repetiti
 def test_latent_density_with_integer_weights_is_that_of_repetition(noise_ratio, rng, weights):
     z, root = rng.standard_normal((60, 2)), rng.standard_normal((60, 2, 2))
     squares, n_observed = rng.chisquare(4, 60), rng.integers(0, 6, 60).astype(float)
-    codes = CodeStatistics(z, 0.3 * rng.standard_normal((60, 2)), root @ root.mT, squares, n_observed)
+    codes = CodeStatistics(z, 0.3 * rng.standard_normal((60, 2)), root @ root.swapaxes(1, 2), squares, n_observed)
     copies = CodeStatistics(*(values.repeat(weights.astype(int), axis=0) for values in codes))
     found, expected = fit_latent_density(codes, weights, noise_ratio), fit_latent_density(copies, None, noise_ratio)
     for ours, theirs in zip(found, expected, strict=True):
