@@ -1,6 +1,6 @@
 """What the fits of a search are about to learn: found out before the first of them, and learned together."""
 
-__all__ = ["Plan", "learned_together"]
+__all__ = ["Plan", "holds_latent", "learned_together"]
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -254,7 +254,7 @@ def _walk(estimator: Any, X: Any, y: Any, memory: _StepMemory) -> Iterator[list[
     elif isinstance(estimator, Pipeline):
         estimator = clone(estimator)  # whose steps will be fitted
         for number, (_, step) in enumerate(estimator.steps):
-            if _holds_latent(step):
+            if holds_latent(step):
                 yield from _walk(step, _transformed(estimator, number, X, y, memory), y, memory)
                 if not all(map(is_reproducible, _latent_parts(step))):
                     return  # each candidate goes on with other latent codes
@@ -273,7 +273,7 @@ def _transformed(pipeline: Pipeline, n_steps: int, X: Any, y: Any, memory: _Step
 
 def _can_be_planned(estimator: Any) -> bool:
     """Whether there is something to plan, and nobody who follows the fits by callbacks."""
-    return _holds_latent(estimator) and not any(map(has_callbacks, [estimator, *estimator.get_params().values()]))
+    return holds_latent(estimator) and not any(map(has_callbacks, [estimator, *estimator.get_params().values()]))
 
 
 def _has_weights(estimator: Any, fit_params: Mapping[str, Any]) -> bool:
@@ -282,18 +282,18 @@ def _has_weights(estimator: Any, fit_params: Mapping[str, Any]) -> bool:
     if names and get_config()["enable_metadata_routing"]:
         return any(part.get_metadata_routing().fit.requests.get("sample_weight") for part in _latent_parts(estimator))
     prefixes = [name.removesuffix("sample_weight").removesuffix("__") for name in names]
-    return any(_holds_latent(estimator.get_params().get(prefix) if prefix else estimator) for prefix in prefixes)
+    return any(holds_latent(estimator.get_params().get(prefix) if prefix else estimator) for prefix in prefixes)
 
 
-def _holds_latent(estimator: Any) -> bool:
+def holds_latent(estimator: Any) -> bool:
     """Whether a walk through an estimator finds a latent model."""
     if not (hasattr(estimator, "get_params") and _fits_alike(estimator)):
         return False
     if isinstance(estimator, BaseLatentModel):
         return not hasattr(estimator, "n_components_")
     if isinstance(estimator, Pipeline):
-        return any(_holds_latent(step) for _, step in estimator.steps)
-    return hasattr(estimator, "fits_within") and any(map(_holds_latent, estimator.get_params(deep=False).values()))
+        return any(holds_latent(step) for _, step in estimator.steps)
+    return hasattr(estimator, "fits_within") and any(map(holds_latent, estimator.get_params(deep=False).values()))
 
 
 def _latent_parts(estimator: Any) -> list[Any]:
@@ -317,7 +317,7 @@ def _pipelines(estimator: Any, prefix: str = "") -> Iterator[str]:
         yield prefix
     parts = dict(estimator.steps) if is_pipeline else estimator.get_params(deep=False)
     for name, part in parts.items():
-        if _holds_latent(part):
+        if holds_latent(part):
             yield from _pipelines(part, f"{prefix}{name}__")
 
 

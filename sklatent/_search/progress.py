@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sklatent._search.plan import holds_latent
 from sklatent._sklearn_compat import has_callbacks
 
 # Between two lines while a stack is trained.
@@ -31,7 +32,10 @@ class Progress:
         self.context = context if has_callbacks(search) else None
         self.verbose = verbose
         self._tasks: list[Any] = []  # from the task of all stacks to that of an epoch
-        self._begin("train-together", None)
+        # Before the task of the candidates, as bars show it. Where only candidates bring a latent model, the first
+        # stack begins it, and where nobody does there is none: then the tasks are those of scikit-learn's search.
+        if holds_latent(search.estimator):
+            self._begin("train-together", None)
 
     def close(self) -> None:
         """Report that all stacks are trained. Further ones are not reported to callbacks."""
@@ -44,6 +48,8 @@ class Progress:
         self.n_epochs, self.epoch = n_epochs, 0
         self.start = self.last_line = time.perf_counter()
         self._print(f"{n_models} networks as one, {n_epochs} epochs")
+        if not self._tasks:
+            self._begin("train-together", None)
         self._begin("stack", n_epochs)
         yield
         self._end()
