@@ -13,9 +13,12 @@ __all__ = [
 ]
 
 import operator
+import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -108,6 +111,7 @@ class DaskBlocks(Blocks):
     """
 
     def __init__(self, X: Any):
+        _check_workers()
         self.X = X
         self.n_features = int(X.shape[1])
         self.dtype = X.dtype
@@ -137,7 +141,7 @@ class DaskBlocks(Blocks):
         results = [of_block(*pair, sent) for pair in zip(blocks, parts, strict=True)]
         while len(results) > 1:
             results = [merged(results[k : k + SPLIT_EVERY]) for k in range(0, len(results), SPLIT_EVERY)]
-        (found,) = results[0].compute()
+        found = results[0].compute().value
         if found is None:
             raise ValueError(
                 f"Found array with 0 sample(s) (shape=(0, {self.n_features})) while a minimum of 1 is required."
@@ -168,6 +172,7 @@ def map_samples(model: Any, method: str, X: Any, n_columns: int | None, dtype: A
     """
     from dask import delayed
 
+    _check_workers()
     width = () if n_columns is None else (n_columns,)
     return X.map_blocks(
         _call,
@@ -206,6 +211,28 @@ def _with_index(frame: Any, index: Any) -> Any:
     return frame.set_axis(index, axis=0)
 
 
+def _check_workers() -> None:
+    """Raise RuntimeError if workers of the current cluster lack this package.
+
+    A worker that cannot unpickle a task drops its connection, and gets the task again, for ever.
+    """
+    distributed = sys.modules.get("distributed")
+    try:
+        client = distributed.default_client() if distributed is not None else None
+    except ValueError:  # there is none
+        return
+    if client is None or client.asynchronous:
+        return
+    package = __name__.partition(".")[0]
+    found = client.run(find_spec, package, on_error="return")
+    lacking = [worker for worker, spec in found.items() if spec is None or isinstance(spec, Exception)]
+    if lacking:
+        raise RuntimeError(
+            f"Workers need {package}, in the version that the client has: {len(lacking)} of {len(found)} cannot import "
+            f"it, first {lacking[0]}. Install it there."
+        )
+
+
 def _blocks_of(X: Any, weights: Any = None) -> tuple[list[Any], list[Any]]:
     """The blocks of X and of the weights as delayed objects, which share the tasks before them."""
     from dask import optimize
@@ -217,23 +244,41 @@ def _blocks_of(X: Any, weights: Any = None) -> tuple[list[Any], list[Any]]:
     return tuple(array.to_delayed(optimize_graph=False).ravel().tolist() for array in optimize(X, weights))
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a function gave for some blocks; None if they have no samples. Schedulers ask for its size in memory."""
+
+    value: Any
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + _n_bytes(self.value)
+
+
+def _n_bytes(value: Any) -> int:
+    """Bytes of the arrays in a result: in a tuple, or in the attributes of an object."""
+    if hasattr(value, "nbytes"):
+        return int(value.nbytes)
+    parts = value if isinstance(value, tuple) else getattr(value, "__dict__", {}).values()
+    return sum(map(_n_bytes, parts))
+
+
 def _of_block(
     function: Callable[..., Any], block: NDArray[Any], weights: NDArray[Any] | None, arguments: tuple[Any, ...]
-) -> tuple[Any]:
-    """What a function gives for a block; None for one without samples."""
+) -> _Result:
+    """What a function gives for a block."""
     if weights is not None and weights.shape != block.shape[:1]:
         raise ValueError(f"sample_weight.shape == {weights.shape}, expected {block.shape[:1]}!")
     if not len(block):
-        return (None,)
+        return _Result(None)
     if weights is not None:  # which may all be zero in a block
         weights = check_array(weights, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
         check_non_negative(weights, "`sample_weight`")
-    return (function(block, weights, *arguments),)
+    return _Result(function(block, weights, *arguments))
 
 
-def _merged(merge: Callable[[Any, Any], Any], results: list[tuple[Any]]) -> tuple[Any]:
-    found = [result for (result,) in results if result is not None]
-    return (reduce(merge, found) if found else None,)
+def _merged(merge: Callable[[Any, Any], Any], results: list[_Result]) -> _Result:
+    found = [result.value for result in results if result.value is not None]
+    return _Result(reduce(merge, found) if found else None)
 
 
 def _every(block: NDArray[Any], first: int, step: int) -> NDArray[Any]:
