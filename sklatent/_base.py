@@ -171,7 +171,9 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data. float32 and float64 are used as they are; other types are converted to float64.
+            Training data. float32 and float64 are used as they are; other types are converted to float64. Memory maps,
+            arrays of h5py or zarr, dask arrays and DataFrames, and Parquet datasets (the path of a folder or file, or a
+            `pyarrow.dataset.Dataset`) are read in blocks.
         y : Ignored
             Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -215,7 +217,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            Latent codes, in the precision of X. The result is deterministic.
+            Latent codes, in the precision of X. The result is deterministic. For a dask array or DataFrame it is a dask
+            array, computed block by block when it is asked for.
 
         See Also
         --------
@@ -245,7 +248,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         -------
         X : ndarray of shape (n_samples, n_features)
             Expectation of x given each latent code, in the precision of Z. If `set_output` requests a DataFrame, it has
-            the feature names seen during `fit`, or else x0, x1, ...
+            the feature names seen during `fit`, or else x0, x1, ... For a dask array it is a dask array.
 
         See Also
         --------
@@ -373,7 +376,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         -------
         scores : ndarray of shape (n_samples, n_features), float64
             log p(x_j | all other features) of each value, in nats: exact for `PCAReducer` and for linear networks with
-            a Gaussian likelihood, and an estimate otherwise, from what `score_samples` computes.
+            a Gaussian likelihood, and an estimate otherwise, from what `score_samples` computes. For a dask array it is
+            a dask array.
 
         See Also
         --------

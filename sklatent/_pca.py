@@ -144,7 +144,8 @@ class PCAReducer(BaseLatentModel):
         more than this fraction of the variance. "mle" uses Minka's estimate, which assumes normal noise of the same
         variance in all features, and more samples than features. "parallel" uses parallel analysis, which does not: it
         keeps the components that stand out from the same data with random signs, and at least one. It takes the time
-        of some hundreds of fits, and does not support sparse X, missing values, `sample_weight` and `partial_fit`.
+        of some hundreds of fits, and does not support sparse X, X in blocks, missing values, `sample_weight` and
+        `partial_fit`.
     whiten : bool, default=False
         Whether to divide the latent codes by their standard deviation.
     solver : {"auto", "covariance", "full", "randomized"}, default="auto"
@@ -272,6 +273,9 @@ class PCAReducer(BaseLatentModel):
             is read chunk by chunk and never copied as a whole. Sparse arrays are not densified. NaN is treated as a
             missing value: the model then maximizes the likelihood of the observed values by the EM algorithm, on
             the CPU for NumPy arrays and on their device for tensors.
+            Dask arrays and DataFrames, arrays of h5py or zarr, and Parquet datasets (the path of a folder or file, or a
+            `pyarrow.dataset.Dataset`) are read in blocks, each of which leaves its mean and scatter in float64. One
+            pass is enough, unless a block Krylov space (for more than 5000 features), "full" or EM needs more of them.
         y : Ignored
             Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -317,7 +321,7 @@ class PCAReducer(BaseLatentModel):
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
-            Batch of training data.
+            Batch of training data, which may be a dask array, or anything else that `fit` takes.
         y : Ignored
             Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -380,7 +384,8 @@ class PCAReducer(BaseLatentModel):
         -------
         Z : array of shape (n_samples, n_components)
             Latent codes V'(x - mean), in the precision of X. For samples with missing values, their expectation given
-            the observed values.
+            the observed values. For a dask array or DataFrame it is a dask array, computed block by block when it is
+            asked for.
 
         See Also
         --------
@@ -419,7 +424,7 @@ class PCAReducer(BaseLatentModel):
             samples with missing values, the exact marginal log-density of the observed values, with a noise variance of
             at least 1e-12 of the largest variance; 0.0 if no value is observed. Variances have a floor of 2.2e-16 times
             the largest variance (times the largest squared mean if X is constant, times 1 if X is zero), so scores are
-            finite for rank-deficient data.
+            finite for rank-deficient data. For a dask array it is a dask array.
 
         See Also
         --------
@@ -463,7 +468,7 @@ class PCAReducer(BaseLatentModel):
         log_prob : ndarray of shape (n_samples, n_features), float64
             Conditional log-likelihood of each value in nats: a log-density in the unit of the feature. In samples with
             missing values it is conditional on the other observed values, and NaN for the missing ones. Variances have
-            the floors of `score_samples`.
+            the floors of `score_samples`. For a dask array it is a dask array.
 
         See Also
         --------

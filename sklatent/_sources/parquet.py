@@ -145,7 +145,7 @@ def _dataset(source: Any) -> Any:
     try:
         import pyarrow.dataset
     except ImportError as error:
-        raise ImportError('X as a Parquet dataset needs pyarrow: pip install "sklatent[parquet]"') from error
+        raise ImportError('X as a Parquet dataset needs pyarrow: pip install "sklatent[dask]"') from error
     if isinstance(source, pyarrow.dataset.Dataset):
         return source
     return pyarrow.dataset.dataset(source, format="parquet", partitioning="hive")
