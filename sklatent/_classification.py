@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted, check_scalar, has_fit_para
 from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, has_method, spawn_seeds
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._memo import fingerprint, is_open
-from sklatent._search.crossfit import Subset, at, complements, folds, route_to_fit, sample_params
+from sklatent._search.crossfit import Subset, allows_missing, at, complements, folds, route_to_fit, sample_params
 from sklatent._search.plan import learned_together
 from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, check_sample_weight, fit_context
 
@@ -604,10 +604,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        if isinstance(self.estimator, BaseEstimator):
-            # A Pipeline has no such tag of its own: each of its steps refuses what it does not take.
-            steps = unroll(self.estimator)
-            tags.input_tags.allow_nan = len(steps) > 1 or get_tags(steps[0]).input_tags.allow_nan
+        tags.input_tags.allow_nan = allows_missing(self.estimator)
         return tags
 
     def _log_posterior(self, log_joint: NDArray[np.float64]) -> NDArray[np.float64]:
