@@ -211,7 +211,7 @@ def test_classes_have_colours_and_a_legend(labels):
 
 def test_the_colours_of_classes_differ_for_colour_blind_readers():
     """Machado et al. (2009): the differences that remain without the cones for red, green or blue."""
-    from sklatent._plotting.canvas import CLASS_COLOURS
+    from sklatent.plotting._canvas import CLASS_COLOURS
 
     blindness = {
         "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -728,7 +728,7 @@ def test_labels_name_nz_and_beta():
 
 
 def test_a_mosaic_keeps_every_pixel(rng):
-    from sklatent._plotting.canvas import mosaic
+    from sklatent.plotting._canvas import mosaic
 
     images = rng.standard_normal((3, 4, 5, 6))
     tiles = mosaic(images)
@@ -765,7 +765,7 @@ def test_the_snippets_of_the_guide_run():
 
 @pytest.mark.parametrize("value", [0.0, 0.3, -1e12, 1e17, 1e-300])
 def test_bins_of_values_that_are_equal_up_to_rounding(value):
-    from sklatent._plotting.canvas import bin_edges
+    from sklatent.plotting._canvas import bin_edges
 
     edges = bin_edges([value, np.nextafter(value, 1)], 60)
     assert (np.diff(edges) > 0).all()

@@ -53,6 +53,19 @@ def latent_code(browser):
     return np.array(browser.execute_script("return [...state.z]"))
 
 
+def until(browser, condition):
+    """What `condition()` returns as soon as it is true: a browser sends some events after the call that causes them."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 30).until(lambda _: condition())
+
+
+def unfolded(browser, details):
+    """The rows of a table in a closed `<details>`, which is built when it opens."""
+    details.find_element("tag name", "summary").click()
+    return until(browser, lambda: details.find_elements("css selector", "tbody tr"))
+
+
 def vae(nz=2, **kwargs):
     return VAETransformer(nz, **QUICK | kwargs)
 
@@ -202,14 +215,11 @@ def test_sliders_move_every_latent_dimension(browser, images, tmp_path):
 
 
 def test_the_state_is_said_to_screen_readers(browser, pca, images, labels, tmp_path):
-    import time
-
     opened(browser, write_report(pca, images, tmp_path / "report.html", y=labels, image_shape=(8, 8)))
     browser.find_element("id", "point").send_keys("\ue014")  # an arrow key
-    time.sleep(0.6)
     status = browser.find_element("id", "status")
     assert status.get_attribute("aria-live") == "polite"
-    assert "Nearest: Sample" in status.get_attribute("textContent")
+    assert until(browser, lambda: "Nearest: Sample" in status.get_attribute("textContent"))
     unnamed = "return [...document.querySelectorAll('canvas, select, input, button, svg')].filter((e) => !e.ariaHidden)"
     assert all(element.accessible_name for element in browser.execute_script(unnamed))
 
@@ -217,15 +227,13 @@ def test_the_state_is_said_to_screen_readers(browser, pca, images, labels, tmp_p
 def test_tables_say_what_the_pictures_show(browser, pca, images, labels, tmp_path):
     opened(browser, write_report(pca, images, tmp_path / "report.html", y=labels, image_shape=(8, 8)))
     samples, values = browser.find_elements("css selector", ".stage details")
-    samples.find_element("tag name", "summary").click()
-    rows = samples.find_elements("css selector", "tbody tr")
+    rows = unfolded(browser, samples)
     assert len(rows) == 200
     rows[7].find_element("tag name", "button").click()
     np.testing.assert_allclose(latent_code(browser), pca.transform(images[7:8])[0], rtol=1e-5)
-    values.find_element("tag name", "summary").click()
-    cells = browser.execute_script(
-        "return [...arguments[0].querySelectorAll('td:last-child')].map((cell) => cell.textContent)", values
-    )
+    unfolded(browser, values)
+    texts = "return [...arguments[0].querySelectorAll('td:last-child')].map((cell) => cell.textContent)"
+    cells = until(browser, lambda: all(found := browser.execute_script(texts, values)) and found)
     shown = np.array([float(cell.replace("−", "-")) for cell in cells])
     np.testing.assert_allclose(shown, pca.inverse_transform(pca.transform(images[7:8]))[0], rtol=1e-3, atol=1e-4)
 

@@ -3,6 +3,9 @@
 The file needs no server and no network. It can be sent to a colleague who has a browser only.
 """
 
+# `_arrays` packs numbers, `_decoders` says how the page decodes, `_content` collects what it shows, and `_page` joins
+# this with the HTML, CSS and JavaScript in `_assets`.
+
 __all__ = ["write_report"]
 
 import os
@@ -12,9 +15,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from sklatent._plotting.models import check_count
-from sklatent._report.content import collect
-from sklatent._report.page import render
+from sklatent.plotting._models import check_count
+from sklatent.report._content import collect
+from sklatent.report._page import render
 
 MAX_POINTS = 100_000
 

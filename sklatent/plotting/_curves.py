@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_scalar
 
-from sklatent._plotting.canvas import (
+from sklatent._sklearn_compat import safe_indexing
+from sklatent.plotting._canvas import (
     BLUE,
     CLASS_COLOURS,
     GREY,
@@ -22,8 +23,7 @@ from sklatent._plotting.canvas import (
     plain,
     pyplot,
 )
-from sklatent._plotting.models import evenly_spaced, step_with
-from sklatent._sklearn_compat import safe_indexing
+from sklatent.plotting._models import evenly_spaced, step_with
 
 # Within the warm-up the weight of the KL divergence is smaller than beta by more than this fraction.
 WEIGHT_TOLERANCE = 1e-3

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklatent._plotting.canvas import CLASS_COLOURS
-from sklatent._plotting.models import (
+from sklatent._sklearn_compat import safe_indexing
+from sklatent.plotting._canvas import CLASS_COLOURS
+from sklatent.plotting._models import (
     apply,
     as_array,
     classes_or_quantity,
@@ -29,11 +30,10 @@ from sklatent._plotting.models import (
     through,
     transformer_of,
 )
-from sklatent._plotting.scree import PERCENTILE, noise_variances, retained
-from sklatent._plotting.traversal import traverse
-from sklatent._report.arrays import floats, integers, pictures, value_range
-from sklatent._report.decoders import decoder_of
-from sklatent._sklearn_compat import safe_indexing
+from sklatent.plotting._scree import PERCENTILE, noise_variances, retained
+from sklatent.plotting._traversal import traverse
+from sklatent.report._arrays import floats, integers, pictures, value_range
+from sklatent.report._decoders import decoder_of
 
 CALLER = "write_report"
 # Samples carry their values until the data of the page have so many bytes, which leaves a page of less than a megabyte.
