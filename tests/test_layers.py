@@ -145,6 +145,7 @@ def test_imports_point_upwards(module):
             assert inner in above or f"{inner}.{imported}" in above, f"{module} imports {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_take_what_a_module_offers(module):
     for name, imported in imports(module):

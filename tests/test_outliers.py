@@ -70,6 +70,7 @@ def test_check_estimator(detector, check):
     check(detector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", DENSITIES, ids=name_of)
 @pytest.mark.parametrize("n_splits", [None, 2])
 def test_scores_of_new_samples_are_those_of_the_estimator(estimator, n_splits, X, rng):
@@ -107,6 +108,7 @@ def test_auto_is_tukeys_fence_of_the_training_scores(X):
     assert detector.offset_ == lower - 1.5 * (upper - lower)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", DENSITIES, ids=name_of)
 def test_training_scores_are_those_of_fits_without_the_fold(estimator, X):
     detector = LatentOutlierDetector(estimator, n_splits=4).fit(X)
@@ -144,6 +146,7 @@ def test_none_stands_for_pca_by_parallel_analysis(rng):
     assert detector.score_features(new).shape == new.shape
 
 
+@pytest.mark.slow
 def test_threshold_and_scores_do_not_depend_on_how_the_models_were_trained(X):
     """Beside another detector's fit, that is one by one and together."""
     network = AutoencoderTransformer(1, max_epochs=2, random_state=0)
@@ -173,6 +176,7 @@ def test_extrapolated_scores_are_those_of_as_many_samples_in_expectation(n_sampl
     assert abs(expected(n_samples, True) - found) < part * lack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contamination", [0.05, 0.2])
 def test_flagged_share_of_new_samples_of_a_flexible_density(contamination, rng):
     """In 30 dimensions a normal density of 120 samples scores them far too high."""
@@ -198,6 +202,7 @@ def test_p_values_by_counting(X, rng):
     assert detector.p_values(X + 1e6).max() == 1 / 401
 
 
+@pytest.mark.slow
 def test_p_values_of_normal_samples_are_uniform(rng):
     p_values = []
     for _ in range(200):
@@ -248,6 +253,7 @@ def test_support_is_where_concentration_stands(rng):
     np.testing.assert_allclose(detector.estimator_.mean_, X[detector.support_].mean(axis=0), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [PCAReducer(2), make_pipeline(StandardScaler(), GaussianMixture(2))], ids=name_of)
 def test_support_fraction_ranks_the_outliers_of_the_training_samples(estimator, rng):
     X = contaminated(rng)
@@ -309,6 +315,7 @@ def test_auto_flags_the_documented_share_of_normal_rows(n_features, share, rng):
     assert flagged == pytest.approx(tail, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("estimator", DENSITIES, ids=name_of)
 def test_planted_outliers_among_new_rows(estimator, dtype, X, rng):
@@ -320,6 +327,7 @@ def test_planted_outliers_among_new_rows(estimator, dtype, X, rng):
     assert detector.score_samples(planted.astype(dtype)).dtype == np.float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contamination", ["auto", 0.1])
 @pytest.mark.parametrize(
     ("estimator", "least"),
@@ -372,7 +380,7 @@ def test_pipeline_scores_as_its_steps_by_hand(X, rng):
         ([MinMaxScaler(clip=True)], 1),
         ([StandardScaler(), PCA(2), StandardScaler()], 2),
     ],
-    ids=name_of,
+    ids=["one unit", "selection", "quantiles", "clipped", "in the middle"],
 )
 def test_units_are_those_of_what_leaves_the_last_step_that_loses_information(steps, n_units, X, rng):
     new = X + rng.standard_normal(X.shape)
@@ -385,6 +393,7 @@ def test_units_are_those_of_what_leaves_the_last_step_that_loses_information(ste
     assert np.mean(detector.predict(X) == -1) == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [IsolationForest(random_state=0), EllipticEnvelope(random_state=0)], ids=name_of)
 def test_scores_of_outlier_detectors_have_no_units(model, X, rng):
     new = X + rng.standard_normal(X.shape)

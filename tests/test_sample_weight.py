@@ -68,6 +68,7 @@ def assert_same_bits(ours, theirs, X):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 @pytest.mark.parametrize("value", [1, np.ones(60), [1] * 60], ids=["number", "array", "list"])
 def test_weights_of_one_give_the_same_bits(network, likelihood, value, samples):
@@ -86,6 +87,7 @@ def test_equal_weights_give_the_loss_without_weights(network, X):
     np.testing.assert_allclose(weighted.loss_curve_, plain.fit(X).loss_curve_, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 def test_weights_of_zero_are_absence(network, likelihood, samples, weights):
     kept = weights > 0
@@ -126,6 +128,7 @@ def test_loss_and_gradient_with_integer_weights_are_those_of_repetition(likeliho
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 def test_training_on_the_whole_with_integer_weights_is_that_of_repetition(likelihood, samples, weights):
     """An autoencoder has no random numbers but the order, which does not count in one batch."""
@@ -151,6 +154,7 @@ def test_linear_networks_with_weights_reach_the_optimum_of_pca(network, X, weigh
     assert plain.score(X, sample_weight=weights) < expected - 0.05
 
 
+@pytest.mark.slow
 def test_weights_move_the_fit_of_a_deep_network(network, rng):
     """Two clusters: the one with the weight is the one that is fitted."""
     X = np.concatenate([rng.standard_normal((150, 3)) - 3, rng.standard_normal((150, 3)) + 3])
@@ -362,6 +366,7 @@ def test_weights_are_routed_through_a_pipeline(network, X, weights):
     np.testing.assert_array_equal(steps.transform(X), routed.transform(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [True, False])
 def test_early_stopping_and_left_out_samples_with_weights(network, fraction, samples, weights):
     """The samples left out count by their weights too: with all of it on one side, by one side alone."""
@@ -610,6 +615,7 @@ def no_stack(monkeypatch):
     monkeypatch.setattr("sklatent._search.plan.learn_many", learn_many)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_stack")
 def test_search_with_weights_fits_one_by_one(network, X, weights):
     estimator = network(max_epochs=2, random_state=0)
@@ -620,6 +626,7 @@ def test_search_with_weights_fits_one_by_one(network, X, weights):
     assert found == {"individual"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_stack")
 def test_search_with_routed_weights_fits_one_by_one(network, X, weights):
     with sklearn.config_context(enable_metadata_routing=True):
