@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import digamma
-from scipy.stats import chi2
+from scipy.stats import chi2, multivariate_normal
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.covariance import EllipticEnvelope, EmpiricalCovariance
@@ -526,11 +526,98 @@ def test_methods_before_fit(X):
             getattr(LatentOutlierDetector(PCAReducer(2)), method)(X)
 
 
+@pytest.fixture
+def incomplete(rng):
+    X = rng.standard_normal((400, 2)) @ rng.standard_normal((2, 4)) + 0.3 * rng.standard_normal((400, 4))
+    return np.where(rng.random(X.shape) < 0.15, np.nan, X)
+
+
+def marginal_log_density(pca, x):
+    """That of SciPy's normal distribution over the observed values."""
+    seen = ~np.isnan(x)
+    normal = multivariate_normal(pca.mean_[seen], pca.get_covariance()[np.ix_(seen, seen)])
+    return normal.logpdf(x[seen]) if seen.any() else 0.0
+
+
+def test_scores_of_incomplete_samples_are_those_of_their_observed_values(incomplete):
+    X, new = incomplete[:200], incomplete[200:]
+    detector = LatentOutlierDetector(PCAReducer(2), n_splits=4).fit(X)
+    pca = PCAReducer(2).fit(X)
+    expected = np.array([marginal_log_density(pca, x) for x in new])
+    np.testing.assert_allclose(detector.score_samples(new), expected, rtol=1e-9)
+    in_sample = np.array([marginal_log_density(pca, x) for x in X])
+    out_of_fold = np.empty(200)
+    counts = np.zeros(200)
+    for train, test in KFold(4, shuffle=True, random_state=0).split(X):
+        model = PCAReducer(2).fit(X[train])
+        out_of_fold[test] = [marginal_log_density(model, x) for x in X[test]]
+        counts += (out_of_fold[test] <= np.array([marginal_log_density(model, x) for x in new])[:, None]).sum(axis=1)
+    np.testing.assert_allclose(detector.training_scores_, out_of_fold + (in_sample - out_of_fold) / 7, rtol=1e-9)
+    np.testing.assert_allclose(detector.p_values(new), (1 + counts) / 201, rtol=1e-9)
+    assert np.isnan(detector.score_features(new)[np.isnan(new)]).all()
+
+
+def test_incomplete_training_samples_are_recognized(incomplete):
+    detector = LatentOutlierDetector(PCAReducer(2)).fit(incomplete)
+    np.testing.assert_array_equal(detector.score_samples(incomplete[::-1]), detector.training_scores_[::-1])
+    other = np.where(np.isnan(incomplete), np.uint64(0xFFF8000000000123).view(np.float64), incomplete)
+    np.testing.assert_array_equal(detector.score_samples(other), detector.training_scores_)
+
+
+@pytest.mark.slow
+def test_p_values_of_incomplete_samples_are_uniform(rng):
+    """Of 40 fits with 100 samples each: the standard deviation of a fraction over fits is about 0.03."""
+    loadings = rng.standard_normal((2, 4))
+    found = []
+    for _ in range(40):
+        X = rng.standard_normal((400, 2)) @ loadings + 0.3 * rng.standard_normal((400, 4))
+        X[rng.random(X.shape) < 0.2] = np.nan
+        detector = LatentOutlierDetector(PCAReducer(2)).fit(X[:100])
+        found.append([np.mean(detector.p_values(X[100:]) <= level) for level in (0.05, 0.2, 0.5)])
+    np.testing.assert_allclose(np.mean(found, axis=0), [0.05, 0.2, 0.5], atol=0.02)
+
+
+def test_units_change_no_decision_about_incomplete_samples(incomplete):
+    units = np.array([1e-2, 1.0, 30.0, 1e4])
+    X, new = incomplete[:200], incomplete[200:] * 1.5
+    detector = LatentOutlierDetector(make_pipeline(StandardScaler(), PCAReducer(2)), contamination=0.1).fit(X)
+    other = clone(detector).fit(X * units)
+    shift = -np.where(np.isnan(new), 0.0, np.log(units)).sum(axis=1)
+    np.testing.assert_allclose(other.score_samples(new * units), detector.score_samples(new) + shift, atol=1e-8)
+    np.testing.assert_array_equal(other.support_, detector.support_)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+def test_networks_detect_among_incomplete_samples(kind, incomplete):
+    network = kind(2, max_epochs=2, random_state=0)
+    detector = LatentOutlierDetector(network, n_splits=2).fit(incomplete[:200])
+    new = incomplete[200:]
+    expected = clone(network).fit(incomplete[:200]).score_samples(new)
+    np.testing.assert_allclose(detector.score_samples(new), expected, rtol=1e-4)  # trained together
+    assert (detector.predict(np.where(np.isnan(new), np.nan, 100.0)[~np.isnan(new).all(axis=1)]) == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        (LatentOutlierDetector(GaussianMixture()), "LatentOutlierDetector does not accept missing values"),
+        (LatentOutlierDetector(make_pipeline(StandardScaler(), GaussianMixture())), "GaussianMixture does not accept"),
+        (LatentOutlierDetector(), "LatentOutlierDetector does not accept missing values"),
+        (LatentOutlierDetector(PCAReducer("parallel")), "PCAReducer does not accept missing values with nz='parallel'"),
+        (LatentOutlierDetector(PCAReducer(2), support_fraction=0.8), "LatentOutlierDetector does not accept missing"),
+    ],
+    ids=repr,
+)
+def test_missing_values_that_are_refused(detector, message, incomplete):
+    with pytest.raises(ValueError, match=message):
+        detector.fit(incomplete)
+    assert set(vars(detector)) == set(detector.get_params(deep=False))
+
+
 def test_missing_values_are_filled_in_before_the_detector(rng):
     X = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 4)) + 0.1 * rng.standard_normal((60, 4))
     X[rng.random(X.shape) < 0.1] = np.nan
-    with pytest.raises(ValueError, match="LatentOutlierDetector does not accept missing values"):
-        LatentOutlierDetector(PCAReducer(2)).fit(X)
     imputer, detector = LatentImputer(PCAReducer(2)), LatentOutlierDetector(PCAReducer(2))
     together = make_pipeline(imputer, detector).fit(X)
     filled = clone(imputer).fit_transform(X)

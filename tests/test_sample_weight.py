@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklatent import (
     AutoencoderTransformer,
     GenerativeClassifier,
+    LatentImputer,
     LatentOutlierDetector,
     PCAReducer,
     VAETransformer,
@@ -490,6 +492,106 @@ def test_routing_decides_who_receives_weights(owner, classes):
     if owner is GenerativeClassifier:
         plain = PCAReducer(1).fit(X[(weights > 0) & (y == "a")])
         np.testing.assert_array_equal(asks_not.estimators_[0].score_samples(new), plain.score_samples(new))
+
+
+# Imputation
+
+
+STEPS = [PCAReducer(2), make_pipeline(StandardScaler(), PCAReducer(2))]
+
+
+@pytest.mark.parametrize("estimator", STEPS, ids=lambda estimator: type(estimator).__name__)
+def test_imputer_with_integer_weights_is_that_of_repetition(estimator, incomplete, weights):
+    ours = LatentImputer(estimator).fit(incomplete, sample_weight=weights)
+    theirs = LatentImputer(estimator).fit(incomplete.repeat(weights.astype(int), axis=0))
+    np.testing.assert_allclose(ours.transform(incomplete), theirs.transform(incomplete), rtol=1e-6)
+
+
+def test_imputer_gives_weights_to_its_model(incomplete, weights):
+    network = VAETransformer(1, max_epochs=2, random_state=0)
+    ours = LatentImputer(network).fit(incomplete, sample_weight=weights).transform(incomplete)
+    theirs = network.fit(incomplete, sample_weight=weights).impute(incomplete)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)  # of samples in another layout
+
+
+@pytest.mark.parametrize("estimator", [None, *STEPS], ids=lambda estimator: type(estimator).__name__)
+def test_samples_without_weight_have_no_part_in_an_imputer(estimator, incomplete, weights):
+    kept = weights > 0
+    incomplete[kept, 1] = np.nan  # so that this feature has no observed value
+    ours = LatentImputer(estimator, add_indicator=True).fit(incomplete, sample_weight=kept)
+    theirs = LatentImputer(estimator, add_indicator=True).fit(incomplete[kept])
+    np.testing.assert_allclose(ours.transform(incomplete), theirs.transform(incomplete), rtol=1e-9)
+    assert ours.transform(incomplete).shape[1] < 10
+
+
+def test_default_imputer_weighs_its_scaler_and_its_model(incomplete, weights):
+    scaler, pca = LatentImputer().fit(incomplete, sample_weight=weights).estimator_
+    masked = np.ma.masked_invalid(incomplete)
+    np.testing.assert_allclose(scaler.mean_, np.ma.average(masked, axis=0, weights=weights), rtol=1e-12)
+    reference = PCAReducer(pca.nz).fit(scaler.transform(incomplete), sample_weight=weights)
+    np.testing.assert_allclose(pca.get_covariance(), reference.get_covariance(), rtol=1e-12)
+
+
+def test_weights_choose_the_number_of_components_of_the_default(rng):
+    """Of two groups, one with one factor and one with four."""
+
+    def group(n_factors):
+        loadings = rng.standard_normal((12, n_factors))
+        loadings /= np.linalg.norm(loadings, axis=1, keepdims=True)
+        return rng.standard_normal((300, n_factors)) @ loadings.T + 0.3 * rng.standard_normal((300, 12))
+
+    X, first = np.vstack([group(1), group(4)]), np.repeat([True, False], 300)
+    found = [
+        LatentImputer().fit(X, sample_weight=np.where(first, weight, 1 - weight)).estimator_[-1].nz
+        for weight in (1 - 1e-6, 1e-6)
+    ]
+    assert found == [1, 4]
+
+
+def test_routing_decides_which_steps_of_an_imputer_receive_weights(incomplete, weights):
+    plain = StandardScaler().fit(incomplete[weights > 0])
+    with sklearn.config_context(enable_metadata_routing=True):
+        default = LatentImputer().fit(incomplete, sample_weight=weights)
+        steps = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False), PCAReducer(2).set_fit_request(sample_weight=True)
+        )
+        imputer = LatentImputer(steps).set_fit_request(sample_weight=True)
+        routed = make_pipeline(imputer).fit(incomplete, sample_weight=weights)[0]
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            LatentImputer(PCAReducer(2)).fit(incomplete, sample_weight=weights)
+    expected = LatentImputer().fit(incomplete, sample_weight=weights).transform(incomplete)
+    np.testing.assert_array_equal(default.transform(incomplete), expected)
+    np.testing.assert_allclose(routed.estimator_[0].mean_, plain.mean_, rtol=1e-12)
+    expected = PCAReducer(2).fit(plain.transform(incomplete), sample_weight=weights)
+    np.testing.assert_allclose(routed.estimator_[1].components_, expected.components_, rtol=1e-9)
+
+
+class Imputing(TransformerMixin, BaseEstimator):
+    """Takes no weights."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def impute(self, X, **params):
+        return np.nan_to_num(X)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "weights", "message"),
+    [
+        (None, np.ones(59), r"sample_weight.shape == \(59,\), expected \(60,\)"),
+        (None, -np.ones(60), "Negative values in data passed to `sample_weight`"),
+        (None, np.zeros(60), "Sample weights must contain at least one non-zero number"),
+        (None, np.full(60, np.nan), "Input sample_weight contains NaN"),
+        (Imputing(), np.ones(60), "sample_weight is not supported with estimator=Imputing"),
+        (make_pipeline(StandardScaler(), Imputing()), np.ones(60), "sample_weight is not supported with estimator=Imp"),
+    ],
+)
+def test_weights_that_an_imputer_cannot_give(estimator, weights, message, incomplete):
+    imputer = LatentImputer(estimator)
+    with pytest.raises(ValueError, match=message):
+        imputer.fit(incomplete, sample_weight=weights)
+    assert not hasattr(imputer, "n_features_in_")
 
 
 # Searches
