@@ -51,6 +51,15 @@ def unpack_pictures(packed):
     return packed["low"] + (packed["high"] - packed["low"]) * unpack(packed) / 254
 
 
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_images_are_scored_in_the_precision_that_they_need(offset, digits, path):
+    X = digits[0][:200] / 3 + offset
+    pca = PCAReducer(2).fit(X)
+    content = read(write_report(pca, X, path, image_shape=(8, 8)))
+    # 2e-5: eight times the rounding of a score in float32, of about 100 nats.
+    np.testing.assert_allclose(unpack(content["scores"]), pca.score_samples(X), rtol=2e-5, atol=1e-3)
+
+
 def test_latent_codes_scores_and_samples(pca, wine, path):
     content = read(write_report(pca, wine, path))
     np.testing.assert_allclose(unpack(content["codes"]).reshape(-1, 2), pca.transform(wine), rtol=1e-6)

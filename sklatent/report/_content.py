@@ -44,6 +44,8 @@ MAX_DIMENSIONS, MAX_FEATURES, N_SHOWN, N_REASONS = 8, 20, 8, 4
 N_STEPS = 11
 # The surprise of a value is less its mean over so many samples, since features have densities in different units.
 N_REFERENCE = 100
+# Images are scored in float32 if that moves no pixel by more than this fraction of a standard deviation of all pixels.
+ROUNDING = 1e-6
 # Parallel analysis is left out if the permuted samples ask for more operations.
 N_PERMUTATIONS, MAX_PERMUTED = 20, 2e9
 MAX_TEXT = 120
@@ -58,7 +60,7 @@ class Subject:
     ----------
     estimator : object
     X : array-like of shape (n_samples, n_features)
-        Samples, as the estimator takes them.
+        Samples, as the estimator takes them to score them.
     values, reconstructed : ndarray of shape (n_samples, n_features)
         The same in float64, and what their latent codes decode to.
     Z : ndarray of shape (n_samples, nz)
@@ -152,7 +154,16 @@ def _subject(
     names = feature_names(estimator, n_features) if names is None else [str(name) for name in names]
     if len(names) != n_features:
         raise ValueError(f"feature_names must have n_features={n_features} elements, got {len(names)}.")
-    return Subject(estimator, X, as_array(X), reconstructed, Z, indices, is_whole, shape, names)
+    scored = X if shape is None else _in_single_precision(X)
+    return Subject(estimator, scored, as_array(X), reconstructed, Z, indices, is_whole, shape, names)
+
+
+def _in_single_precision(X: Any) -> Any:
+    """Images in float32, in which convolutions take a third of the time, if that is all the same for what they show."""
+    if not isinstance(X, np.ndarray) or X.dtype != np.float64:
+        return X
+    single = X.astype(np.float32)
+    return single if np.nanmax(np.abs(single - X), initial=0) <= ROUNDING * np.nanstd(X) else X
 
 
 def _overview(subject: Subject, n_samples: int) -> dict[str, Any]:
