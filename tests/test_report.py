@@ -51,6 +51,17 @@ def unpack_pictures(packed):
     return packed["low"] + (packed["high"] - packed["low"]) * unpack(packed) / 254
 
 
+def test_losses_of_each_epoch(wine, path):
+    vae = VAETransformer(2, max_epochs=4, early_stopping=True, random_state=0)
+    losses = read(write_report(make_pipeline(StandardScaler(), vae).fit(wine), wine, path))["losses"]
+    history = make_pipeline(StandardScaler(), vae).fit(wine)[-1].history_
+    assert [name for name, _ in losses["curves"]] == ["train_loss", "train_reconstruction", "valid_loss"]
+    for name, values in losses["curves"]:
+        np.testing.assert_allclose(values, [epoch[name] for epoch in history], rtol=1e-5)
+    assert losses["warmup"] == 2
+    assert read(write_report(PCAReducer(2).fit(wine), wine, path))["losses"] is None
+
+
 @pytest.mark.parametrize("offset", [0, 1e6])
 def test_images_are_scored_in_the_precision_that_they_need(offset, digits, path):
     X = digits[0][:200] / 3 + offset

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklatent._sklearn_compat import safe_indexing
 from sklatent.plotting._canvas import CLASS_COLOURS
+from sklatent.plotting._curves import losses_of
 from sklatent.plotting._models import (
     apply,
     as_array,
@@ -42,6 +43,7 @@ PAGE_BYTES, MIN_SAMPLE_BYTES = 930_000, 30_000
 # Latent dimensions, features and samples of a figure.
 MAX_DIMENSIONS, MAX_FEATURES, N_SHOWN, N_REASONS = 8, 20, 8, 4
 N_STEPS = 11
+CURVES = ("train_loss", "train_reconstruction", "valid_loss")
 # The surprise of a value is less its mean over so many samples, since features have densities in different units.
 N_REFERENCE = 100
 # Images are scored in float32 if that moves no pixel by more than this fraction of a standard deviation of all pixels.
@@ -128,6 +130,7 @@ def collect(
         "scores": None if scores is None else floats(scores),
         "decoder": decoder_of(estimator, subject.Z, subject.image_shape is not None, CALLER),
         "scree": _scree(subject),
+        "losses": _losses(subject),
         "loadings": _loadings(subject),
         "traversals": _traversals(subject),
         "worst": _worst(subject),
@@ -251,6 +254,15 @@ def _noise(subject: Subject, model: Any, before: list[Any]) -> dict[str, Any]:
     noise = noise_variances(model, X, N_PERMUTATIONS, 0)
     active = retained(np.asarray(model.explained_variance_), noise)
     return {"noise": _numbers(np.percentile(noise, PERCENTILE, axis=0)), "active": active.tolist()}
+
+
+def _losses(subject: Subject) -> dict[str, Any] | None:
+    """Losses of each epoch of the training of a network, in nats per sample; None for a model without epochs."""
+    found = find_step(subject.estimator, "history_")
+    if found is None:
+        return None
+    losses, n_warmup = losses_of(found[0])
+    return {"curves": [[name, _numbers(losses[name])] for name in CURVES if name in losses], "warmup": n_warmup}
 
 
 def _loadings(subject: Subject) -> dict[str, Any] | None:
