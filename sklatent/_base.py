@@ -9,6 +9,8 @@ __all__ = [
     "active_units",
     "all_or_nothing",
     "check_loaded_array",
+    "check_total_weight",
+    "check_weights",
     "default_parameters",
     "forget_fit",
     "has_method",
@@ -588,17 +590,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         """The weights of the samples in float64; None if all of them are one, which changes nothing."""
         if sample_weight is None:
             return None
-        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        with np.errstate(over="ignore"):
-            self._check_total(*total_weight(weights, X.shape[0]))
+        weights = check_weights(sample_weight, X)
         return None if bool((weights == 1).all()) else weights
-
-    def _check_total(self, total: float, n_samples: int) -> None:
-        """Raise ValueError unless weights have a sum above zero that is finite."""
-        if n_samples == 0:
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        if not np.isfinite(total):
-            raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
 
     def _check_weight(self, weight: float, n_samples: int) -> None:
         """Raise ValueError if the total weight of the training samples is too small."""
@@ -787,6 +780,22 @@ def check_loaded_array(
         raise ValueError(f"{name} must be finite, got NaN or infinity.")
     if array.size and float(array.min()) < least:
         raise ValueError(f"{name} must not be less than {least}, got {array.min()}.")
+
+
+def check_weights(sample_weight: Any, X: Any) -> Any:
+    """The weights of the samples of X in float64. Raise ValueError if they are not weights, or not of these samples."""
+    weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with np.errstate(over="ignore"):
+        check_total_weight(*total_weight(weights, X.shape[0]))
+    return weights
+
+
+def check_total_weight(total: float, n_samples: int) -> None:
+    """Raise ValueError unless a weight is above zero, and their sum is finite."""
+    if n_samples == 0:
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    if not np.isfinite(total):
+        raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
 
 
 def forget_fit(estimator: BaseEstimator) -> None:

@@ -28,6 +28,7 @@ from sklatent._base import (
     BaseLatentModel,
     all_or_nothing,
     check_loaded_array,
+    check_total_weight,
     forget_fit,
     resolve_device,
     spawn_seeds,
@@ -616,7 +617,7 @@ class PCAReducer(BaseLatentModel):
 
     def _check_size(self, weight: float, n_samples: int) -> None:
         """The checks of weights and of their number, which for blocks come after they were counted."""
-        self._check_total(weight, n_samples)
+        check_total_weight(weight, n_samples)
         self._check_weight(weight, n_samples)
 
     @classmethod
