@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sklatent._sources.dask_arrays import SPLIT_EVERY
+
 PARTS = {}
 
 
@@ -208,7 +210,7 @@ def dask_bytes(arguments):
 
             with dask.config.set(scheduler=get):
                 PCAReducer(5).fit(X)
-            bound = 2 * d**2 * 8 * int(np.ceil(np.log(n_blocks) / np.log(8)))
+            bound = 2 * d**2 * 8 * int(np.ceil(np.log(n_blocks) / np.log(SPLIT_EVERY)))
             say(f"RESULT d {d}, n {len(X):,}: {sum(counted):,} bytes in {len(counted)} passes; bound {bound:,}")
 
 
@@ -311,7 +313,7 @@ def parquet(arguments):
 @part
 def model(arguments):
     """Cost of PCA on paper, for 1e9 x 784 on 100 workers, and its slopes beside those that are measured here."""
-    n, d, n_workers, block, split = 1e9, 784, 100, 1e5, 8
+    n, d, n_workers, block, split = 1e9, 784, 100, 1e5, SPLIT_EVERY
     n_blocks = n / block
     depth = np.ceil(np.log(n_blocks) / np.log(split))
     moved = n_blocks * d**2 * 8 * (1 + 1 / split + 1 / split**2)

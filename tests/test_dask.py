@@ -357,6 +357,7 @@ def test_columns_in_chunks_are_put_together_with_a_warning(X):
             TypeError,
             "X must be a dask array of .* got Delayed",
         ),
+        (lambda X: da.ma.masked_greater(lazily(X, 100), 1), TypeError, "X must be a dask array of .* of MaskedArray"),
         (lambda X: lazily(X, 100)[:, lazily(X[0]) > 0], ValueError, "X must have a known number of features"),
         (lambda X: lazily(X[:, :0], 100), ValueError, r"Found array with 0 feature\(s\)"),
         (lambda X: lazily(X, 100).astype(complex), ValueError, "Complex data not supported"),
@@ -428,3 +429,28 @@ def test_no_warning_of_names_in_each_block(X):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.score_samples(dd.from_pandas(frame, npartitions=3)).compute()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_other_schedulers_give_the_same(X, scheduler):
+    blocks = lazily(X, 100, 0, 150)
+    for model in fitted(X):
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            found = model.score_samples(blocks).compute()
+        np.testing.assert_allclose(found, model.score_samples(X), rtol=1e-9)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        found = PCAReducer(3).fit(blocks)
+    np.testing.assert_array_equal(found.components_, PCAReducer(3).fit(blocks).components_)
+
+
+def test_an_interrupted_fit_changes_nothing(X):
+    model = PCAReducer(3).fit(X)
+    before = dict(vars(model))
+
+    def interrupt(block):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(lazily(X, 100).map_blocks(interrupt, dtype=float, meta=np.empty((0, 0))))
+    assert vars(model) == before

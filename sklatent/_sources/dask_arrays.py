@@ -28,8 +28,8 @@ from sklearn.utils.validation import check_non_negative
 
 from sklatent._ppca.blocks import Blocks
 
-# Number of results that one task of the tree merges.
-SPLIT_EVERY = 8
+# Number of results that one task of the tree merges, and a worker holds at a time: each may be a scatter matrix.
+SPLIT_EVERY = 4
 
 
 def is_lazy(X: Any) -> bool:
@@ -46,7 +46,7 @@ def lazy_meta(X: Any) -> Any:
         If X is a collection of another kind, or an array whose blocks are not those of NumPy.
     """
     meta: Any = getattr(X, "_meta", None)
-    if not (hasattr(meta, "to_numpy") or isinstance(meta, np.ndarray)):
+    if not (hasattr(meta, "to_numpy") or type(meta) is np.ndarray):  # a masked array would lose its mask
         kind = f"{type(X).__name__} of {type(meta).__name__}" if meta is not None else type(X).__name__
         raise TypeError(f"X must be a dask array of NumPy arrays or a dask DataFrame, got {kind}.")
     if meta.ndim != 2:
