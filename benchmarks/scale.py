@@ -21,8 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sklatent._sources.dask_arrays import SPLIT_EVERY
-
 PARTS = {}
 
 
@@ -198,6 +196,7 @@ def dask_bytes(arguments):
     import dask
 
     from sklatent import PCAReducer
+    from sklatent._sources.dask_arrays import SPLIT_EVERY
 
     for d in (50, 200, 800):
         for n_blocks in (4, 32, 256):
@@ -313,6 +312,8 @@ def parquet(arguments):
 @part
 def model(arguments):
     """Cost of PCA on paper, for 1e9 x 784 on 100 workers, and its slopes beside those that are measured here."""
+    from sklatent._sources.dask_arrays import SPLIT_EVERY
+
     n, d, n_workers, block, split = 1e9, 784, 100, 1e5, SPLIT_EVERY
     n_blocks = n / block
     depth = np.ceil(np.log(n_blocks) / np.log(split))

@@ -132,7 +132,7 @@ def test_weights_count_as_repeated_samples(X, rng, settings):
     weights[:100] = 0  # a block of which no sample counts
     expected = PCAReducer(3).fit(X.repeat(weights.astype(int), axis=0))
     blocks = lazily(X, 100, 0, 1, 250)
-    for given in (weights, da.from_array(weights, chunks=70), lazily(weights, 100, 0, 1, 250)):
+    for given in (weights, weights.tolist(), da.from_array(weights, chunks=70), lazily(weights, 100, 0, 1, 250)):
         found = PCAReducer(**settings).fit(blocks, sample_weight=given)
         assert_same_model(found, expected)
     mean = found.score(blocks, sample_weight=da.from_array(weights, chunks=50))
@@ -151,7 +151,7 @@ def test_weights_count_as_repeated_samples(X, rng, settings):
         (lambda weights: weights * 0, "Sample weights must contain at least one non-zero number"),
         (lambda weights: weights * 1e-9, "sample_weight must sum to more than 1"),
         (lambda weights: weights * 1e307, "overflows float64"),
-        (lambda weights: weights[:, None], "Sample weights must be 1D array or scalar"),
+        (lambda weights: weights[:, None], "sample_weight must be a 1D array for a dask array X, got a 2D array"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -312,6 +312,16 @@ def test_names_of_a_dataframe_are_checked(X):
             pytest.raises(ValueError, match="X has 11 features, but PCAReducer is expecting 12 features"),
         ):
             method(lazily(X[:, :11], 100))
+
+
+def test_columns_of_other_types_become_floats(X):
+    frame = pd.DataFrame({"a": X[:, 0].round(), "b": X[:, 1] > 5, "c": X[:, 2].astype(np.float32), "d": X[:, 3]})
+    frame = frame.astype({"a": "Int64"})
+    frame.loc[::9, "a"] = pd.NA
+    blocks = dd.from_pandas(frame, npartitions=3)
+    found, expected = PCAReducer(2).fit(blocks), PCAReducer(2).fit(frame)
+    assert_same_model(found, expected)
+    np.testing.assert_allclose(found.transform(blocks).compute(), expected.transform(frame), atol=1e-9)
 
 
 def test_set_output_gives_dataframes_of_dask(X):

@@ -58,15 +58,16 @@ def lazy_meta(X: Any) -> Any:
 
 def lazy_array(X: Any, dtype: Any, name: str = "X") -> Any:
     """X as a dask array of blocks with all features, in a precision."""
-    array = X.to_dask_array() if hasattr(X, "to_dask_array") else X
-    if array.numblocks[1] > 1:
+    if hasattr(X, "to_dask_array"):
+        X = X.map_partitions(_floats, dtype, meta=_floats(X._meta, dtype)).to_dask_array()
+    if X.numblocks[1] > 1:
         warnings.warn(
-            f"{name} is chunked in columns, in {array.numblocks[1]} chunks: each of its blocks has to be put together "
+            f"{name} is chunked in columns, in {X.numblocks[1]} chunks: each of its blocks has to be put together "
             f"from them, on one worker and each time {name} is read. Call {name}.rechunk({{1: -1}}) once and keep the "
             "result."
         )
-        array = array.rechunk({1: -1})
-    return array.astype(dtype)
+        X = X.rechunk({1: -1})
+    return X.astype(dtype)
 
 
 def counted(X: Any) -> Any:
@@ -84,11 +85,11 @@ def lazy_weights(sample_weight: Any, X: Any) -> Any:
     """
     import dask.array as da
 
-    weights = sample_weight
+    weights = sample_weight if is_lazy(sample_weight) else np.asarray(sample_weight)
     if hasattr(weights, "to_dask_array"):
         weights = weights.to_dask_array()
     if weights.ndim != 1:
-        raise ValueError("Sample weights must be 1D array or scalar")
+        raise ValueError(f"sample_weight must be a 1D array for a dask array X, got a {weights.ndim}D array.")
     if np.isfinite([*X.chunks[0], *getattr(weights, "chunks", ((),))[0]]).all():
         if weights.shape != X.shape[:1]:
             raise ValueError(f"sample_weight.shape == {weights.shape}, expected {X.shape[:1]}!")
@@ -205,6 +206,12 @@ def lazy_frame(array: Any, columns: Any, like: Any) -> Any:
     frame = frame.clear_divisions() if hasattr(frame, "clear_divisions") else frame
     meta = frame._meta.set_index(like._meta.index)
     return dd.map_partitions(_with_index, frame, like.index, meta=meta, align_dataframes=False, enforce_metadata=False)
+
+
+def _floats(frame: Any, dtype: Any) -> Any:
+    """A pandas DataFrame in a precision, with NaN for missing values of all types."""
+    values = frame.to_numpy(dtype=dtype, na_value=np.nan)
+    return type(frame)(values, columns=frame.columns, index=frame.index)
 
 
 def _with_index(frame: Any, index: Any) -> Any:
