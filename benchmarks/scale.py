@@ -311,41 +311,48 @@ def parquet(arguments):
 
 @part
 def model(arguments):
-    """Cost of PCA on paper, for 1e9 x 784 on 100 workers, and its slopes beside those that are measured here."""
+    """Cost of PCA on paper, for 1e9 x 784 on 100 workers, and its slopes on paper and measured on one thread."""
+    import dask
+
     from sklatent._sources.dask_arrays import SPLIT_EVERY
 
-    n, d, n_workers, block, split = 1e9, 784, 100, 1e5, SPLIT_EVERY
+    n, d, n_workers, block = 1e9, 784, 100, 1e5
     n_blocks = n / block
-    depth = np.ceil(np.log(n_blocks) / np.log(split))
-    moved = n_blocks * d**2 * 8 * (1 + 1 / split + 1 / split**2)
-    say(f"paper: n {n:.0e}, d {d}, {n_workers} workers, {n_blocks:.0f} blocks of {block * d * 8 / 1e6:.0f} MB")
-    say(f"  flops {n * d * d:.1e} ({n * d * d / n_workers:.1e} a worker), for the eigenvectors {10 * d**3:.1e}")
-    say(f"  merges {n_blocks / (split - 1):.0f} of {split}, depth {depth:.0f}, each of {split * d * d:.1e} additions")
-    say(f"  at most {moved / 1e9:.1f} GB between workers, {moved / 1e9 / n_workers:.2f} GB for each of them")
+    depth = np.ceil(np.log(n_blocks) / np.log(SPLIT_EVERY))
+    say(f"paper: n {n:.0e}, d {d}, {n_workers} workers, {n_blocks:,.0f} blocks of {block * d * 8 / 1e6:.0f} MB")
+    say(f"  {n * d * d:.1e} multiplications, {n * d * d / n_workers:.1e} for each worker; eigenvectors {10 * d**3:.1e}")
+    say(f"  {n_blocks / (SPLIT_EVERY - 1):,.0f} merges of {SPLIT_EVERY}, depth {depth:.0f}")
+    moved = n_blocks * SPLIT_EVERY / (SPLIT_EVERY - 1) * d**2 * 8
+    say(f"  at most {moved / 1e9:.0f} GB between workers, {moved / 1e9 / n_workers:.2f} GB for each of them")
     say(f"  {8e-6 * d * d:.1f} MB to the client, whatever n is")
-    for name, exponents in slopes(arguments).items():
-        found, expected = exponents
-        say(f"RESULT time ~ {name}^{found:.2f}, on paper ^{expected}")
+    with dask.config.set(scheduler="synchronous"):
+        lengths = seconds([(n, generated(n * 400 * 8e-9, 400)) for n in (40_000, 80_000, 160_000, 320_000, 640_000)])
+        widths = seconds([(d, generated(50_000 * d * 8e-9, d)) for d in (400, 600, 900, 1350, 2000)])
+        cuts = seconds([(k, generated(0.256, 400, block=0.256e9 / k)) for k in (8, 16, 32, 64, 128)])
+    say(f"RESULT time ~ n^{exponent(lengths):.2f}, on paper n^1")
+    say(f"RESULT time ~ d^{exponent(widths):.2f}, on paper d^2 where products take the time")
+    milliseconds = 1e3 * np.polyfit(*np.transpose(cuts), 1)[0]
+    paper = 1e3 * (4 * 8 * 400**2 / 5e9 + 1e-3)
+    say(
+        f"RESULT {milliseconds:.2f} ms for each block more, on paper {paper:.2f} (four passes over d^2 at 5 GB/s, 1 ms)"
+    )
 
 
-def slopes(arguments):
-    """Exponents of the time of a fit by blocks, and by features, each from five sizes: measured, and on paper."""
-    lengths = [(n, generated(n * 400 * 8e-9, 400)) for n in (40_000, 80_000, 160_000, 320_000, 640_000)]
-    widths = [(d, generated(50_000 * d * 8e-9, d)) for d in (400, 600, 900, 1350, 2000)]
-    return {"n": (exponent(lengths), 1), "d": (exponent(widths), 2)}
-
-
-def exponent(cases):
-    """Slope of the logarithm of the time against that of the size, by the best of three fits in memory each."""
+def seconds(cases):
+    """Pairs of a size and of the time of a fit in memory, the best of three."""
     from sklatent import PCAReducer
 
-    times = []
+    found = []
     for size, X in cases:
         X = X.persist()
-        PCAReducer(5).fit(X)
-        times.append(min(timed(lambda X=X: PCAReducer(5).fit(X)) for _ in range(3)))
-        say(f"size {size:,}: {times[-1]:.3f} s")
-    return np.polyfit(np.log([size for size, _ in cases]), np.log(times), 1)[0]
+        found.append((size, min(timed(partial(PCAReducer(5).fit, X)) for _ in range(3))))
+        say(f"  size {size:,}: {found[-1][1]:.3f} s")
+    return found
+
+
+def exponent(found):
+    """Slope of the logarithm of the time against that of the size."""
+    return np.polyfit(*np.log(np.transpose(found)), 1)[0]
 
 
 def timed(function):
