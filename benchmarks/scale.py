@@ -122,7 +122,7 @@ def dask_memory(arguments):
 
     from sklatent import PCAReducer
 
-    client, X = workers(), generated(arguments.size or 8, 1000)
+    client, X = workers(), generated(arguments.size or 8, 250)
     say(f"X: {X.shape[0]:,} x {X.shape[1]} in {X.npartitions} blocks, {X.nbytes / 1e9:.1f} GB")
     before, peak = states(client), Peak()
     model = PCAReducer(20).fit(X)
@@ -131,7 +131,7 @@ def dask_memory(arguments):
         model.transform(X).to_zarr(f"{folder}/codes.zarr")
         codes = zarr.open_array(f"{folder}/codes.zarr", mode="r")
         say(f"latent codes in zarr: {codes.shape}")
-        first = generate([0], X.chunks[0][0], 1000, "float64")
+        first = generate([0], X.chunks[0][0], X.shape[1], "float64")
         assert np.allclose(codes[: len(first)], model.transform(first))
     say(f"mean log-likelihood: {model.score(X):.6f}, of the first block alone {model.score(first):.3f}")
     after = states(client)
