@@ -28,10 +28,11 @@ from sklatent._base import (
     all_or_nothing,
     check_loaded_array,
     forget_fit,
+    learns_like,
     resolve_device,
     spawn_seeds,
 )
-from sklatent._memo import is_equal, settings
+from sklatent._memo import is_equal
 from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
 from sklatent._ppca.chunks import slices
 from sklatent._ppca.density import (
@@ -222,6 +223,7 @@ class PCAReducer(BaseLatentModel):
     _CHUNK_SIZE = 2**20
     _N_SCORE_ROWS = 256
     _ROUTE = "shared_svd"
+    _free_parameters = frozenset({"nz", "whiten"})
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "nz": [
@@ -597,7 +599,7 @@ class PCAReducer(BaseLatentModel):
         groups = defaultdict(list)
         for number, (model, X) in enumerate(zip(models, Xs, strict=True)):
             if model._can_share(X):
-                groups[id(X), type(model), settings(model, without={"nz", "whiten"})].append(number)
+                groups[id(X), learns_like(model)].append(number)
         for numbers in groups.values():
             widest = max(numbers, key=lambda k: math.inf if models[k].nz is None else models[k].nz)
             if len(numbers) == 1 or not np.isfinite(Xs[widest]).all():  # what EM finds depends on nz

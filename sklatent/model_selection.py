@@ -3,6 +3,7 @@
 __all__ = ["FusedGridSearchCV", "FusedRandomizedSearchCV"]
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -10,8 +11,10 @@ import numpy as np
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
 from sklatent._base import Persistent
+from sklatent._search.parts import Shared
 from sklatent._search.plan import Plan
 from sklatent._search.progress import Progress
+from sklatent._search.workers import Workers
 from sklatent._sklearn_compat import DocLinkMixin, Interval, StagedSearchMixin, checked_cv, keeps_cv
 
 
@@ -24,7 +27,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
+    def fit(self: Any, X: Any, y: Any = None, **params: Any) -> Any:
         """Fit every candidate on every fold, and the best one to all samples.
 
         Parameters
@@ -61,7 +64,8 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         """
         self._fit_params = params
         try:
-            return super().fit(X, y, **params)  # type: ignore[misc]
+            with Workers.offered(self.n_jobs):
+                return super().fit(X, y, **params)  # type: ignore[misc]
         finally:
             del self._fit_params
 
@@ -69,9 +73,10 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         """Evaluate the candidates of scikit-learn's search, after a plan has learned what their fits will ask for.
 
         This is scikit-learn's own place for searches of other kinds. The plan sees the samples, the targets and the
-        splits as the splitter of the search, and is closed before the refit.
+        splits as the splitter of the search, and is closed before the refit. Where there are workers, they learn.
         """
         seconds: list[float] = []
+        workers = Workers.taken()
         progress = Progress(self, callback_ctx, self.verbose)
 
         def evaluate(
@@ -80,15 +85,22 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             more_results: dict[str, Any] | None = None,
             **contexts: Any,
         ) -> dict[str, Any]:
-            limits = {"max_models": self.max_models, "progress": progress}
-            plan = Plan(self.estimator, list(candidate_params), self._fit_params, **limits)
+            limits = {"max_models": self.max_models}
+            plan = Plan(self.estimator, list(candidate_params), self._fit_params, progress=progress, **limits)
 
-            def learn(X: Any, y: Any, splits: Any) -> None:
-                plan.learn(X, y, splits)
-                progress.close()
+            def learn(X: Any = None, y: Any = None, splits: Any = ()) -> None:
+                if workers is None:
+                    plan.learn(X, y, splits)
+                    progress.close()
+                    return
+                shared = Shared(self.estimator, X, y, splits, limits)
+                how = {"plan": plan, "shared": shared, "progress": progress, "pre_dispatch": self.pre_dispatch}
+                workers.run = partial(workers.search, **how)
 
             is_known = cv is not None or keeps_cv(self)
             splitter = _LearningSplitter(lambda y: cv or checked_cv(self, y), learn) if is_known else None
+            if not is_known and workers is not None:
+                learn()
             more_results = {**(more_results or {}), "route": plan.routes()}
             try:
                 results = evaluate_candidates(plan.candidates, cv=splitter, more_results=more_results, **contexts)
