@@ -158,12 +158,16 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     return_train_score : bool, default=False
         Whether to compute the scores of the training samples of each fold too.
     n_jobs : int, default=None
-        Number of jobs for all but the training in common, which uses PyTorch's threads: scoring, and the steps after
-        the latent one. More than one pays where these take long.
+        Number of workers of joblib's backend: processes, threads or, under
+        ``joblib.parallel_config(backend="dask")``, the workers of a cluster. Fits that learn together are divided into
+        so many parts, at most, and each worker learns, fits and scores a part by itself. None stands for 1 unless in a
+        `joblib.parallel_config`: all in this process, with PyTorch's threads. On a cluster, None, 1 and -1 stand for as
+        many parts as its workers have threads.
     pre_dispatch : int or str, default="2*n_jobs"
-        Number of jobs to dispatch ahead, as for scikit-learn.
+        Number of parts to dispatch ahead, as for scikit-learn. On a dask cluster, all are.
     max_models : int or None, default=None
-        Largest number of networks to train as one. None takes as many as half of the free memory holds.
+        Largest number of networks to train as one. None takes as many as half of the free memory holds, with several
+        workers all of them together.
 
     Attributes
     ----------
@@ -185,10 +189,10 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
     Callbacks of the search, such as scikit-learn's :class:`~sklearn.callback.ProgressBar`, are told of each stack and
     of its epochs, as tasks of the search, and then of the candidates. If one asks to stop at the end of an epoch, the
-    stack stops.
+    stack stops. Stacks that workers train are reported as they end, without their epochs, and are not stopped.
 
-    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several
-    processes they are also written to a temporary folder. Models that are trained together do not receive parameters of
+    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X. With several
+    processes, each holds X and the training samples of its folds. Models that are trained together do not receive parameters of
     `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing, are fitted one
     by one.
 

@@ -55,10 +55,8 @@ def run_on_cluster(
 
     Raises
     ------
-    ImportError
-        If a worker does not have this version of the package.
     RuntimeError
-        If the data were lost too often.
+        If a worker does not have this version of the package, or if the data were lost too often.
     """
     as_completed: Any = sys.modules["distributed"].as_completed  # where a client is, it is loaded
 
@@ -94,7 +92,7 @@ def _run(part: Part, shared: Shared) -> PartResult:
 
 
 def _check_workers(client: Any) -> None:
-    """Raise ImportError if a worker cannot import this version of the package."""
+    """Raise RuntimeError if a worker cannot import this version of the package."""
 
     def version() -> str:  # sent by value, as all functions within others are: so a worker needs nothing to read it
         import sklatent
@@ -105,7 +103,7 @@ def _check_workers(client: Any) -> None:
     for address, found in client.run(version, on_error="return").items():
         if found != expected and not isinstance(found, OSError):  # of a worker that is lost in this moment
             state = f"has version {found}" if isinstance(found, str) else f"fails to import it: {found!r}"
-            raise ImportError(
+            raise RuntimeError(
                 f"A search on a dask cluster needs sklatent {expected} on each worker, but {address} {state}. Install "
                 "this version there."
             )

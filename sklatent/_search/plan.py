@@ -1,6 +1,6 @@
 """What the fits of a search are about to learn: found out before the first of them, and learned together."""
 
-__all__ = ["Plan", "holds_latent", "learned_together"]
+__all__ = ["Candidate", "Plan", "Task", "holds_latent", "learned_together"]
 
 import math
 import time
