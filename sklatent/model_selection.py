@@ -192,9 +192,9 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     stack stops. Stacks that workers train are reported as they end, without their epochs, and are not stopped.
 
     The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X. With several
-    processes, each holds X and the training samples of its folds. Models that are trained together do not receive parameters of
-    `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing, are fitted one
-    by one.
+    processes, each holds X and the training samples of its folds. Models that are trained together do not receive
+    parameters of `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing,
+    are fitted one by one.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 
