@@ -53,7 +53,7 @@ def workers(n=2, memory="1.5GB", **kwargs):
     """A client of a cluster on this machine, of processes with one thread each."""
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=memory, dashboard_address=None, **kwargs)
+    cluster = LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=memory, dashboard_address=":0", **kwargs)
     return Client(cluster)
 
 

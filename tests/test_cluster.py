@@ -37,7 +37,7 @@ BLOCKER = textwrap.dedent(
 @pytest.fixture
 def cluster(request):
     """A client of two worker processes with one thread each."""
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
     with (
         distributed.LocalCluster(**options | getattr(request, "param", {})) as cluster,
         distributed.Client(cluster, timeout=60) as client,

@@ -29,7 +29,7 @@ GRID = {"nz": [2, 4], "beta": [0.5, 2.0]}
 # Stacks that differ in size add up in another order; see the notes of FusedGridSearchCV.
 ATOL = 1e-6
 # Seconds after which something waits for ever.
-PATIENCE = 200
+PATIENCE = 500
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def cluster(tmp_path_factory):
     """Two workers of one thread, in processes whose temporary folder is another one."""
     distributed = pytest.importorskip("distributed")
     folder = str(tmp_path_factory.mktemp("worker"))
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
     with distributed.LocalCluster(**options, env={"TMPDIR": folder}, local_directory=folder) as cluster:
         yield cluster
 
