@@ -142,13 +142,14 @@ class MappedRows(Dataset[Any]):
         order = torch.arange(len(self.cuts))
         if generator is not None:
             order = torch.randperm(len(order), generator=generator, device=generator.device)
-        for number in order.tolist():
-            cut = self.cuts[number]
-            chosen = slice(None) if self.keep is None else self.keep[cut]
-            block = read(self.X, cut)[chosen]
-            if len(block):
-                weight = None if self.relative is None else self.relative[cut][chosen]
-                yield Samples(as_tensor(block), weight).map(lambda tensor: tensor.to(self.device))
+        for cut in (self.cuts[number] for number in order.tolist()):
+            if self.keep is None or self.keep[cut].any():
+                yield self._block(cut)  # which has no name here: it may be released before the next one is read
+
+    def _block(self, cut: slice) -> Samples:
+        chosen = slice(None) if self.keep is None else self.keep[cut]
+        weight = None if self.relative is None else self.relative[cut][chosen]
+        return Samples(as_tensor(read(self.X, cut)[chosen]), weight).map(lambda tensor: tensor.to(self.device))
 
     @cached_property
     def observed(self) -> Tensor | None:
@@ -201,6 +202,7 @@ class Batches:
                 if not missing:
                     yield begun[0] if len(begun) == 1 else Samples.join(begun)
                     begun, missing = [], next(sizes, 0)
+            del block, take  # before the next block is read
 
     def _shuffled(self, block: Samples) -> Callable[[int, int], Samples]:
         """Function that takes samples start to stop of a block, shuffled if there is a generator."""
