@@ -9,6 +9,7 @@ __all__ = [
     "active_units",
     "all_or_nothing",
     "check_loaded_array",
+    "check_weights",
     "default_parameters",
     "forget_fit",
     "has_method",
@@ -494,13 +495,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         """The weights of the samples in float64; None if all of them are one, which changes nothing."""
         if sample_weight is None:
             return None
-        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        with np.errstate(over="ignore"):
-            total, n_samples = total_weight(weights, X.shape[0])
-        if n_samples == 0:
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        if not np.isfinite(total):
-            raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
+        weights = check_weights(sample_weight, X)
         return None if bool((weights == 1).all()) else weights
 
     def _check_weight(self, weight: float, n_samples: int) -> None:
@@ -690,6 +685,18 @@ def check_loaded_array(
         raise ValueError(f"{name} must be finite, got NaN or infinity.")
     if array.size and float(array.min()) < least:
         raise ValueError(f"{name} must not be less than {least}, got {array.min()}.")
+
+
+def check_weights(sample_weight: Any, X: Any) -> Any:
+    """The weights of the samples of X in float64. Raise ValueError if they are not weights, or not of these samples."""
+    weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with np.errstate(over="ignore"):
+        total, n_samples = total_weight(weights, X.shape[0])
+    if n_samples == 0:
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    if not np.isfinite(total):
+        raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
+    return weights
 
 
 def forget_fit(estimator: BaseEstimator) -> None:

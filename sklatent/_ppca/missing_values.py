@@ -198,7 +198,7 @@ def factors_of_incomplete(X: NDArray[Any], n_factors: int, weights: NDArray[Any]
     return Factors(factors.loadings, factors.noise / np.maximum(fractions, 1 / total_weight(weights, len(X))[0]))
 
 
-def held_out_dimension(X: NDArray[Any]) -> int:
+def held_out_dimension(X: NDArray[Any], weights: NDArray[Any] | None = None) -> int:
     """Number of components with the largest log-likelihood of samples that are left out, among 1, 2, 4, 8, ...
 
     More components are tried until the log-likelihood falls twice. Between two powers of two it hardly differs.
@@ -207,29 +207,32 @@ def held_out_dimension(X: NDArray[Any]) -> int:
     ----------
     X : ndarray of shape (n_samples, n_features)
         Samples, with NaN as missing values.
+    weights : ndarray of shape (n_samples,) or None, default=None
     """
-    X = X[:: -(-len(X) // MAX_ROWS)]
+    step = -(-len(X) // MAX_ROWS)
+    X, weights = X[::step], np.ones(len(X[::step])) if weights is None else weights[::step]
     folds = np.arange(len(X)) % N_FOLDS
     best, most, n_falls, k = 1, -np.inf, 0, 1
     while k < min(len(X) * (N_FOLDS - 1) // N_FOLDS, X.shape[1]) and n_falls < 2:
-        score = sum(_held_out_score(X[folds != fold], X[folds == fold], k) for fold in range(N_FOLDS))
+        score = sum(_held_out_score(X, weights, folds == fold, k) for fold in range(N_FOLDS))
         n_falls += score <= most
         best, most = (k, score) if score > most else (best, most)
         k *= 2
     return best
 
 
-def _held_out_score(train: NDArray[Any], test: NDArray[Any], k: int) -> float:
-    """Log-likelihood of samples under the model of others, of the features that vary in the latter."""
+def _held_out_score(X: NDArray[Any], weights: NDArray[Any], held_out: NDArray[np.bool_], k: int) -> float:
+    """Log-likelihood of some samples under the model of the others, of the features that vary in the latter."""
+    train = X[~held_out]
     observed = ~np.isnan(train)
     counts = observed.sum(axis=0)
     mean = np.where(observed, train, 0.0).sum(axis=0) / np.maximum(counts, 1)
     varies = (observed & (train != mean)).any(axis=0)
     if not varies.any():
         return 0.0
-    train, test = train[:, varies], test[:, varies]
-    k = min(k, train.shape[1] - 1)
-    return float(fit_factors(train, k, tolerance=1e-3)[0].log_density(test).sum())
+    k = min(k, int(varies.sum()) - 1)
+    model, _ = fit_factors(train[:, varies], k, weights[~held_out], tolerance=1e-3)
+    return float(weights[held_out] @ model.log_density(X[held_out][:, varies]))
 
 
 def spectrum_of_incomplete(

@@ -103,6 +103,7 @@ def test_partial_fit_that_raises_changes_nothing(network, X):
         model.set_params(early_stopping=True).partial_fit(X)
 
 
+@pytest.mark.slow
 def test_warm_start_begins_where_the_last_fit_ended(network, X):
     model = network(max_epochs=20, warm_start=True, random_state=0)
     first = copy.deepcopy(model.set_params(lr=0.01).fit(X).module_)
@@ -278,6 +279,7 @@ class TestDropout:
         fits = [network(1, backbone=backbone, max_epochs=3, random_state=0).fit(X) for backbone in (dropout, plain)]
         assert not torch.equal(*map(weights, fits))
 
+    @pytest.mark.slow
     def test_threads_do_not_disturb_one_another(self, network, X):
         fit = lambda seed: weights(network(1, backbone=dropout, max_epochs=3, random_state=seed).fit(X))  # noqa: E731
         apart = [fit(seed) for seed in range(4)]
@@ -296,6 +298,7 @@ class TestDropout:
         assert model.loss_curve_ == whole.loss_curve_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_anything_sliceable_is_read_in_blocks(network, X, small_blocks, early_stopping, monkeypatch):
     monkeypatch.setattr("sklatent._nn.summaries.MAX_SAMPLES", 30)
@@ -321,6 +324,7 @@ def test_sliceable_rows_are_validated(network, X, small_blocks):
         network(max_epochs=1, likelihood="bernoulli").fit(Sliced(np.abs(np.nan_to_num(X))))
 
 
+@pytest.mark.slow
 def test_weight_decay_shrinks_the_weights_and_not_the_biases(network, X):
     plain, decayed = (
         network(max_epochs=20, lr=0.01, weight_decay=decay, random_state=0).fit(X).module_ for decay in (0.0, 50.0)
@@ -453,6 +457,7 @@ class TestCallbacksOfScikitLearn:
         assert recorder.torn_down == 1
         assert not any(name.startswith("_callback") for name in vars(model))
 
+    @pytest.mark.slow
     def test_search_fold_and_epoch_are_nested(self, network, X):
         recorder = self.recorder()
         search = GridSearchCV(network(max_epochs=2, random_state=0), {"nz": [1, 2]}, cv=2).set_callbacks(recorder)

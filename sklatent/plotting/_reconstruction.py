@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklatent._plotting.canvas import BLUE, ORANGE, axes_or_new, finish, pyplot, show_mosaic
-from sklatent._plotting.models import as_array, check_count, decode, encode, feature_names, image_shape_of, to_images
-from sklatent._plotting.profiles import (
+from sklatent.plotting._canvas import BLUE, ORANGE, axes_or_new, finish, pyplot, show_mosaic
+from sklatent.plotting._models import as_array, check_count, decode, encode, feature_names, image_shape_of, to_images
+from sklatent.plotting._profiles import (
     MAX_IMAGES,
     MAX_NAMED,
     MAX_PANELS,

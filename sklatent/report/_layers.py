@@ -19,7 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sklatent._report.arrays import floats
+from sklatent.report._arrays import floats
 
 Layer = dict[str, Any]
 

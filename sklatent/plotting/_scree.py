@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklatent._base import spawn_seeds
-from sklatent._plotting.canvas import BLUE, GREY, ORANGE, axes_or_new, finish, pyplot
-from sklatent._plotting.models import apply, check_count, step_with
 from sklatent._ppca.dimension import flipped_eigenvalues
+from sklatent.plotting._canvas import BLUE, GREY, ORANGE, axes_or_new, finish, pyplot
+from sklatent.plotting._models import apply, check_count, step_with
 
 # Horn's band ends at this percentile of the variances of samples without correlations.
 PERCENTILE = 95

@@ -5,6 +5,9 @@ shows them again, and the attributes `ax_` and `figure_` are matplotlib's. They 
 `pip install "sklatent[plot]"` installs.
 """
 
+# `_canvas` knows matplotlib and no estimator, `_models` knows estimators and no matplotlib. The other modules have
+# one topic each.
+
 __all__ = [
     "LatentDisplay",
     "LoadingsDisplay",
@@ -16,10 +19,10 @@ __all__ = [
     "TraversalDisplay",
 ]
 
-from sklatent._plotting.curves import LossCurveDisplay, ScoreDisplay
-from sklatent._plotting.latent import LatentDisplay
-from sklatent._plotting.loadings import LoadingsDisplay
-from sklatent._plotting.reconstruction import ReconstructionDisplay
-from sklatent._plotting.scree import ScreeDisplay
-from sklatent._plotting.tradeoff import RateDistortionDisplay
-from sklatent._plotting.traversal import TraversalDisplay
+from sklatent.plotting._curves import LossCurveDisplay, ScoreDisplay
+from sklatent.plotting._latent import LatentDisplay
+from sklatent.plotting._loadings import LoadingsDisplay
+from sklatent.plotting._reconstruction import ReconstructionDisplay
+from sklatent.plotting._scree import ScreeDisplay
+from sklatent.plotting._tradeoff import RateDistortionDisplay
+from sklatent.plotting._traversal import TraversalDisplay

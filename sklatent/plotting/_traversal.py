@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from sklatent._plotting.canvas import SEQUENTIAL, axes_or_new, finish, pyplot, show_mosaic
-from sklatent._plotting.models import (
+from sklatent.plotting._canvas import SEQUENTIAL, axes_or_new, finish, pyplot, show_mosaic
+from sklatent.plotting._models import (
     check_count,
     decode,
     encode,
@@ -20,7 +20,7 @@ from sklatent._plotting.models import (
     step_with,
     to_images,
 )
-from sklatent._plotting.profiles import (
+from sklatent.plotting._profiles import (
     MAX_IMAGES,
     MAX_PANELS,
     image_range,

@@ -13,6 +13,10 @@ ONNX runs without Python, scikit-learn and PyTorch. It needs onnx, onnxscript, o
 (150, 2)
 """
 
+# `_methods` says what each method computes, in PyTorch and on the functions that the estimators use themselves,
+# `_networks` makes ONNX graphs of the networks, and `_converters` teaches skl2onnx to put graphs into those of whole
+# Pipelines.
+
 __all__ = ["TRUSTED_TYPES", "to_onnx"]
 
 import json
@@ -134,8 +138,8 @@ def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
         raise TypeError(f"estimator must be a fitted estimator. Got {estimator!r} instead.")
     check_is_fitted(estimator)
 
-    from sklatent._export.converters import exportable_methods, pipeline_model
-    from sklatent._export.methods import method_model, method_names
+    from sklatent.export._converters import exportable_methods, pipeline_model
+    from sklatent.export._methods import method_model, method_names
 
     allowed = exportable_methods(estimator)
     if method not in allowed:

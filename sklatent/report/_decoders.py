@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklatent._plotting.models import as_array, decode, evenly_spaced, most_varied, steps_of
-from sklatent._report.arrays import floats, pictures, value_range
-from sklatent._report.layers import Layer, affine, linear, n_weights
+from sklatent.plotting._models import as_array, decode, evenly_spaced, most_varied, steps_of
+from sklatent.report._arrays import floats, pictures, value_range
+from sklatent.report._layers import Layer, affine, linear, n_weights
 
 # Largest number of weights that the page carries, which makes 21 MB.
 MAX_WEIGHTS = 4_000_000
@@ -73,7 +73,7 @@ def _decoding_steps(estimator: Any) -> list[Any]:
 def _step_layers(step: Any, Z: NDArray[Any]) -> list[Layer] | None:
     if not hasattr(step, "module_"):
         return _affine_layers(step.inverse_transform, Z)
-    from sklatent._report.networks import network_layers  # loads PyTorch, which PCA does without
+    from sklatent.report._networks import network_layers  # loads PyTorch, which PCA does without
 
     return network_layers(step.module_, step.n_components_)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sklatent._plotting.canvas import BLUE, GREY, SEQUENTIAL, axes_or_new, finish, plain, pyplot
+from sklatent.plotting._canvas import BLUE, GREY, SEQUENTIAL, axes_or_new, finish, plain, pyplot
 
 # Parameters that tell candidates apart in this plane, by the ends of their names in a Pipeline.
 LABELS = ("nz", "n_components", "beta")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklatent._plotting.canvas import axes_or_new, panels, plain
-from sklatent._plotting.models import as_array, observed_moments
+from sklatent.plotting._canvas import axes_or_new, panels, plain
+from sklatent.plotting._models import as_array, observed_moments
 
 # Numbers of images beside or above one another, and of panels of profiles, which take longer.
 MAX_IMAGES, MAX_PANELS = 50, 15

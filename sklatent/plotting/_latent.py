@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import gaussian_kde
 
-from sklatent._plotting.canvas import SEQUENTIAL, axes_or_new, bin_edges, finish, histogram, panels, pyplot
-from sklatent._plotting.colouring import Colouring
-from sklatent._plotting.models import apply, encode, evenly_spaced, latent_names, most_varied, step_with
+from sklatent.plotting._canvas import SEQUENTIAL, axes_or_new, bin_edges, finish, histogram, panels, pyplot
+from sklatent.plotting._colouring import Colouring
+from sklatent.plotting._models import apply, encode, evenly_spaced, latent_names, most_varied, step_with
 
 # Pairs of k latent dimensions need k (k - 1) / 2 panels.
 MAX_PAIRED, DEFAULT_PAIRED = 5, 4

@@ -33,7 +33,7 @@ def render(content: dict[str, Any]) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files("sklatent._report") / "assets" / name).read_text(encoding="utf-8")
+    return (files("sklatent.report") / "_assets" / name).read_text(encoding="utf-8")
 
 
 def _hashes(texts: list[str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sklatent._nn.derivatives import is_plain
 from sklatent._nn.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Likelihood, Poisson
 from sklatent._nn.modules import Autoencoder, Offset
-from sklatent._report.layers import Layer, affine, convolution, crop, function, linear
+from sklatent.report._layers import Layer, affine, convolution, crop, function, linear
 
 Shape = tuple[int, ...]
 # Layers, and the shape of their output for a sample.

@@ -3,6 +3,9 @@
 The file needs no server and no network. It can be sent to a colleague who has a browser only.
 """
 
+# `_arrays` packs numbers, `_decoders` says how the page decodes, `_content` collects what it shows, and `_page` joins
+# this with the HTML, CSS and JavaScript in `_assets`.
+
 __all__ = ["write_report"]
 
 import os
@@ -12,9 +15,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from sklatent._plotting.models import check_count
-from sklatent._report.content import collect
-from sklatent._report.page import render
+from sklatent.plotting._models import check_count
+from sklatent.report._content import collect
+from sklatent.report._page import render
 
 MAX_POINTS = 100_000
 
@@ -33,8 +36,8 @@ def write_report(
 
     At the top is the map of the latent codes of X, with a point that one drags, or moves with the arrow keys. The
     decoder runs in the page and shows E[x | z] at the point at once. Below are the contribution of each latent
-    dimension, loadings, traversals, the worst reconstructions, the samples with the lowest scores with the features
-    that make them improbable, and the parameters and versions.
+    dimension, the losses of each epoch, loadings, traversals, the worst reconstructions, the samples with the lowest
+    scores with the features that make them improbable, and the parameters and versions.
 
     The page computes multilayer perceptrons, the convolutional decoder, all decoders that are affine (such as PCA's),
     and affine steps of a Pipeline (such as scalers), in double precision with weights of float32. For other decoders,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklatent._plotting.canvas import BLUE, CLASS_COLOURS, GREY, plain, pyplot
-from sklatent._plotting.models import classes_or_quantity
+from sklatent.plotting._canvas import BLUE, CLASS_COLOURS, GREY, plain, pyplot
+from sklatent.plotting._models import classes_or_quantity
 
 # A legend has columns of so many classes, and two of them.
 COLUMN = 20

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklatent._export.arrays import OPSET, require
+from sklatent.export._arrays import OPSET, require
 
 # Number of samples to trace with. One would be taken for a constant.
 N_TRACED = 2

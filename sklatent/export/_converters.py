@@ -10,10 +10,10 @@ from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
-from sklatent._export.arrays import OPSET, require
-from sklatent._export.methods import METHODS, class_labels, method_model, method_names, output_shape
 from sklatent._imputation import LatentImputer
 from sklatent._jacobians import unroll
+from sklatent.export._arrays import OPSET, require
+from sklatent.export._methods import METHODS, class_labels, method_model, method_names, output_shape
 
 # The version of ONNX's operators for scikit-learn's models.
 ML_OPSET = 3

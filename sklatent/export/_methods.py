@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from sklatent._autoencoder import AutoencoderTransformer
 from sklatent._classification import GenerativeClassifier
-from sklatent._export.arrays import Graph, Value
-from sklatent._export.networks import network_model
 from sklatent._nn.objectives import residual_density
 from sklatent._outliers import LatentOutlierDetector
 from sklatent._pca import PCAReducer
 from sklatent._ppca.density import log_density, model_variances, scaled_axes, squared_distances
 from sklatent._vae import VAETransformer
+from sklatent.export._arrays import Graph, Value
+from sklatent.export._networks import network_model
 
 
 def method_names(estimator: Any) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklatent._plotting.canvas import BLUE, GREY, ORANGE, axes_or_new, finish, panels, plain, pyplot
-from sklatent._plotting.models import (
+from sklatent.plotting._canvas import BLUE, GREY, ORANGE, axes_or_new, finish, panels, plain, pyplot
+from sklatent.plotting._models import (
     check_count,
     encode,
     feature_names,
