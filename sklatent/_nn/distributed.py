@@ -3,7 +3,7 @@
 __all__ = ["ALONE", "DataParallel", "Share", "SingleProcess", "is_parallel", "process_group"]
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -121,7 +121,8 @@ class DataParallel(SingleProcess):
         is_cpu = torch.device(device).type == "cpu"  # on which NCCL does not work
         self._group: Any = distributed.new_group(backend="gloo" if is_cpu else None, timeout=TIMEOUT)
         self.rank, self.size = distributed.get_rank(self._group), distributed.get_world_size(self._group)
-        self._is_idle = False
+        self.is_idle = False  # in a step for which no sample is left
+        self._gradient = torch.empty(0)
 
     def close(self) -> None:
         """Leave the group. Processes that wait for this one raise an exception instead."""
@@ -151,15 +152,22 @@ class DataParallel(SingleProcess):
 
     def begin(self, fraction: float) -> None:
         """Begin a step with this fraction of the samples of a batch."""
-        self._is_idle = fraction == 0
+        self.is_idle = fraction == 0
 
     def backward(self, loss: Tensor, fraction: float, parameters: Iterable[nn.Parameter]) -> None:
         """Compute the gradient of the mean loss of a batch, given the mean over this fraction of its samples."""
         loss.backward(torch.full_like(loss, fraction))
         gradients = {parameter: parameter.grad.flatten() for parameter in parameters if parameter.grad is not None}
-        parts = self.sum(torch.cat(list(gradients.values()))).split([len(part) for part in gradients.values()])
-        for parameter, part in zip(gradients, parts, strict=True):  # one message for all of them
+        sizes = [len(part) for part in gradients.values()]
+        total = self.sum(self._joined(list(gradients.values())))  # one message for all of them
+        for parameter, part in zip(gradients, total.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Gradients as one tensor, in memory that is used again: to allocate it takes as long as to fill it."""
+        if len(self._gradient) != sum(map(len, parts)):
+            self._gradient = torch.cat(list(parts))
+        return torch.cat(list(parts), out=self._gradient)
 
     def generator(self, shared: torch.Generator) -> torch.Generator:
         """Random generator for one step of this process, derived from one whose state all processes share."""
@@ -226,25 +234,19 @@ class DataParallel(SingleProcess):
             return type(layer).forward(layer, x)
         mean, variance, n = self._moments(x.detach())
         _update_running_moments(layer, mean, variance * n / (n - 1))
-        shifted: Tensor = _ThroughMoments.apply(x, mean, (variance + layer.eps).rsqrt(), n, self)  # type: ignore[no-untyped-call]
-        return nn.functional.batch_norm(shifted, mean, variance, layer.weight, layer.bias, eps=layer.eps)
+        weight = torch.ones_like(mean) if layer.weight is None else layer.weight
+        normed: Tensor = _Normed.apply(x, weight, layer.bias, mean, variance, n, layer.eps, self)  # type: ignore[no-untyped-call]
+        return normed
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance (divisor n) of each channel over all processes, and the number n."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         parts = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
         variance, mean = (part.double() for part in parts)  # so that the squares of large means cancel
-        n = torch.full_like(mean, 0 if self._is_idle else x.numel() // x.shape[1])
+        n = torch.full_like(mean, 0 if self.is_idle else x.numel() // x.shape[1])
         n, total, squares = self.sum(torch.stack([n, n * mean, n * (variance + mean.square())]))
         mean = total / n
         return mean.to(x.dtype), (squares / n - mean.square()).clamp(min=0).to(x.dtype), n[0].to(x.dtype)
-
-    def centred(self, gradient: Tensor, normed: Tensor, n: Tensor) -> Tensor:
-        """The gradient without its mean and its projection on normed values, over all processes."""
-        dims = _all_but_channels(gradient)
-        sums = self.sum(torch.stack([gradient.sum(dims), (gradient * normed).sum(dims)])) / n
-        mean, slope = (_per_channel(part, gradient) for part in sums)
-        return torch.zeros_like(gradient) if self._is_idle else gradient - mean - normed * slope
 
 
 @contextmanager
@@ -314,20 +316,39 @@ def _waiting() -> Iterator[None]:
         ) from error
 
 
-class _ThroughMoments(torch.autograd.Function):
-    """Identity whose gradient is that of batch norm, if what follows takes mean and variance for constants."""
+class _Normed(torch.autograd.Function):
+    """Batch norm with given moments, whose gradient takes into account that the values of all processes make them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, n: Tensor, processes: DataParallel) -> Tensor:
-        ctx.save_for_backward(x, mean, scale, n)
-        ctx.processes = processes
-        return x.view_as(x)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        n: Tensor,
+        eps: float,
+        processes: DataParallel,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance, n)
+        ctx.eps, ctx.processes = eps, processes
+        return nn.functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, mean, scale, n = ctx.saved_tensors
-        normed = (x - _per_channel(mean, x)) * _per_channel(scale, x)
-        return ctx.processes.centred(gradient, normed, n), None, None, None, None
+        x, weight, mean, variance, n = ctx.saved_tensors
+        constants = weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        # With y = weight h + bias for normed values h: dx for constant moments, and the sums of dy h and of dy over this
+        # process. The moments add terms to dx that are linear in x.
+        dx, dy_h, dy = torch.ops.aten.native_batch_norm_backward(gradient, x, *constants)
+        mean_dy_h, mean_dy = ctx.processes.sum(torch.stack([dy_h, dy])) / n
+        scale = (variance + ctx.eps).rsqrt()
+        slope = -weight * scale.square() * mean_dy_h
+        offset = -weight * scale * mean_dy - slope * mean
+        if not ctx.processes.is_idle:  # the moments do not depend on a sample that is not counted
+            dx.add_(_per_channel(offset, x)).addcmul_(x, _per_channel(slope, x))
+        return dx, dy_h, dy, None, None, None, None, None
 
 
 def _update_running_moments(layer: Any, mean: Tensor, variance: Tensor) -> None:

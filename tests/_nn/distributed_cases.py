@@ -157,6 +157,22 @@ def stop():
     raise EarlyStop
 
 
+def in_float64(folder):
+    """Weights of convolutional networks with batch norm that are trained in float64."""
+    X = samples().astype(float)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with process_group("cpu") as processes:
+            for batch_size in (32, 2):
+                model = VAETransformer(2, **CONV, **{**COMMON, "batch_size": batch_size})
+                training = model._prepare(X, processes=processes)
+                training.module.double()
+                net = model._net(training, [], model._schedule(training)).train(training.train, training.valid)
+                yield {key: value.numpy() for key, value in net.module_.state_dict().items()}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def norms(folder, processes=None):
     """Outputs, gradients and running statistics of batch norm in float64, of batches of some sizes."""
     if processes is None:
@@ -183,7 +199,7 @@ def norms(folder, processes=None):
 
 def successes(folder):
     """All of the above."""
-    return {"equal": equal(folder), "shared": shared(folder), "norms": norms(folder)}
+    return {"equal": equal(folder), "shared": shared(folder), "norms": norms(folder), "float64": [*in_float64(folder)]}
 
 
 # Fits that fail
