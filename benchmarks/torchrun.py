@@ -1,11 +1,4 @@
-"""Data-parallel training: processes that torchrun starts, beside one process, on this machine.
-
-    python benchmarks/torchrun.py --part speed    # samples a second and weights, 2 processes over 1, of one thread each
-    python benchmarks/torchrun.py --part kill     # a process killed at random moments of a fit, which is resumed
-    python benchmarks/torchrun.py --part model    # cost on paper, for 100 million samples on 64 GPUs, and measured here
-
-The times need a quiet machine with two cores. `--size` is the number of samples, and `--trials` that of repetitions.
-"""
+"""Data-parallel training: the processes and the parts of `scale.py` that torchrun starts, beside one process."""
 
 import argparse
 import os
@@ -98,10 +91,9 @@ def messages(folder, sizes):
 # The parts
 
 
-def speed(arguments):
+def torchrun(arguments):
     """Two processes of one thread over one, in turn, and the difference of their weights after three epochs."""
     for network, n_samples in (("mlp", 10_001), ("conv", 2_001)):
-        n_samples = arguments.size or n_samples
         runs = {1: [], 2: []}
         for trial in range(arguments.trials or 3):
             for n_processes, found in runs.items():
@@ -124,9 +116,9 @@ def difference(ours, theirs):
     return np.linalg.norm(ours - theirs) / np.linalg.norm(ours), np.abs(ours - theirs).max()
 
 
-def kill(arguments):
+def torchrun_kill(arguments):
     """One of two processes is killed at a random moment: how long the other takes to end, and the fit resumed."""
-    n_samples, rng = arguments.size or 3_001, np.random.default_rng(0)
+    n_samples, rng = 3_001, np.random.default_rng(0)
     reference = run("resumed", 2, n_samples=n_samples, checkpoint=None)
     n_same, waited = 0, []
     for trial in range(arguments.trials or 20):
@@ -148,7 +140,7 @@ def kill(arguments):
     print(f"RESULT {n_same} of {len(waited)} killed and resumed to the same; ended within {max(waited):.1f} s")
 
 
-def model(arguments):
+def torchrun_model(arguments):
     """Cost of a step on paper, and of steps here beside what the same reasoning predicts from one process."""
     n, d, k, batch = 100e6, 784, 64, 64 * 512
     for name, hidden in (("1024-512-256", (1024, 512, 256)), ("4096-4096", (4096, 4096))):
@@ -164,7 +156,7 @@ def model(arguments):
             f"  {n / batch * (compute + message + noise):.0f} s, in which each GPU takes {n * d * 4 / k / 1e9:.1f} GB"
         )
     sums = run("messages", 2, sizes=[count(d, (width, width), 32) for width in WIDTHS])
-    n_samples, logs = arguments.size or 2_049, []
+    n_samples, logs = 2_049, []
     for width in WIDTHS:
         steps = n_samples // 256
         settings = {"n_samples": n_samples, "network": None, "hidden_sizes": (width, width), "batch_size": 256}
@@ -185,21 +177,14 @@ def count(n_features, hidden, nz):
 
 
 TASKS = {"fit": fit, "resumed": resumed, "messages": messages}
-PARTS = {"speed": speed, "kill": kill, "model": model}
 
 
 def main():
-    """Run a part, or the task of a process that a part has started."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, default="speed")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--trials", type=int)
-    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    """Do a task in one of the processes that a part has started."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.task is None:
-        PARTS[arguments.part](arguments)
-        return
     warnings.simplefilter("ignore")
     settings = pickle.loads((arguments.folder / "settings").read_bytes())
     found = TASKS[arguments.task](arguments.folder, **settings)

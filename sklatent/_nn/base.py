@@ -20,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from sklatent._base import (
@@ -34,7 +35,7 @@ from sklatent._base import (
 )
 from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes, is_sliceable, row_blocks
+from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes
 from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
 from sklatent._nn.inference import evaluate, halve_out_of_memory
 from sklatent._nn.left_out import LeftOut, left_out_samples
@@ -79,6 +80,9 @@ from sklatent._sklearn_compat import (
     validate_parameters,
     with_callbacks,
 )
+from sklatent._sources.dask_arrays import counted, is_lazy
+from sklatent._sources.parquet import opened
+from sklatent._sources.stored import is_sliceable, row_blocks
 
 # skorch is imported where networks are trained: a model that is loaded transforms and scores without it.
 if TYPE_CHECKING:
@@ -867,10 +871,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return super()._by_chunks(partial(halve_out_of_memory, hook), *arrays, **kwargs)
 
     def _validate_training_rows(self, X: Any) -> Any:
-        if not is_sliceable(X):
-            return super()._validate_training_rows(X)
-        for start, rows in enumerate(row_blocks(X)):
-            validate_data(self, rows, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=start == 0)
+        if is_lazy(X):
+            X = counted(self._validate_lazy(X, reset=True))
+        else:
+            X = opened(X)
+            if not is_sliceable(X):
+                return super()._validate_training_rows(X)
+            self._validate_stored(X, reset=True)
+        for rows in row_blocks(X):
+            check_array(rows, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", estimator=self, input_name="X")
         return X
 
     def __sklearn_tags__(self) -> Any:

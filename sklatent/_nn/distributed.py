@@ -339,7 +339,7 @@ class _Normed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, mean, variance, n = ctx.saved_tensors
         constants = weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
-        # With y = weight h + bias for normed values h: dx for constant moments, and the sums of dy h and of dy over this
+        # With y = weight h + bias for normed values h: dx for constant moments, and the sums of dy h and of dy in this
         # process. The moments add terms to dx that are linear in x.
         dx, dy_h, dy = torch.ops.aten.native_batch_norm_backward(gradient, x, *constants)
         mean_dy_h, mean_dy = ctx.processes.sum(torch.stack([dy_h, dy])) / n

@@ -16,8 +16,8 @@ from skorch.callbacks import Callback
 from torch import distributed, nn
 
 from sklatent import AutoencoderTransformer, VAETransformer
-from sklatent._nn import data
 from sklatent._nn.distributed import process_group
+from sklatent._sources import stored
 from sklatent.model_selection import FusedGridSearchCV
 
 # In these cases batch norm lets rounding errors grow, also in one process whose batches are reversed.
@@ -124,7 +124,7 @@ EQUAL = {
 
 def equal(folder):
     """State, history and score of each of these fits."""
-    data.MAPPED_SIZE, data.BLOCK_SIZE = 0, 700  # so that the small file is read in blocks of some samples
+    stored.MAPPED_SIZE, stored.BLOCK_SIZE = 0, 700  # so that the small file is read in blocks of some samples
     found = {}
     for name, fit in EQUAL.items():
         start = time.perf_counter()

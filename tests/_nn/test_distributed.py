@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from sklatent import VAETransformer
-from sklatent._nn import data
 from sklatent._nn.data import Batches, Draws, MappedRows, Rows
 from sklatent._nn.distributed import ALONE, DataParallel, is_parallel
+from sklatent._sources import stored
 
 SCRIPT = Path(cases.__file__)
 
@@ -54,7 +54,7 @@ def process(rank, size):
 @pytest.mark.parametrize("is_mapped", [False, True])
 @pytest.mark.parametrize("is_shuffled", [False, True])
 def test_processes_share_each_batch_of_one_process(batch_size, size, is_mapped, is_shuffled, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK_SIZE", 7 * 16)  # seven samples
+    monkeypatch.setattr(stored, "BLOCK_SIZE", 7 * 16)  # seven samples
     X = np.arange(82.0).reshape(41, 2)
     weights = np.arange(41.0)
     keep = weights % 5 != 0
@@ -134,8 +134,8 @@ def one_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("equal")
     np.save(folder / "X.npy", cases.samples())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "MAPPED_SIZE", 0)
-        patch.setattr(data, "BLOCK_SIZE", 700)
+        patch.setattr(stored, "MAPPED_SIZE", 0)
+        patch.setattr(stored, "BLOCK_SIZE", 700)
         return cases.equal(folder), folder
 
 
