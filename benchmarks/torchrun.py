@@ -64,7 +64,7 @@ def fit(folder, n_samples, network, **params):
 def resumed(folder, n_samples, checkpoint):
     """A fit that goes on from a checkpoint. It leaves the ids of its processes as files."""
     (folder / f"pid-{os.getpid()}").touch()
-    found = fit(folder, n_samples, None, max_epochs=30, checkpoint=checkpoint, hidden_sizes=(64,), batch_size=128)
+    found = fit(folder, n_samples, None, max_epochs=60, checkpoint=checkpoint, hidden_sizes=(64,), batch_size=128)
     return found["weights"]
 
 
@@ -142,31 +142,37 @@ def torchrun_kill(arguments):
 
 def torchrun_model(arguments):
     """Cost of a step on paper, and of steps here beside what the same reasoning predicts from one process."""
-    n, d, k, batch = 100e6, 784, 64, 64 * 512
-    for name, hidden in (("1024-512-256", (1024, 512, 256)), ("4096-4096", (4096, 4096))):
-        n_weights = count(d, hidden, 32)
-        compute = 6 * n_weights * batch / k / 30e12
-        message = 2 * (k - 1) / k * 4 * n_weights / 25e9
-        noise = 4 * batch * 32 / 1e12
-        print(f"paper, {name}: {n_weights / 1e6:.1f} M weights, batch {batch} on {k} GPUs, {n / batch:.0f} steps")
-        print(f"  step: {1e3 * compute:.2f} ms of products at 30 TFLOP/s, {1e3 * message:.2f} ms of the sum of")
-        print(f"  {4e-6 * n_weights:.0f} MB at 25 GB/s for each GPU, {1e3 * noise:.3f} ms of noise of the whole batch")
-        print(f"  speed over one GPU: {k * compute / (compute + message + noise):.0f} of {k}; an epoch takes")
-        print(
-            f"  {n / batch * (compute + message + noise):.0f} s, in which each GPU takes {n * d * 4 / k / 1e9:.1f} GB"
-        )
-    sums = run("messages", 2, sizes=[count(d, (width, width), 32) for width in WIDTHS])
+    paper(n=100e6, d=784, k=64, hidden=(1024, 512, 256))
+    sums = run("messages", 2, sizes=[count(784, (width, width), 32) for width in WIDTHS])
     n_samples, logs = 2_049, []
     for width in WIDTHS:
         steps = n_samples // 256
         settings = {"n_samples": n_samples, "network": None, "hidden_sizes": (width, width), "batch_size": 256}
         one, two = (np.median(run("fit", k, **settings)["epochs"][1:]) / steps for k in (1, 2))
-        message = sums[count(d, (width, width), 32)]
+        message = sums[count(784, (width, width), 32)]
         logs.append([width, one, two, message])
         print(f"RESULT width {width}: step {two:.3f} s, predicted {one / 2 + message:.3f} s, of it {message:.3f} sum")
     width, one, two, message = np.log(logs).T
     for name, values, expected in (("products", one, "1 to 2"), ("sum", message, "1 to 2"), ("step", two, "1 to 2")):
         print(f"RESULT time of {name} ~ width^{np.polyfit(width, values, 1)[0]:.2f}, on paper {expected}")
+
+
+def paper(n, d, k, hidden, nz=32, operations=30e12, bandwidth=25e9, latency=5e-6, disk=5):
+    """Print the cost of a VAE of float32 samples in files on k GPUs that do so many operations a second."""
+    n_weights = count(d, hidden, nz)
+    message = 2 * (k - 1) * (4 * n_weights / k / bandwidth + latency)  # a ring: each number passes each GPU twice
+    print(f"paper: {n:.0e} x {d} on {k} GPUs, {n_weights / 1e6:.1f} M weights, {operations:.0e} operations a second,")
+    print(f"  {bandwidth / 1e9:.0f} GB/s between GPUs: {1e3 * message:.2f} ms for the sum of {4e-6 * n_weights:.0f} MB")
+    for share in (512, 2048, 8192):
+        compute, noise = 6 * n_weights * share / operations, 4 * share * k * nz / 1e12
+        step, steps = compute + message + noise, n / share / k
+        print(
+            f"  {share} samples for each: {1e3 * compute:.2f} ms of products, {1e3 * noise:.2f} ms of noise for all, "
+            f"speed of {k * compute / step:.0f} GPUs, epoch of {steps:.0f} steps in {steps * step:.1f} s"
+        )
+    read = 4e-9 * n * d  # GB
+    print(f"  of a memory map each GPU takes {read / k:.1f} of {read:.0f} GB in each epoch, {read / k / disk:.0f} s at")
+    print(f"  {disk} GB/s; before and after the training it reads all of it six times, {6 * read / disk:.0f} s")
 
 
 def count(n_features, hidden, nz):
