@@ -119,7 +119,8 @@ class DataParallel(SingleProcess):
     def __init__(self, device: str):
         super().__init__(_own_device(device))
         is_cpu = torch.device(device).type == "cpu"  # on which NCCL does not work
-        self._group: Any = distributed.new_group(backend="gloo" if is_cpu else None, timeout=TIMEOUT)
+        with _waiting():
+            self._group: Any = distributed.new_group(backend="gloo" if is_cpu else None, timeout=TIMEOUT)
         self.rank, self.size = distributed.get_rank(self._group), distributed.get_world_size(self._group)
         self.is_idle = False  # in a step for which no sample is left
         self._gradient = torch.empty(0)
@@ -289,9 +290,10 @@ def _default_group(device: str) -> Iterator[None]:
         return
     is_alone = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     backend = "nccl" if torch.device(device).type == "cuda" and is_alone else "gloo"  # NCCL shares no GPU
-    store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
-    store = distributed.PrefixStore(f"sklatent/{next(_numbers)}", store)  # type: ignore[attr-defined]
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    with _waiting():
+        store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+        store = distributed.PrefixStore(f"sklatent/{next(_numbers)}", store)  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -312,7 +314,8 @@ def _waiting() -> Iterator[None]:
     except RuntimeError as error:
         raise RuntimeError(
             "Another process of the data-parallel training raised an error, ended, or did not arrive within "
-            f"{TIMEOUT.seconds // 60} minutes. Its own output tells why."
+            f"{TIMEOUT.seconds // 60} minutes. Its own output tells why. All processes have to fit the same models in "
+            "the same order."
         ) from error
 
 

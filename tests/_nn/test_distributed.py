@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,7 +147,11 @@ def several_processes(request, one_process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", cases.EQUAL)
+@pytest.mark.parametrize(
+    ("several_processes", "name"),
+    [*product([2], cases.EQUAL), *product([3], cases.NARROW)],
+    indirect=["several_processes"],
+)
 def test_several_processes_train_the_network_of_one(name, one_process, several_processes):
     state, history, score = one_process[0][name]
     outcomes = [found["equal"][name] for found in several_processes]
