@@ -17,6 +17,7 @@ __all__ = [
     "is_reproducible",
     "learn",
     "learn_many",
+    "learns_like",
     "posterior_means",
     "rate_distortion_samples",
     "resolve_device",
@@ -28,7 +29,7 @@ __all__ = [
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import lru_cache, wraps
@@ -44,7 +45,7 @@ from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 import sklatent
-from sklatent._memo import checksum, recall
+from sklatent._memo import checksum, recall, settings
 from sklatent._ppca.blocks import Blocks
 from sklatent._ppca.chunks import CHUNK_SIZE, slices
 from sklatent._ppca.moments import total_weight
@@ -154,8 +155,10 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
     _CHUNK_SIZE = CHUNK_SIZE
     _N_SCORE_ROWS = 128
-    # How `learn_many` learns, in a word, and whether a fit without a seed learns something else each time.
+    # How `learn_many` learns, in a word; the parameters in which models that it learns together may differ; and whether
+    # a fit without a seed learns something else each time.
     _ROUTE: ClassVar[str] = "individual"
+    _free_parameters: frozenset[str] = frozenset()
     _is_random = True
 
     n_components_: int
@@ -657,7 +660,8 @@ def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], **
     Xs : sequence of ndarray of shape (n_samples, n_features)
         What `training_samples` has made of the samples of each. Models that share samples share the array.
     **limits
-        For networks: `max_models` to train as one, and `progress`, which is told of the stacks.
+        For networks: `max_models` to train as one, `n_beside`, the number of processes or threads that train others at
+        the same time, and `progress`, which is told of the stacks.
 
     Returns
     -------
@@ -703,6 +707,11 @@ def learn(model: BaseLatentModel, X: NDArray[Any]) -> Any:
 def is_reproducible(model: BaseLatentModel) -> bool:
     """Whether another fit to the same samples learns the same."""
     return getattr(model, "random_state", None) is not None or not model._is_random
+
+
+def learns_like(model: BaseLatentModel) -> Hashable:
+    """Equal for models that `learn_many` may learn together, if their samples allow it."""
+    return type(model), settings(model, without=model._free_parameters)
 
 
 def route(model: BaseLatentModel) -> str:

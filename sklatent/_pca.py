@@ -30,10 +30,11 @@ from sklatent._base import (
     check_loaded_array,
     check_total_weight,
     forget_fit,
+    learns_like,
     resolve_device,
     spawn_seeds,
 )
-from sklatent._memo import is_equal, settings
+from sklatent._memo import is_equal
 from sklatent._ppca.blocks import BlockRows, Blocks, centered_rows
 from sklatent._ppca.centered import CenteredRows, center, is_near_origin, split
 from sklatent._ppca.chunks import slices
@@ -229,6 +230,7 @@ class PCAReducer(BaseLatentModel):
     _CHUNK_SIZE = 2**20
     _N_SCORE_ROWS = 256
     _ROUTE = "shared_svd"
+    _free_parameters = frozenset({"nz", "whiten"})
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "nz": [
@@ -627,7 +629,7 @@ class PCAReducer(BaseLatentModel):
         groups = defaultdict(list)
         for number, (model, X) in enumerate(zip(models, Xs, strict=True)):
             if model._can_share(X):
-                groups[id(X), type(model), settings(model, without={"nz", "whiten"})].append(number)
+                groups[id(X), learns_like(model)].append(number)
         for numbers in groups.values():
             widest = max(numbers, key=lambda k: math.inf if models[k].nz is None else models[k].nz)
             if len(numbers) == 1 or not np.isfinite(Xs[widest]).all():  # what EM finds depends on nz

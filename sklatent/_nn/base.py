@@ -29,11 +29,11 @@ from sklatent._base import (
     SequenceOf,
     all_or_nothing,
     default_parameters,
+    learns_like,
     resolve_device,
     spawn_seeds,
     with_attributes,
 )
-from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
 from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes
 from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
@@ -99,6 +99,9 @@ GRADIENT_NORM = 0.3
 WORSE_BY = 0.02
 # Mean squared error that causes a warning, as a multiple of the mean variance of the features.
 WORSE_THAN_MEAN = 1.5
+# Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
+# what matters before or after training only.
+FREE_PARAMETERS = frozenset({"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"})
 # Fraction of the samples that are left out of the training for the noise variance, and their largest number.
 LEFT_OUT_FRACTION = 0.1
 MAX_LEFT_OUT = 100
@@ -106,10 +109,6 @@ MAX_LEFT_OUT = 100
 # learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
 # would be large where it varies, and throw training about: so much of the common unit is added in squares.
 MIN_UNIT = 0.1
-
-# Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
-# what matters before or after training only.
-FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"}
 
 
 @dataclass
@@ -376,6 +375,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         Xs: Sequence[Any],
         *,
         max_models: int | None = None,
+        n_beside: int = 0,
         progress: Any = None,
         **limits: Any,
     ) -> list[Any]:
@@ -389,11 +389,16 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
-        for k, outcome in zip(numbered, train_together(trainees, max_models, progress), strict=True):
+        for k, outcome in zip(numbered, train_together(trainees, max_models, n_beside, progress), strict=True):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
                 learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], Xs[k])
         return learned
+
+    @property
+    def _free_parameters(self) -> frozenset[str]:  # type: ignore[override]
+        # To a backbone of the user's own nobody knows what nz means.
+        return FREE_PARAMETERS - {"nz"} if callable(self.backbone) else FREE_PARAMETERS
 
     def _prepare_shared(self, X: NDArray[Any], samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
         """What to train, with the samples on the device shared; None where it can only be trained by itself."""
@@ -413,9 +418,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         from sklatent._nn.grouping import Trainee
 
         net = self._net(training, self._early_stopping(), self._schedule(training))
-        # To a backbone of the user's own nobody knows what nz means.
-        nz = self.nz if callable(self.backbone) else None
-        kind = type(self), settings(self, FREE_PARAMETERS), nz, training.module.likelihood.has_missing
+        kind = learns_like(self), training.module.likelihood.has_missing
         return Trainee(net, training.train, training.valid, self.nz, kind)
 
     def _learned(self, module: Autoencoder, history: list[dict[str, Any]], training: Training, X: Any) -> Learned:
