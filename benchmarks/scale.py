@@ -1,6 +1,6 @@
 """Beyond one machine: what the parts of a cluster take, counted and timed on this one.
 
-    python benchmarks/scale.py --part NAME [--size GB]
+    python benchmarks/scale.py --part NAME [--size GB] [--trials N]
 
 Each part prints what it does while it does it, and ends with the line that belongs on the benchmarks page.
 """
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torchrun import torchrun, torchrun_kill, torchrun_model
 
 PARTS = {}
 
@@ -47,10 +48,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=sorted(PARTS), action="append", required=True)
     parser.add_argument("--size", type=float, help="gigabytes of data, where a part has a choice")
+    parser.add_argument("--trials", type=int, help="repetitions, where a part has a choice")
     arguments = parser.parse_args()
     for name in arguments.part:
         say(f"{name}: {PARTS[name].__doc__.splitlines()[0]}")
         PARTS[name](arguments)
+
+
+# Data-parallel training
+
+for function in (torchrun, torchrun_kill, torchrun_model):
+    part(function)
 
 
 # PCA on dask arrays, and Parquet
