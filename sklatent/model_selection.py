@@ -7,7 +7,9 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn import get_config
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.utils.metadata_routing import process_routing
 
 from sklatent._base import Persistent
 from sklatent._search.plan import Plan
@@ -35,8 +37,8 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             Targets.
         **params : dict
             Parameters for the `fit` of the estimator, the scorer and the splitter, as for scikit-learn's search: by
-            name, or by metadata routing if it is enabled. Candidates with a latent model that is given `sample_weight`
-            are fitted one by one.
+            name, or by metadata routing if it is enabled. Models that are given `sample_weight` are learned together
+            too, but for those within an estimator other than a Pipeline, which are fitted one by one.
 
         Returns
         -------
@@ -57,7 +59,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         >>> search.fit(X).cv_results_["route"].tolist()
         ['shared_svd', 'shared_svd']
         >>> search.fit(X, sample_weight=1.0 + (y == 2)).cv_results_["route"].tolist()
-        ['individual', 'individual']
+        ['shared_svd', 'shared_svd']
         """
         self._fit_params = params
         try:
@@ -81,7 +83,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             **contexts: Any,
         ) -> dict[str, Any]:
             limits = {"max_models": self.max_models, "progress": progress}
-            plan = Plan(self.estimator, list(candidate_params), self._fit_params, **limits)
+            plan = Plan(self.estimator, list(candidate_params), _params_of_fits(self, self._fit_params), **limits)
 
             def learn(X: Any, y: Any, splits: Any) -> None:
                 plan.learn(X, y, splits)
@@ -176,9 +178,8 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     stack stops.
 
     The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several
-    processes they are also written to a temporary folder. Models that are trained together do not receive parameters of
-    `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing, are fitted one
-    by one.
+    processes they are also written to a temporary folder. Parameters of `fit`, by name or by metadata routing, are
+    followed through Pipelines; latent models within another estimator that is given some are fitted one by one.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 
@@ -314,6 +315,13 @@ class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
             pre_dispatch=pre_dispatch,
         )
         self.max_models = max_models
+
+
+def _params_of_fits(search: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """What the fits within a search receive of the parameters of its own."""
+    if get_config()["enable_metadata_routing"]:
+        return dict(process_routing(search, "fit", **params).estimator.fit)
+    return {name: value for name, value in params.items() if name != "groups"}
 
 
 class _LearningSplitter:
