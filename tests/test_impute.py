@@ -318,7 +318,7 @@ def test_checkpoint_of_a_fit_with_missing_values(network, X, tmp_path):
 
 @pytest.mark.slow
 def test_memory_map_gives_what_memory_gives(network, X, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     kept = network(2, max_epochs=3, random_state=0).fit(mapped)

@@ -289,8 +289,8 @@ def test_fractions_of_observed_values_in_memory_and_in_files(is_weighted, incomp
 
 @pytest.mark.parametrize("is_weighted", [True, False])
 def test_moments_of_a_file_of_which_a_block_lacks_a_feature(is_weighted, incomplete, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
-    monkeypatch.setattr("sklatent._nn.data.BLOCK_SIZE", 4 * 10 * incomplete[0].nbytes)  # blocks of 10 samples
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.BLOCK_SIZE", 4 * 10 * incomplete[0].nbytes)  # blocks of 10 samples
     incomplete[20:50, 1] = np.nan
     mapped = np.memmap(tmp_path / "X", dtype=incomplete.dtype, mode="w+", shape=incomplete.shape)
     mapped[:] = incomplete
@@ -301,7 +301,7 @@ def test_moments_of_a_file_of_which_a_block_lacks_a_feature(is_weighted, incompl
 
 
 def test_missing_values_of_samples_without_weight_in_a_file_are_absent(X, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
     mapped = np.memmap(tmp_path / "X", dtype=X.dtype, mode="w+", shape=X.shape)
     mapped[:] = X
     mapped[::3, 1] = np.nan
@@ -332,7 +332,7 @@ def test_each_sample_meets_its_weight_in_memory_and_in_files(batch_size):
 
 
 def test_files_with_weights_are_fitted_as_arrays(network, samples, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
     mapped = np.memmap(tmp_path / "X", dtype=samples.dtype, mode="w+", shape=samples.shape)
     mapped[:] = samples
     params = {"max_epochs": 5, "batch_size": 1000, "hidden_sizes": (), "random_state": 0}
@@ -670,7 +670,7 @@ def test_search_with_routed_weights_trains_stacks(is_step, X, weights):
 
 @pytest.mark.slow
 def test_search_with_weights_in_several_processes(X, weights):
-    given = {"sample_weight": weights}
+    given = {"sample_weight": weights + 1}  # with zeros, networks of different folds are not alike
     assert assert_equal_to_scikit_learn(VAETransformer(**QUICK), {"nz": [1, 2]}, X, given, n_jobs=2) == {"stacked"}
 
 

@@ -1,6 +1,6 @@
 """Curves over the training, and distributions of scores."""
 
-__all__ = ["LossCurveDisplay", "ScoreDisplay"]
+__all__ = ["LossCurveDisplay", "ScoreDisplay", "losses_of"]
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -129,9 +129,8 @@ class LossCurveDisplay:
         """
         pyplot()
         network, _ = step_with(estimator, cls.__name__, "history_")
-        history = network.history_
-        losses = {name: np.array([epoch[name] for epoch in history]) for name in _CURVES if name in history[0]}
-        return cls(losses, n_warmup=_warmup_epochs(losses, getattr(network, "beta", 0.0))).plot(ax, **kwargs)
+        losses, n_warmup = losses_of(network)
+        return cls(losses, n_warmup=n_warmup).plot(ax, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> "LossCurveDisplay":
         """Show the losses.
@@ -378,6 +377,13 @@ _CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "valid_reconstruction": ("reconstruction, validation", {"color": BLUE} | _VALID),
     "valid_kl": ("KL divergence, validation", {"color": CLASS_COLOURS[2]} | _VALID),
 }
+
+
+def losses_of(network: Any) -> tuple[dict[str, NDArray[Any]], int]:
+    """Losses of each epoch of a fitted network, by their names, and the number of epochs of its warm-up."""
+    history = network.history_
+    losses = {name: np.array([epoch[name] for epoch in history]) for name in _CURVES if name in history[0]}
+    return losses, _warmup_epochs(losses, getattr(network, "beta", 0.0))
 
 
 def _warmup_epochs(losses: Mapping[str, NDArray[Any]], beta: float) -> int:

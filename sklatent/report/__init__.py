@@ -36,8 +36,8 @@ def write_report(
 
     At the top is the map of the latent codes of X, with a point that one drags, or moves with the arrow keys. The
     decoder runs in the page and shows E[x | z] at the point at once. Below are the contribution of each latent
-    dimension, loadings, traversals, the worst reconstructions, the samples with the lowest scores with the features
-    that make them improbable, and the parameters and versions.
+    dimension, the losses of each epoch, loadings, traversals, the worst reconstructions, the samples with the lowest
+    scores with the features that make them improbable, and the parameters and versions.
 
     The page computes multilayer perceptrons, the convolutional decoder, all decoders that are affine (such as PCA's),
     and affine steps of a Pipeline (such as scalers), in double precision with weights of float32. For other decoders,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklatent._sklearn_compat import safe_indexing
 from sklatent.plotting._canvas import CLASS_COLOURS
+from sklatent.plotting._curves import losses_of
 from sklatent.plotting._models import (
     apply,
     as_array,
@@ -42,8 +43,11 @@ PAGE_BYTES, MIN_SAMPLE_BYTES = 930_000, 30_000
 # Latent dimensions, features and samples of a figure.
 MAX_DIMENSIONS, MAX_FEATURES, N_SHOWN, N_REASONS = 8, 20, 8, 4
 N_STEPS = 11
+CURVES = ("train_loss", "train_reconstruction", "valid_loss")
 # The surprise of a value is less its mean over so many samples, since features have densities in different units.
 N_REFERENCE = 100
+# Images are scored in float32 if that moves no pixel by more than this fraction of a standard deviation of all pixels.
+ROUNDING = 1e-6
 # Parallel analysis is left out if the permuted samples ask for more operations.
 N_PERMUTATIONS, MAX_PERMUTED = 20, 2e9
 MAX_TEXT = 120
@@ -58,7 +62,7 @@ class Subject:
     ----------
     estimator : object
     X : array-like of shape (n_samples, n_features)
-        Samples, as the estimator takes them.
+        Samples, as the estimator takes them to score them.
     values, reconstructed : ndarray of shape (n_samples, n_features)
         The same in float64, and what their latent codes decode to.
     Z : ndarray of shape (n_samples, nz)
@@ -126,6 +130,7 @@ def collect(
         "scores": None if scores is None else floats(scores),
         "decoder": decoder_of(estimator, subject.Z, subject.image_shape is not None, CALLER),
         "scree": _scree(subject),
+        "losses": _losses(subject),
         "loadings": _loadings(subject),
         "traversals": _traversals(subject),
         "worst": _worst(subject),
@@ -152,7 +157,16 @@ def _subject(
     names = feature_names(estimator, n_features) if names is None else [str(name) for name in names]
     if len(names) != n_features:
         raise ValueError(f"feature_names must have n_features={n_features} elements, got {len(names)}.")
-    return Subject(estimator, X, as_array(X), reconstructed, Z, indices, is_whole, shape, names)
+    scored = X if shape is None else _in_single_precision(X)
+    return Subject(estimator, scored, as_array(X), reconstructed, Z, indices, is_whole, shape, names)
+
+
+def _in_single_precision(X: Any) -> Any:
+    """Images in float32, in which convolutions take a third of the time, if that is all the same for what they show."""
+    if not isinstance(X, np.ndarray) or X.dtype != np.float64:
+        return X
+    single = X.astype(np.float32)
+    return single if np.nanmax(np.abs(single - X), initial=0) <= ROUNDING * np.nanstd(X) else X
 
 
 def _overview(subject: Subject, n_samples: int) -> dict[str, Any]:
@@ -240,6 +254,15 @@ def _noise(subject: Subject, model: Any, before: list[Any]) -> dict[str, Any]:
     noise = noise_variances(model, X, N_PERMUTATIONS, 0)
     active = retained(np.asarray(model.explained_variance_), noise)
     return {"noise": _numbers(np.percentile(noise, PERCENTILE, axis=0)), "active": active.tolist()}
+
+
+def _losses(subject: Subject) -> dict[str, Any] | None:
+    """Losses of each epoch of the training of a network, in nats per sample; None for a model without epochs."""
+    found = find_step(subject.estimator, "history_")
+    if found is None:
+        return None
+    losses, n_warmup = losses_of(found[0])
+    return {"curves": [[name, _numbers(losses[name])] for name in CURVES if name in losses], "warmup": n_warmup}
 
 
 def _loadings(subject: Subject) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from sklatent._nn import data, summaries
 from sklatent._nn.likelihoods import Standardizer
 from sklatent._nn.schedules import SCHEDULES
 from sklatent._nn.training import clip_gradient
+from sklatent._sources import stored
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def X(rng):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Memory maps of any size count as large, and a block has a few rows."""
-    monkeypatch.setattr(data, "MAPPED_SIZE", 0)
-    monkeypatch.setattr(data, "BLOCK_SIZE", 50 * 6 * 8)
+    monkeypatch.setattr(stored, "MAPPED_SIZE", 0)
+    monkeypatch.setattr(stored, "BLOCK_SIZE", 50 * 6 * 8)
 
 
 class Sliced:
@@ -134,7 +135,7 @@ def test_a_memory_map_trains_as_well_as_the_array(network, X, tmp_path, small_bl
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     params = {"max_epochs": 100, "random_state": 0}
     model, whole = network(**params).fit(mapped), network(**params).fit(X)
-    assert data.is_sliceable(mapped)
+    assert stored.is_sliceable(mapped)
     np.testing.assert_allclose(model.module_.standardizer.loc, whole.module_.standardizer.loc, rtol=1e-12)
     assert model.score(X) == pytest.approx(whole.score(X), abs=0.1)  # nats: the samples come in another order
 

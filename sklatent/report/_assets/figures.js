@@ -168,6 +168,40 @@ function barChart({ values, active, fractions = [], noise = [], label }) {
   return chart;
 }
 
+/** The lowest and the highest of the values that are to be seen: the first ones may be far higher than the others. */
+function settledRange(curves) {
+  const later = curves.flatMap((values) => values.slice(Math.ceil(values.length / 10)));
+  const shown = (later.length ? later : curves.flat()).filter((value) => value !== null);
+  const [low, high] = [Math.min(...shown), Math.max(...shown)];
+  return high > low ? [low, high] : [low - 0.5, low + 0.5];
+}
+
+/** Curves over the epochs, each with its name and a class for its style; the epochs of a warm-up are shaded. */
+function lineChart(curves, warmup, label) {
+  const [width, height, left, right, top, bottom] = [560, 210, 56, 12, 10, 24];
+  const n_epochs = curves[0].values.length;
+  const [low, high] = settledRange(curves.map(({ values }) => values));
+  const x = (epoch) => left + ((width - left - right) * (epoch - 1)) / Math.max(n_epochs - 1, 1);
+  const y = (value) => height - bottom - (height - top - bottom) * ((value - low) / (high - low));
+  const attributes = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "chart" };
+  const chart = svgElement("svg", attributes);
+  const frame = { x: left, y: top, width: width - left - right, height: height - top - bottom };
+  const area = svgElement("svg", { ...frame, viewBox: Object.values(frame).join(" ") });
+  if (warmup) area.append(svgElement("rect", { ...frame, width: x(Math.max(warmup, 1)) - left, class: "warm-up" }));
+  for (const { values, kind } of curves) {
+    const points = values.flatMap((value, i) => (value === null ? [] : [`${x(i + 1)},${y(value)}`])).join(" ");
+    area.append(svgElement("polyline", { points, class: `curve ${kind}` }));
+  }
+  chart.append(area);
+  for (const value of [low, high]) {
+    chart.append(svgElement("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
+  }
+  for (const epoch of new Set([1, n_epochs])) {
+    chart.append(svgElement("text", { x: x(epoch), y: height - 6, "text-anchor": "middle" }, `${epoch}`));
+  }
+  return chart;
+}
+
 function appendCumulative(chart, fractions, x, y) {
   let sum = 0;
   const points = fractions.map((part, k) => `${x(k)},${y((sum += part))}`);

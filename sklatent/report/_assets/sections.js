@@ -48,6 +48,32 @@ function screeNote() {
   return parts.join(" ");
 }
 
+const CURVES = {
+  train_loss: ["loss", "loss"],
+  train_reconstruction: ["reconstruction loss", "part"],
+  valid_loss: ["loss of the validation set", "valid"],
+};
+
+function lossesSection() {
+  const { curves: named, warmup } = content.losses;
+  const curves = named.map(([name, values]) => ({ name: CURVES[name][0], kind: CURVES[name][1], values }));
+  const last = curves[0].values.length - 1;
+  const note =
+    `Nats per sample over ${count(last + 1, "epoch")}.` +
+    (warmup ? ` Shaded: the warm-up of the KL divergence, ${count(warmup, "epoch")}.` : "");
+  const keys = curves.map(({ name, kind, values }) =>
+    element("span", { class: `key ${kind}` }, `${name}, ${format(values[last])} at the end`),
+  );
+  const epochs = curves[0].values.map((_, i) => [`${i + 1}`, ...curves.map(({ values }) => format(values[i]))]);
+  return section(
+    "Training",
+    note,
+    lineChart(curves, warmup, "Losses over the epochs; the table has the numbers"),
+    element("p", { class: "keys" }, ...keys),
+    lazyDetails("Losses as a table", () => table(["epoch", ...curves.map(({ name }) => name)], epochs)),
+  );
+}
+
 function loadingsSection() {
   const { dimensions, pictures, features, values } = content.loadings;
   const heads = dimensions.map((k) => content.latent_names[k]);
@@ -223,13 +249,15 @@ function parametersSection() {
 
 /** The sections in their order; narrow ones stand beside one another where the window is wide. */
 function orderedSections() {
-  const { traversals, loadings, surprising } = content;
+  const { traversals, loadings, losses, surprising } = content;
   const scree = [screeSection(), "half"];
+  const training = [losses && lossesSection(), "half"];
   const spread = [loadings && loadingsSection(), shape ? "half" : ""];
   const travel = [traversals && traversalSection(), traversals?.grid ? "half tall" : ""];
   const cases = [worstSection(), surprising && surprisingSection()].map((part) => [part, shape ? "" : "half"]);
-  if (!shape) return [scree, [parametersSection(), "half"], spread, travel, ...cases];
-  return [scree, ...(traversals?.grid ? [travel, spread] : [spread, travel]), ...cases, [parametersSection(), ""]];
+  if (!shape) return [scree, training, [parametersSection(), losses ? "" : "half"], spread, travel, ...cases];
+  const figures = traversals?.grid ? [travel, spread] : [spread, travel];
+  return [scree, ...figures, ...cases, training, [parametersSection(), losses ? "half" : ""]];
 }
 
 function buildSections() {
