@@ -171,7 +171,7 @@ def test_weights_of_samples_reach_the_fits(data):
         with parallel_config(backend="threading"):
             searches.append(search.fit(*data, sample_weight=weights))
     assert_same(*searches)
-    assert set(searches[0].cv_results_["route"]) == {"individual"}
+    assert set(searches[0].cv_results_["route"]) == {"shared_svd"}
 
 
 def test_a_failure_gets_the_error_score(data):

@@ -373,6 +373,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         cls,
         models: Sequence[Any],
         Xs: Sequence[Any],
+        weights: Sequence[Any] | None = None,
         *,
         max_models: int | None = None,
         n_beside: int = 0,
@@ -384,15 +385,18 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             return [None] * len(models)
         from sklatent._nn.grouping import train_together
 
+        pairs = list(zip(Xs, [None] * len(Xs) if weights is None else weights, strict=True))
+        kept = {(id(X), id(own)): with_weight(X, own) for X, own in pairs}  # each once, so that it stays shared
+        pairs = [kept[id(X), id(own)] for X, own in pairs]
         samples: dict[Hashable, tuple[Any, Any]] = {}
-        trainings = [model._prepare_shared(X, samples) for model, X in zip(models, Xs, strict=True)]
+        trainings = [model._prepare_shared(*pair, samples) for model, pair in zip(models, pairs, strict=True)]
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
         for k, outcome in zip(numbered, train_together(trainees, max_models, n_beside, progress), strict=True):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
-                learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], Xs[k])
+                learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], pairs[k][0])
         return learned
 
     @property
@@ -400,17 +404,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         # To a backbone of the user's own nobody knows what nz means.
         return FREE_PARAMETERS - {"nz"} if callable(self.backbone) else FREE_PARAMETERS
 
-    def _prepare_shared(self, X: NDArray[Any], samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
+    def _prepare_shared(
+        self, X: NDArray[Any], weights: NDArray[Any] | None, samples: dict[Hashable, tuple[Any, Any]]
+    ) -> Training | None:
         """What to train, with the samples on the device shared; None where it can only be trained by itself."""
         if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
             return None
         try:
             validate_parameters(self)
-            training = self._prepare(X)
+            training = self._prepare(X, weights=weights)
         except Exception:  # which the fit by itself meets too, and there it is reported
             return None
         split = None if training.valid is None else (training.seeds["split"], len(training.valid))
-        key = (id(X), training.device, split)
+        key = (id(X), id(weights), training.device, split)
         training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
         return training
 
