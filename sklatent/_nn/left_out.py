@@ -28,8 +28,8 @@ MIN_RESIDUAL = 1e-6
 # Largest number of samples left out on which a trained network is compared with the linear model that it started from:
 # networks that overfit lose by far more than their error, and a comparison costs an autoencoder 1 % of a fit to digits.
 MAX_COMPARED = 50
-# Probability, by a t test, with which the linear model wins by chance where both are equally good. On 43 tables 0.025
-# misses half of the networks that overfit, and without a test a network that is 4 nats better may be given up.
+# Probability, by a t test, with which the linear model wins by chance where both are equally good. 0.025 misses two of
+# seven wide tables, of which four or eight samples are left out, and without a test networks 4 nats better are given up.
 SIGNIFICANCE = 0.1
 
 
