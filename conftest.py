@@ -1,4 +1,4 @@
-"""For the examples in docstrings too, which lie outside of `tests`: pictures without a screen, closed when shown."""
+"""For the examples in docstrings too, which lie outside of `tests`: threads, and pictures without a screen."""
 
 import os
 import sys
@@ -6,6 +6,8 @@ import sys
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and PyTorch: each core has a process of its own
 
 
 @pytest.fixture(autouse=True)

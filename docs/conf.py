@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "image_srcset": ["2x"],
     "download_all_examples": False,
+    "parallel": True,  # as many processes as `sphinx-build -j`
     "show_memory": False,
     "capture_repr": ("_repr_html_",),  # the default also shows where an object lies in memory
     "min_reported_time": 1e9,

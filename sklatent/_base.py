@@ -9,12 +9,15 @@ __all__ = [
     "active_units",
     "all_or_nothing",
     "check_loaded_array",
+    "check_total_weight",
+    "check_weights",
     "default_parameters",
     "forget_fit",
     "has_method",
     "is_reproducible",
     "learn",
     "learn_many",
+    "learns_like",
     "posterior_means",
     "rate_distortion_samples",
     "resolve_device",
@@ -26,10 +29,10 @@ __all__ = [
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -42,7 +45,8 @@ from sklearn.utils import assert_all_finite, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
 
 import sklatent
-from sklatent._memo import checksum, recall
+from sklatent._memo import checksum, recall, settings
+from sklatent._ppca.blocks import Blocks
 from sklatent._ppca.chunks import CHUNK_SIZE, slices
 from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import (
@@ -54,6 +58,16 @@ from sklatent._sklearn_compat import (
     get_container_adapter,
     validate_parameters,
 )
+from sklatent._sources.dask_arrays import (
+    is_lazy,
+    lazy_array,
+    lazy_frame,
+    lazy_mean,
+    lazy_meta,
+    lazy_weights,
+    map_samples,
+)
+from sklatent._sources.stored import read
 
 FLOAT_DTYPES = [np.float64, np.float32]
 # A latent dimension is active if the variance of its posterior mean over the samples is larger than this (Burda et al.
@@ -141,11 +155,19 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
     _CHUNK_SIZE = CHUNK_SIZE
     _N_SCORE_ROWS = 128
-    # How `learn_many` learns, in a word, and whether a fit without a seed learns something else each time.
+    # How `learn_many` learns, in a word; the parameters in which models that it learns together may differ; and whether
+    # a fit without a seed learns something else each time.
     _ROUTE: ClassVar[str] = "individual"
+    _free_parameters: frozenset[str] = frozenset()
     _is_random = True
 
     n_components_: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Around the container that scikit-learn makes of the result: it would load a dask array into memory.
+        for name in ("transform", "fit_transform"):
+            setattr(cls, name, _lazily(getattr(cls, name)))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
@@ -154,7 +176,9 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data. float32 and float64 are used as they are; other types are converted to float64.
+            Training data. float32 and float64 are used as they are; other types are converted to float64. Memory maps,
+            arrays of h5py or zarr, dask arrays and DataFrames, and Parquet datasets (the path of a folder or file, or a
+            `pyarrow.dataset.Dataset`) are read in blocks.
         y : Ignored
             Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -182,7 +206,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
                 forget_fit(self)
             X = self._validate_training_rows(X)
             weights = self._check_weights(sample_weight, X)
-            self._check_weight(*total_weight(weights, X.shape[0]))
+            if not isinstance(X, Blocks):  # which are counted when they are read
+                self._check_weight(*total_weight(weights, X.shape[0]))
             self._publish(self._learn_or_recall(X) if weights is None else self._learn(X, weights))
         return self
 
@@ -197,7 +222,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components)
-            Latent codes, in the precision of X. The result is deterministic.
+            Latent codes, in the precision of X. The result is deterministic. For a dask array or DataFrame it is a dask
+            array, computed block by block when it is asked for.
 
         See Also
         --------
@@ -227,7 +253,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         -------
         X : ndarray of shape (n_samples, n_features)
             Expectation of x given each latent code, in the precision of Z. If `set_output` requests a DataFrame, it has
-            the feature names seen during `fit`, or else x0, x1, ...
+            the feature names seen during `fit`, or else x0, x1, ... For a dask array it is a dask array.
 
         See Also
         --------
@@ -244,13 +270,18 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         True
         """
         check_is_fitted(self)
+        if is_lazy(Z):
+            return self._decode_lazily(Z)
         codes = check_array(Z, dtype=self._float_dtypes(Z), estimator=self, input_name="Z")
+        self._check_n_codes(codes)
+        return self._in_container(self._by_chunks(self._decode, codes), Z)
+
+    def _check_n_codes(self, codes: Any) -> None:
         if codes.shape[1] != self.n_components_:
             raise ValueError(
                 f"Z has {codes.shape[1]} features, but {type(self).__name__} is expecting {self.n_components_} "
                 "features as latent codes."
             )
-        return self._in_container(self._by_chunks(self._decode, codes), Z)
 
     def impute(self, X: ArrayLike, *, sample: bool = False, random_state: Any = None) -> NDArray[Any]:
         """Fill in missing values, by what the model expects given the observed values of each sample.
@@ -295,6 +326,10 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         array([[2.5, 5. ]])
         """
         check_is_fitted(self)
+        if is_lazy(X):
+            raise TypeError(
+                f"{type(self).__name__}.impute does not support dask arrays. Pass a block of them at a time."
+            )
         samples = self._validate_rows(X)
         if hasattr(samples, "toarray"):
             raise TypeError(f"{type(self).__name__}.impute does not support sparse inputs. Pass a dense X.")
@@ -320,11 +355,16 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         adapter = get_container_adapter("transform", self)
         if adapter is None:
             return rows
+        return adapter.create_container(rows, like, columns=self._feature_names())
+
+    def _feature_names(self) -> NDArray[np.object_]:
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
-        return adapter.create_container(rows, like, columns=np.asarray(names, dtype=object))
+        return np.asarray(names, dtype=object)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample of X in nats."""
+        if is_lazy(X):
+            return self._score_lazily("score_samples", X)
         return self._scores(self._log_prob, X)
 
     def score_features(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -341,7 +381,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         -------
         scores : ndarray of shape (n_samples, n_features), float64
             log p(x_j | all other features) of each value, in nats: exact for `PCAReducer` and for linear networks with
-            a Gaussian likelihood, and an estimate otherwise, from what `score_samples` computes.
+            a Gaussian likelihood, and an estimate otherwise, from what `score_samples` computes. For a dask array it is
+            a dask array.
 
         See Also
         --------
@@ -355,6 +396,9 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         >>> int(autoencoder.score_features([[5.1, 3.5, 1.4, 2.4]]).argmin())  # whose petals are too wide
         3
         """
+        check_is_fitted(self)
+        if is_lazy(X):
+            return self._score_lazily("score_features", X, self.n_features_in_)
         return self._scores(self._feature_log_prob, X)
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
@@ -388,6 +432,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         True
         """
         scores = self.score_samples(X)
+        if is_lazy(scores):
+            return lazy_mean(scores, None if sample_weight is None else lazy_weights(sample_weight, scores))
         weights = self._check_weights(sample_weight, scores)
         xp = array_namespace(scores)
         if weights is None:
@@ -442,7 +488,8 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
 
     def _learn_or_recall(self, X: NDArray[Any]) -> Any:
         """What a search has learned for a model like this from the same samples, or else what `_learn` does."""
-        known = None if hasattr(self, "n_components_") else recall(self, X)  # a warm start goes on from what it has
+        is_new = not (hasattr(self, "n_components_") or isinstance(X, Blocks))  # a warm start goes on from what it has
+        known = recall(self, X) if is_new else None
         return self._learn(X) if known is None else known
 
     def _encode(self, X: NDArray[Any]) -> NDArray[Any]:
@@ -490,17 +537,63 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
     def _validate_rows(self, X: ArrayLike) -> NDArray[Any]:
         return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
 
+    def _validate_lazy(self, X: Any, *, reset: bool) -> Any:
+        """X as a dask array of float32 or float64, once its features are checked; no value is computed."""
+        meta = validate_data(
+            self, lazy_meta(X), dtype=FLOAT_DTYPES, ensure_all_finite=False, ensure_min_samples=0, reset=reset
+        )
+        return lazy_array(X, meta.dtype)
+
+    def _validate_stored(self, X: Any, *, reset: bool) -> Any:
+        """X that is read by slices, once its features are checked by its first sample."""
+        validate_data(self, read(X, slice(0, 1)), dtype=FLOAT_DTYPES, ensure_all_finite=False, reset=reset)
+        if reset and hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        return X
+
+    def _transform_lazily(self, X: Any) -> Any:
+        check_is_fitted(self)
+        codes = self._map_blocks("transform", self._validate_lazy(X, reset=False), self.n_components_)
+        return self._in_lazy_container(codes, self.get_feature_names_out(), X)
+
+    def _decode_lazily(self, Z: Any) -> Any:
+        meta = check_array(lazy_meta(Z), dtype=FLOAT_DTYPES, ensure_min_samples=0, estimator=self, input_name="Z")
+        self._check_n_codes(meta)
+        samples = self._map_blocks("inverse_transform", lazy_array(Z, meta.dtype, "Z"), self.n_features_in_)
+        return self._in_lazy_container(samples, self._feature_names(), Z)
+
+    def _score_lazily(self, method: str, X: Any, n_columns: int | None = None) -> Any:
+        check_is_fitted(self)
+        return self._map_blocks(method, self._validate_lazy(X, reset=False), n_columns, np.float64)
+
+    def _map_blocks(self, method: str, X: Any, n_columns: int | None, dtype: Any = None) -> Any:
+        """What a method gives for each block of a dask array, by a copy that no later fit changes.
+
+        The names of the features are checked already, and the moments of `partial_fit` are not needed.
+        """
+        model = copy(self)
+        for name in {"feature_names_in_", "moments_"} & set(vars(model)):
+            delattr(model, name)
+        model = deepcopy(model).set_output(transform="default")
+        return map_samples(model, method, X, n_columns, dtype or X.dtype)
+
+    def _in_lazy_container(self, array: Any, names: Any, like: Any) -> Any:
+        """A dask array as what `set_output` requests: pandas stands for a dask DataFrame."""
+        adapter = get_container_adapter("transform", self)
+        if adapter is None:
+            return array
+        if adapter.container_lib != "pandas":
+            raise TypeError(
+                f"set_output(transform={adapter.container_lib!r}) is not supported with dask arrays. Use 'default' or "
+                "'pandas', which gives a dask DataFrame."
+            )
+        return lazy_frame(array, names, like)
+
     def _check_weights(self, sample_weight: Any, X: Any) -> Any:
         """The weights of the samples in float64; None if all of them are one, which changes nothing."""
         if sample_weight is None:
             return None
-        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        with np.errstate(over="ignore"):
-            total, n_samples = total_weight(weights, X.shape[0])
-        if n_samples == 0:
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        if not np.isfinite(total):
-            raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
+        weights = check_weights(sample_weight, X)
         return None if bool((weights == 1).all()) else weights
 
     def _check_weight(self, weight: float, n_samples: int) -> None:
@@ -567,7 +660,8 @@ def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], **
     Xs : sequence of ndarray of shape (n_samples, n_features)
         What `training_samples` has made of the samples of each. Models that share samples share the array.
     **limits
-        For networks: `max_models` to train as one, and `progress`, which is told of the stacks.
+        For networks: `max_models` to train as one, `n_beside`, the number of processes or threads that train others at
+        the same time, and `progress`, which is told of the stacks.
 
     Returns
     -------
@@ -613,6 +707,11 @@ def learn(model: BaseLatentModel, X: NDArray[Any]) -> Any:
 def is_reproducible(model: BaseLatentModel) -> bool:
     """Whether another fit to the same samples learns the same."""
     return getattr(model, "random_state", None) is not None or not model._is_random
+
+
+def learns_like(model: BaseLatentModel) -> Hashable:
+    """Equal for models that `learn_many` may learn together, if their samples allow it."""
+    return type(model), settings(model, without=model._free_parameters)
 
 
 def route(model: BaseLatentModel) -> str:
@@ -692,6 +791,22 @@ def check_loaded_array(
         raise ValueError(f"{name} must not be less than {least}, got {array.min()}.")
 
 
+def check_weights(sample_weight: Any, X: Any) -> Any:
+    """The weights of the samples of X in float64. Raise ValueError if they are not weights, or not of these samples."""
+    weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with np.errstate(over="ignore"):
+        check_total_weight(*total_weight(weights, X.shape[0]))
+    return weights
+
+
+def check_total_weight(total: float, n_samples: int) -> None:
+    """Raise ValueError unless a weight is above zero, and their sum is finite."""
+    if n_samples == 0:
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    if not np.isfinite(total):
+        raise ValueError("sample_weight must have a finite sum. Rescale the weights: their sum overflows float64.")
+
+
 def forget_fit(estimator: BaseEstimator) -> None:
     """Delete the fitted attributes, so that a refit leaves none of the previous ones behind."""
     for name in [name for name in vars(estimator) if name.endswith("_") and not name.startswith("__")]:
@@ -733,6 +848,23 @@ def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:
     if random_state is None:
         return [int(seed) for seed in np.random.SeedSequence().generate_state(n_seeds)]
     return [int(seed) for seed in check_random_state(random_state).randint(2**31 - 1, size=n_seeds)]
+
+
+def _lazily(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`transform` or `fit_transform`, which gives a dask array for dask arrays."""
+    if getattr(method, "_takes_dask", False):
+        return method
+
+    @wraps(method)
+    def wrapped(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_lazy(X):
+            return method(self, X, *args, **kwargs)
+        if method.__name__ == "fit_transform":
+            self.fit(X, *args, **kwargs)
+        return self._transform_lazily(X)
+
+    wrapped._takes_dask = True  # type: ignore[attr-defined]
+    return wrapped
 
 
 def _dense(X: Any) -> Any:

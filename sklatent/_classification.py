@@ -23,12 +23,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, check_scalar, has_fit_parameter, validate_data
 
-from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, has_method, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, check_weights, has_method, spawn_seeds
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._memo import fingerprint, is_open
-from sklatent._search.crossfit import Subset, at, complements, folds, route_to_fit, sample_params
+from sklatent._search.crossfit import Subset, allows_missing, at, complements, folds, route_to_fit, sample_params
 from sklatent._search.plan import learned_together
-from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, check_sample_weight, fit_context
+from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, fit_context
 
 # Folds by which `reject_fraction` chooses the threshold.
 N_SPLITS = 5
@@ -604,10 +604,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        if isinstance(self.estimator, BaseEstimator):
-            # A Pipeline has no such tag of its own: each of its steps refuses what it does not take.
-            steps = unroll(self.estimator)
-            tags.input_tags.allow_nan = len(steps) > 1 or get_tags(steps[0]).input_tags.allow_nan
+        tags.input_tags.allow_nan = allows_missing(self.estimator)
         return tags
 
     def _log_posterior(self, log_joint: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -626,10 +623,8 @@ def _with_weight(
     """The samples with a weight above zero, their labels and their weights, which are None without any."""
     if sample_weight is None:
         return X, y, None
-    weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weights = check_weights(sample_weight, X)
     kept = weights > 0
-    if not kept.any():
-        raise ValueError("Sample weights must contain at least one non-zero number.")
     return X[kept], y[kept], weights[kept]
 
 

@@ -2,19 +2,22 @@
 
 __all__ = ["LatentImputer"]
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.impute import MissingIndicator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.metadata_routing import MetadataRouter
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, forget_fit, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, check_weights, forget_fit, spawn_seeds
 from sklatent._pca import PCAReducer
 from sklatent._ppca.missing_values import held_out_dimension
+from sklatent._search.crossfit import route_to_fit, sample_params
 from sklatent._sklearn_compat import HasMethods, fit_context
 
 
@@ -101,7 +104,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: Any = None) -> "LatentImputer":
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the estimator to the observed values of X.
 
         Parameters
@@ -110,11 +113,21 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             Training data, with NaN as missing values.
         y : Ignored
             Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Individual weights for each sample. A sample with weight 0 is left out. The model receives them, and so does
+            each step before it whose `fit` takes them. If scikit-learn's metadata routing is enabled, `estimator`
+            receives what it requests.
 
         Returns
         -------
         self : object
             The fitted imputer. If `fit` raises an exception, the imputer is unchanged.
+
+        Raises
+        ------
+        ValueError
+            If no feature has an observed value, if `estimator` cannot impute, or if its model does not take the
+            `sample_weight` that is given.
 
         See Also
         --------
@@ -129,12 +142,12 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """
         with all_or_nothing(self):
             forget_fit(self)
-            X = self._validate(X, reset=True)
+            X, weights = _with_weight(self._validate(X, reset=True), sample_weight)
             observed = ~np.isnan(X).all(axis=0)
             if not observed.any():
                 raise ValueError("Input X contains no observed value in any column.")
             self._observed = observed
-            estimator = _default(X[:, observed]) if self.estimator is None else clone(self.estimator)
+            estimator = clone(self._unfitted())
             *before, model = _steps(estimator)
             if not hasattr(model, "impute") or not all(hasattr(step, "inverse_transform") for step in before):
                 raise ValueError(
@@ -142,7 +155,10 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                     "Pipeline whose last step has it and whose other steps have 'inverse_transform'. Got "
                     f"{estimator!r} instead."
                 )
-            self.estimator_ = estimator.fit(X[:, observed])
+            fit_params = self._weights_for(estimator, weights)
+            if self.estimator is None:
+                model.set_params(nz=_held_out_dimension(X[:, observed], weights))
+            self.estimator_ = estimator.fit(X[:, observed], **fit_params)
             self.indicator_ = MissingIndicator(error_on_new=False).fit(X) if self.add_indicator else None
         return self
 
@@ -210,6 +226,51 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         names = given if self.keep_empty_features else given[self._observed]
         return names if self.indicator_ is None else np.r_[names, self.indicator_.get_feature_names_out(given)]
 
+    def get_metadata_routing(self) -> Any:
+        """Get the routes of metadata: `sample_weight` counts here, and goes to the `fit` of `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            As scikit-learn's metadata routing expects it.
+
+        See Also
+        --------
+        fit : Counts the weights, and passes them on if `estimator` requests them.
+
+        Examples
+        --------
+        >>> import sklearn
+        >>> from sklatent import LatentImputer, PCAReducer
+        >>> X = [[1.0, 2.0], [2.0, float("nan")], [3.0, 6.0], [9.0, 1.0]]
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     imputer = LatentImputer(PCAReducer(1).set_fit_request(sample_weight=True))
+        ...     imputer = imputer.fit(X, sample_weight=[1, 1, 1, 0])
+        >>> imputer.estimator_.mean_.tolist()
+        [2.0, 4.0]
+        """
+        return route_to_fit(MetadataRouter(owner=self).add_self_request(self), self._unfitted())
+
+    def _unfitted(self) -> Any:
+        """The unfitted estimator that `estimator` stands for."""
+        return _default() if self.estimator is None else self.estimator
+
+    def _weights_for(self, estimator: Any, weights: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Parameters by which the `fit` of the estimator receives the weights."""
+        if weights is None:
+            return {}
+        if get_config()["enable_metadata_routing"]:
+            return sample_params(self, {"sample_weight": weights}, len(weights))
+        model = _steps(estimator)[-1]
+        if not has_fit_parameter(model, "sample_weight"):
+            raise ValueError(
+                f"sample_weight is not supported with estimator={type(model).__name__}, whose fit does not take it."
+            )
+        if not isinstance(estimator, Pipeline):
+            return {"sample_weight": weights}
+        takes = [name for name, step in estimator.steps if has_fit_parameter(step, "sample_weight")]
+        return {f"{name}__sample_weight": weights for name in takes}
+
     def _filled(self, X: NDArray[Any]) -> NDArray[Any]:
         """Samples of the features that `fit` has observed, with what is missing filled in."""
         missing = np.isnan(X)
@@ -236,10 +297,26 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         return tags
 
 
-def _default(X: NDArray[Any]) -> Pipeline:
-    """Probabilistic PCA of standardized features, with the number of components that the samples ask for."""
-    nz = held_out_dimension(np.asarray(StandardScaler().fit_transform(X.astype(np.float64))))
-    return make_pipeline(StandardScaler(), PCAReducer(nz))
+def _default() -> Pipeline:
+    """Probabilistic PCA of standardized features."""
+    steps = StandardScaler(), PCAReducer()
+    if get_config()["enable_metadata_routing"]:
+        steps = tuple(step.set_fit_request(sample_weight=True) for step in steps)
+    return make_pipeline(*steps)
+
+
+def _held_out_dimension(X: NDArray[Any], weights: NDArray[Any] | None) -> int:
+    """The number of components that the samples ask for, once they are standardized."""
+    samples = StandardScaler().fit_transform(X.astype(np.float64), sample_weight=weights)
+    return held_out_dimension(np.asarray(samples), weights)
+
+
+def _with_weight(X: NDArray[Any], sample_weight: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The samples with a weight above zero, and their weights, which are None without any."""
+    if sample_weight is None:
+        return X, None
+    weights = check_weights(sample_weight, X)
+    return X[weights > 0], weights[weights > 0]
 
 
 def _steps(estimator: Any) -> list[Any]:

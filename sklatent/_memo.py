@@ -5,11 +5,8 @@ __all__ = ["Memo", "Outcome", "checksum", "fingerprint", "is_equal", "is_open", 
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import RLock
 from types import FunctionType
 from typing import Any
@@ -27,8 +24,8 @@ CHUNK_SIZE = 2**17
 # Samples that tell most arrays apart at a glance: the folds of a search differ in all but a few.
 N_HINTS = 8
 
-# Memos that `recall` asks, for as long as something else holds them: in this process the search that made one, and in
-# a worker the task that came with one. All threads see them, whoever started them.
+# Memos that `recall` asks, for as long as a search or a part of one holds them. All threads see them, whoever started
+# them.
 _open: WeakSet["Memo"] = WeakSet()
 
 
@@ -71,8 +68,7 @@ def settings(model: Any, without: Collection[str] = ()) -> tuple[tuple[str, Hash
 def fingerprint(value: Any) -> Hashable:
     """Equal for equal values; for functions and classes, for the same one; of what cannot be hashed equal to no other.
 
-    Functions stand for themselves, since those of a script or a notebook cannot be found by their names in a worker. A
-    task that brings a memo brings them as well, so that there too they are the same.
+    Functions stand for themselves, since those of a script or a notebook cannot be found by their names in a worker.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return type(value), value
@@ -154,8 +150,7 @@ class Memo:
     Samples are compared by their values, every one of them: that reads two arrays once, in a fraction of the time that
     a hash takes, and cannot err. No two fits find the same object, so that none sees what another makes of it.
 
-    A memo is pickled as the path of a folder, to which it is written at the first time, so that a worker loads what it
-    needs and nothing else. The folder is removed with the memo.
+    A memo stays in its process, as do the fits that are to find something in it.
     """
 
     def __init__(self) -> None:
@@ -163,7 +158,6 @@ class Memo:
         self._numbers: dict[Hashable, list[int]] = defaultdict(list)  # of samples, by what tells most of them apart
         self._entries: dict[tuple[Hashable, int | None], list[_Entry]] = defaultdict(list)
         self._lock = RLock()
-        self._folder: TemporaryDirectory[str] | None = None
         _open.add(self)
 
     def add(self, key: Hashable, X: Any, value: Any, *, n_times: int | None = None) -> "_Entry":
@@ -180,10 +174,8 @@ class Memo:
             return next((value for entry in entries if (value := entry.take()) is not None), None)
 
     def close(self) -> None:
-        """Let no fit find anything any more, and remove what was written."""
+        """Let no fit find anything any more."""
         _open.discard(self)
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def samples(self, X: Any) -> Any:
         """The first array kept whose values are those of X, which is X itself where there was none."""
@@ -204,42 +196,8 @@ class Memo:
             self._numbers[_hint(X)].append(number)
         return number
 
-    def __reduce__(self) -> Any:
-        with self._lock:
-            if self._folder is None:
-                self._folder = TemporaryDirectory(prefix="sklatent-", ignore_cleanup_errors=True)
-                self._write(Path(self._folder.name))
-            index = [
-                (key, number, entry.path, entry.n_times)
-                for (key, number), entries in self._entries.items()
-                for entry in entries
-                if entry.path is not None
-            ]
-        return _MemoOfFiles, (self._folder.name, len(self._samples), dict(self._numbers), index)
-
     def __deepcopy__(self, memo: Any) -> "Memo":
         return self
-
-    def _write(self, folder: Path) -> None:
-        for number, X in enumerate(self._samples):
-            if isinstance(X, np.ndarray):
-                np.save(_file_of_samples(folder, number), X)
-        for number, entry in enumerate(entry for entries in self._entries.values() for entry in entries):
-            entry.path = folder / f"{number}.joblib"
-            # As joblib sends tasks to its workers: what is defined in a script or a notebook too.
-            joblib.dump(joblib.wrap_non_picklable_objects(entry.value, keep_wrapper=False), entry.path)
-
-
-class _MemoOfFiles(Memo):
-    """The memo of another process, of which it reads what it is asked for."""
-
-    def __init__(self, folder: str, n_samples: int, numbers: dict[Hashable, list[int]], index: list[Any]):
-        super().__init__()
-        files = [_file_of_samples(Path(folder), number) for number in range(n_samples)]
-        self._samples = [np.load(file, mmap_mode="r") if file.exists() else None for file in files]
-        self._numbers.update(numbers)
-        for key, number, path, n_times in index:
-            self._entries[key, number].append(_EntryOfFile(path, n_times))
 
 
 class _Entry:
@@ -250,14 +208,7 @@ class _Entry:
     value : object
     n_times : int or None
         How often it may be found; None for any number of times.
-
-    Attributes
-    ----------
-    path : Path or None
-        File of the value, once it is written. Files beside it tell all processes how often the value was found.
     """
-
-    path: Path | None = None
 
     def __init__(self, value: Any, n_times: int | None):
         self.value = value
@@ -266,8 +217,8 @@ class _Entry:
 
     @property
     def is_found(self) -> bool:
-        """Whether a fit has found it, in whatever process."""
-        return self.n_found > 0 or (self.path is not None and _mark(self.path, 1).exists())
+        """Whether a fit has found it."""
+        return self.n_found > 0
 
     def take(self) -> Any:
         """A copy of the value, and at the last time the value itself; then None."""
@@ -278,39 +229,6 @@ class _Entry:
             return deepcopy(self.value)
         value, self.value = self.value, None
         return value
-
-
-class _EntryOfFile(_Entry):
-    """The value that another process has written, while its file is there."""
-
-    path: Path
-
-    def __init__(self, path: Path, n_times: int | None):
-        super().__init__(None, n_times)
-        self.path = path
-
-    def take(self) -> Any:
-        """Load the value; None where it was found as often as it may be."""
-        return joblib.load(self.path) if self.path.exists() and self._claim() else None
-
-    def _claim(self) -> bool:
-        """Leave a mark that no other process has left."""
-        if self.n_times is None:
-            _mark(self.path, 1).touch()
-            return True
-        for number in range(1, self.n_times + 1):
-            with suppress(FileExistsError):
-                _mark(self.path, number).touch(exist_ok=False)
-                return True
-        return False
-
-
-def _mark(path: Path, number: int) -> Path:
-    return path.with_suffix(f".found{number}")
-
-
-def _file_of_samples(folder: Path, number: int) -> Path:
-    return folder / f"samples_{number}.npy"
 
 
 def _hint(X: Any) -> Hashable:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_scalar, validate_data
@@ -19,6 +20,7 @@ from sklatent._pca import PCAReducer
 from sklatent._search.crossfit import (
     KnownScores,
     Subset,
+    allows_missing,
     complements,
     concentrated_supports,
     ends_in_latent_model,
@@ -127,9 +129,13 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
     to first order in 1 / m, a density of m samples scores one of them as much too high as others too low, in proportion
     to 1 / m. The p-values compare scores of the same densities, and need no such correction.
 
-    Missing values (NaN) are refused, even if `estimator` takes them: samples with different values missing have
-    densities of different numbers of values, to which no common threshold applies. Fill them in before the detector, as
-    by :class:`~sklatent.LatentImputer` in a Pipeline.
+    If `estimator` takes NaN as a missing value, as the models of this package do, so does the detector, unless
+    `estimator` is None or `support_fraction` is set. A score is then the log-likelihood of the observed values.
+    Where values are missing in new samples as they are in the training samples, the threshold and the p-values mean
+    what they do for complete ones: over all samples, and not over those with the same values missing. Densities of
+    different numbers of values differ in their level, so a sample with fewer values has to be further away to be
+    detected, if values like its missing ones lower the scores. Where many values are missing, put a
+    :class:`~sklatent.LatentImputer` before the detector in a Pipeline.
 
     References
     ----------
@@ -213,7 +219,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         (5, (150,))
         """
         with all_or_nothing(self):
-            rows = validate_data(self, X, dtype=FLOAT_DTYPES)
+            rows = self._validate(X, reset=True)
             params = sample_params(self, fit_params, len(rows))
             self._parts = self._folds(rows)
             subsets = self._subsets(rows, self._parts)
@@ -255,7 +261,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         >>> [len(samples) for _, samples in detector.fits_within(load_iris().data)]
         [150, 120, 120, 120, 120, 120]
         """
-        rows = validate_data(clone(self), X, dtype=FLOAT_DTYPES)
+        rows = clone(self)._validate(X, reset=True)
         return [(clone(self._density()), rows[subset]) for subset in self._subsets(rows, self._folds(rows))]
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -522,6 +528,13 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         """
         return route_to_fit(MetadataRouter(owner=self), self._density())
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Neither parallel analysis nor the concentration steps take them.
+        is_for_complete = self.estimator is None or self.support_fraction is not None
+        tags.input_tags.allow_nan = not is_for_complete and allows_missing(self.estimator)
+        return tags
+
     def _density(self) -> Any:
         """The unfitted density that `estimator` stands for."""
         return PCAReducer("parallel", random_state=0) if self.estimator is None else self.estimator
@@ -553,7 +566,11 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
 
     def _validate_new_rows(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOAT_DTYPES, reset=False)
+        return self._validate(X, reset=False)
+
+    def _validate(self, X: ArrayLike, reset: bool) -> NDArray[Any]:
+        finite = "allow-nan" if get_tags(self).input_tags.allow_nan else True
+        return validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite=finite, reset=reset)
 
     def _score_rows(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Scores by a density that has not seen the samples; by `estimator_` if all others have."""

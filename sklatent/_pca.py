@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Literal, Self
 from weakref import WeakKeyDictionary
@@ -27,12 +28,15 @@ from sklatent._base import (
     BaseLatentModel,
     all_or_nothing,
     check_loaded_array,
+    check_total_weight,
     forget_fit,
+    learns_like,
     resolve_device,
     spawn_seeds,
 )
-from sklatent._memo import is_equal, settings
-from sklatent._ppca.centered import CenteredRows, center, centered_rows, is_near_origin, split
+from sklatent._memo import is_equal
+from sklatent._ppca.blocks import BlockRows, Blocks, centered_rows
+from sklatent._ppca.centered import CenteredRows, center, is_near_origin, split
 from sklatent._ppca.chunks import slices
 from sklatent._ppca.density import (
     NestedScores,
@@ -48,6 +52,9 @@ from sklatent._ppca.missing_values import LEAST_NOISE, FactorModel, spectrum_of_
 from sklatent._ppca.moments import FactoredMoments, NotFiniteError
 from sklatent._ppca.solvers import Spectrum, decompose, spectrum_of_moments
 from sklatent._sklearn_compat import Interval, RealNotInt, StrOptions, fit_context, get_namespace
+from sklatent._sources.dask_arrays import DaskBlocks, is_lazy, lazy_weights
+from sklatent._sources.parquet import opened
+from sklatent._sources.stored import StoredBlocks, is_stored
 
 Array = Any
 
@@ -139,7 +146,8 @@ class PCAReducer(BaseLatentModel):
         more than this fraction of the variance. "mle" uses Minka's estimate, which assumes normal noise of the same
         variance in all features, and more samples than features. "parallel" uses parallel analysis, which does not: it
         keeps the components that stand out from the same data with random signs, and at least one. It takes the time
-        of some hundreds of fits, and does not support sparse X, missing values, `sample_weight` and `partial_fit`.
+        of some hundreds of fits, and does not support sparse X, X in blocks, missing values, `sample_weight` and
+        `partial_fit`.
     whiten : bool, default=False
         Whether to divide the latent codes by their standard deviation.
     solver : {"auto", "covariance", "full", "randomized"}, default="auto"
@@ -222,6 +230,7 @@ class PCAReducer(BaseLatentModel):
     _CHUNK_SIZE = 2**20
     _N_SCORE_ROWS = 256
     _ROUTE = "shared_svd"
+    _free_parameters = frozenset({"nz", "whiten"})
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "nz": [
@@ -267,6 +276,9 @@ class PCAReducer(BaseLatentModel):
             is read chunk by chunk and never copied as a whole. Sparse arrays are not densified. NaN is treated as a
             missing value: the model then maximizes the likelihood of the observed values by the EM algorithm, on
             the CPU for NumPy arrays and on their device for tensors.
+            Dask arrays and DataFrames, arrays of h5py or zarr, and Parquet datasets (the path of a folder or file, or a
+            `pyarrow.dataset.Dataset`) are read in blocks, each of which leaves its mean and scatter in float64. One
+            pass is enough, unless a block Krylov space (for more than 5000 features), "full" or EM needs more of them.
         y : Ignored
             Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -312,7 +324,7 @@ class PCAReducer(BaseLatentModel):
         Parameters
         ----------
         X : array-like or sparse array of shape (n_samples, n_features)
-            Batch of training data.
+            Batch of training data, which may be a dask array, or anything else that `fit` takes.
         y : Ignored
             Not used, present for API consistency by convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -346,13 +358,18 @@ class PCAReducer(BaseLatentModel):
             former = getattr(self, "moments_", None)
             if former is None:
                 forget_fit(self)
-            X = self._check_rows(X, reset=former is None)
+            X = self._check_training(X, reset=former is None)
             weights = self._check_weights(sample_weight, X)
-            if self._has_missing(X):
-                raise ValueError("Input X contains NaN. PCAReducer does not accept missing values in partial_fit.")
-            with np.errstate(over="ignore", invalid="ignore"):
-                moments = self._moments(X, weights, former)
-            self._check_weight(moments.weight, moments.n_samples)
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    moments = self._moments(X, weights, former)
+            except NotFiniteError:
+                if not self._has_missing(X):
+                    raise
+                raise ValueError(
+                    "Input X contains NaN. PCAReducer does not accept missing values in partial_fit."
+                ) from None
+            self._check_size(moments.weight, moments.n_samples)
             nz = self.nz if isinstance(self.nz, Integral) else None
             self._publish(Learned(spectrum_of_moments(moments, nz), _nothing_of(X)))
             self.moments_ = moments
@@ -370,7 +387,8 @@ class PCAReducer(BaseLatentModel):
         -------
         Z : array of shape (n_samples, n_components)
             Latent codes V'(x - mean), in the precision of X. For samples with missing values, their expectation given
-            the observed values.
+            the observed values. For a dask array or DataFrame it is a dask array, computed block by block when it is
+            asked for.
 
         See Also
         --------
@@ -409,7 +427,7 @@ class PCAReducer(BaseLatentModel):
             samples with missing values, the exact marginal log-density of the observed values, with a noise variance of
             at least 1e-12 of the largest variance; 0.0 if no value is observed. Variances have a floor of 2.2e-16 times
             the largest variance (times the largest squared mean if X is constant, times 1 if X is zero), so scores are
-            finite for rank-deficient data.
+            finite for rank-deficient data. For a dask array it is a dask array.
 
         See Also
         --------
@@ -453,7 +471,7 @@ class PCAReducer(BaseLatentModel):
         log_prob : ndarray of shape (n_samples, n_features), float64
             Conditional log-likelihood of each value in nats: a log-density in the unit of the feature. In samples with
             missing values it is conditional on the other observed values, and NaN for the missing ones. Variances have
-            the floors of `score_samples`.
+            the floors of `score_samples`. For a dask array it is a dask array.
 
         See Also
         --------
@@ -571,11 +589,9 @@ class PCAReducer(BaseLatentModel):
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as what it is
                 spectrum = decompose(
-                    X,
+                    self._operator(X, weights if weights is None or load is None else load(weights), load),
                     self.solver,
                     nz,
-                    weights=weights if weights is None or load is None else load(weights),
-                    load=load,
                     n_oversamples=self.n_oversamples,
                     n_iter=self.n_iter,
                     seed=lambda: spawn_seeds(self.random_state, 1)[0],
@@ -584,11 +600,27 @@ class PCAReducer(BaseLatentModel):
         except NotFiniteError:
             if not self._has_missing(X):
                 raise
+        if isinstance(X, Blocks):
+            self._check_size(*X.size(weights))
         if self.nz == "parallel":
             raise ValueError("Input X contains NaN. PCAReducer does not accept missing values with nz='parallel'.")
         with np.errstate(over="ignore", invalid="ignore"):
             spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
         return Learned(spectrum, _nothing_of(X), has_converged)
+
+    def _operator(self, X: Any, weights: Any, load: Any) -> CenteredRows:
+        """The centred samples. Blocks are read here, to the end, to learn whether there are enough samples."""
+        if not isinstance(X, Blocks):
+            return centered_rows(X, weights, load)
+        is_wide = X.n_features > LARGE_SCATTER and self.solver != "covariance"
+        rows = BlockRows(X, weights, diagonal=is_wide or self.solver in ("randomized", "full"))
+        self._check_size(*rows.size())
+        return rows
+
+    def _check_size(self, weight: float, n_samples: int) -> None:
+        """The checks of weights and of their number, which for blocks come after they were counted."""
+        check_total_weight(weight, n_samples)
+        self._check_weight(weight, n_samples)
 
     @classmethod
     def _learn_many(cls, models: Sequence[Any], Xs: Sequence[Any], **limits: Any) -> list[Any]:
@@ -597,7 +629,7 @@ class PCAReducer(BaseLatentModel):
         groups = defaultdict(list)
         for number, (model, X) in enumerate(zip(models, Xs, strict=True)):
             if model._can_share(X):
-                groups[id(X), type(model), settings(model, without={"nz", "whiten"})].append(number)
+                groups[id(X), learns_like(model)].append(number)
         for numbers in groups.values():
             widest = max(numbers, key=lambda k: math.inf if models[k].nz is None else models[k].nz)
             if len(numbers) == 1 or not np.isfinite(Xs[widest]).all():  # what EM finds depends on nz
@@ -620,6 +652,8 @@ class PCAReducer(BaseLatentModel):
 
     def _has_missing(self, X: Any) -> bool:
         """Whether X contains NaN. Raise ValueError for infinity, and for NaN in a sparse X."""
+        if isinstance(X, Blocks):
+            return X.has_missing()
         name = type(self).__name__
         assert_all_finite(X.data if issparse(X) else X, allow_nan=not issparse(X), estimator_name=name, input_name="X")
         return not issparse(X) and bool(array_namespace(X).any(array_namespace(X).isnan(X)))
@@ -678,22 +712,41 @@ class PCAReducer(BaseLatentModel):
         eigenvalues = variances[:n_positive] * spectrum.divisor
         return parallel_dimension(X - mean, components[:n_positive], eigenvalues, spawn_seeds(self.random_state, 1)[0])
 
-    def _moments(self, X: Any, weights: Array | None, former: Any) -> Any:
+    def _moments(self, X: Any, weights: Any, former: Any) -> Any:
         """Moments of X merged with those of the samples seen before."""
         load = self._loader(X)
-        if X.shape[1] > LARGE_SCATTER:
-            return self._factored_moments(X, weights, former, load)
+        if self.n_features_in_ > LARGE_SCATTER:
+            limit = int(self.nz) + self.n_oversamples if isinstance(self.nz, Integral) else None
+            if not isinstance(X, Blocks):
+                return _factored_moments(X, weights, limit, load, former)
+            moments = X.total(_factored_moments, partial(_merged_factors, limit), weights, limit)
+            return moments if former is None else _merged_factors(limit, former, moments)
         rows = centered_rows(X, weights, load)
         moments = rows.moments(rows.xp.float64)
         return moments if former is None else former.merge(moments)
 
-    def _factored_moments(self, X: Any, weights: Array | None, former: FactoredMoments | None, load: Any) -> Any:
-        limit = int(self.nz) + self.n_oversamples if isinstance(self.nz, Integral) else None
-        for part in slices(X.shape[0], N_FACTORED_ROWS):
-            chunk = X[part].toarray() if issparse(X) else X[part]
-            moments = CenteredRows(chunk, None if weights is None else weights[part], load).factored_moments()
-            former = (moments if former is None else former.merge(moments)).truncate(limit)
-        return former
+    def _check_training(self, X: Any, reset: bool) -> Any:
+        """X as samples to learn from: an array, or `Blocks` of what is not in memory."""
+        if is_lazy(X):
+            return self._check_blocks(DaskBlocks(self._validate_lazy(X, reset=reset)))
+        X = opened(X)
+        if is_stored(X):
+            return self._check_blocks(StoredBlocks(self._validate_stored(X, reset=reset)))
+        return self._check_rows(X, reset)
+
+    def _check_blocks(self, X: Blocks) -> Blocks:
+        """Raise ValueError for what takes more than totals over blocks."""
+        if self.nz == "parallel":
+            raise ValueError("nz='parallel' needs all samples in memory. Pass an array, or choose nz from a sample.")
+        if self.device not in ("auto", "cpu"):
+            raise ValueError(f"device={self.device!r} is not supported for X in blocks, whose products are on the CPU.")
+        is_wide = X.n_features > LARGE_SCATTER and self.solver in ("auto", "randomized")
+        if is_wide and not isinstance(self.nz, Integral):
+            raise ValueError(
+                f"nz={self.nz!r} must be an int for X in blocks with more than {LARGE_SCATTER} features, got "
+                f"{X.n_features} features: all components of so many need a matrix of their squared number."
+            )
+        return X
 
     def _check_rows(self, X: Any, reset: bool) -> Any:
         X = validate_data(
@@ -714,12 +767,16 @@ class PCAReducer(BaseLatentModel):
         return X
 
     def _validate_training_rows(self, X: Any) -> Any:
-        return self._check_rows(X, reset=True)
+        return self._check_training(X, reset=True)
 
     def _validate_rows(self, X: Any) -> Any:
         return self._check_rows(X, reset=False)
 
     def _check_weights(self, sample_weight: Any, X: Any) -> Array | None:
+        if isinstance(X, DaskBlocks):
+            return None if sample_weight is None else lazy_weights(sample_weight, X.X)
+        if isinstance(X, StoredBlocks):
+            return super()._check_weights(sample_weight, X.X)
         weights = super()._check_weights(sample_weight, X)
         return None if weights is None else _beside(X, weights)
 
@@ -737,7 +794,12 @@ class PCAReducer(BaseLatentModel):
 
     def _loader(self, X: Any) -> Callable[[Any], Array] | None:
         """Function that moves a chunk of X to `device`, or None if X is already there."""
-        if issparse(X) or self.device == "cpu" or (self.device == "auto" and "torch" not in sys.modules):
+        if (
+            isinstance(X, Blocks)
+            or issparse(X)
+            or self.device == "cpu"
+            or (self.device == "auto" and "torch" not in sys.modules)
+        ):
             return None
         device = resolve_device(self.device)
         if device == "cpu" or (is_torch_array(X) and self.device == "auto"):
@@ -940,8 +1002,25 @@ def _beside(X: Any, array: Array) -> Array:
 
 def _nothing_of(X: Any) -> Array:
     """An empty array in the namespace, in the precision and on the device of X."""
+    if isinstance(X, Blocks):
+        return np.empty(0, dtype=X.dtype)
     xp = array_namespace(X.data if issparse(X) else X)
     return xp.empty(0, dtype=X.dtype, device=None if issparse(X) else device_of(X))
+
+
+def _factored_moments(
+    X: Any, weights: Array | None, limit: int | None, load: Any = None, former: Any = None
+) -> FactoredMoments:
+    """Moments of X, merged with former ones, with a factor of at most `limit` rows."""
+    for part in slices(X.shape[0], N_FACTORED_ROWS):
+        chunk = X[part].toarray() if issparse(X) else X[part]
+        moments = CenteredRows(chunk, None if weights is None else weights[part], load).factored_moments()
+        former = moments.truncate(limit) if former is None else _merged_factors(limit, former, moments)
+    return former
+
+
+def _merged_factors(limit: int | None, first: FactoredMoments, second: FactoredMoments) -> FactoredMoments:
+    return first.merge(second).truncate(limit)
 
 
 def _asarray(X: Array, array: NDArray[Any]) -> Array:

@@ -3,6 +3,7 @@
 __all__ = ["FusedGridSearchCV", "FusedRandomizedSearchCV"]
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -10,8 +11,10 @@ import numpy as np
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
 from sklatent._base import Persistent
+from sklatent._search.parts import Shared
 from sklatent._search.plan import Plan
 from sklatent._search.progress import Progress
+from sklatent._search.workers import Workers
 from sklatent._sklearn_compat import DocLinkMixin, Interval, StagedSearchMixin, checked_cv, keeps_cv
 
 
@@ -24,7 +27,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         "max_models": [Interval(Integral, 1, None, closed="left"), None]
     }
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
+    def fit(self: Any, X: Any, y: Any = None, **params: Any) -> Any:
         """Fit every candidate on every fold, and the best one to all samples.
 
         Parameters
@@ -61,7 +64,8 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         """
         self._fit_params = params
         try:
-            return super().fit(X, y, **params)  # type: ignore[misc]
+            with Workers.offered(self.n_jobs):
+                return super().fit(X, y, **params)  # type: ignore[misc]
         finally:
             del self._fit_params
 
@@ -69,9 +73,10 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         """Evaluate the candidates of scikit-learn's search, after a plan has learned what their fits will ask for.
 
         This is scikit-learn's own place for searches of other kinds. The plan sees the samples, the targets and the
-        splits as the splitter of the search, and is closed before the refit.
+        splits as the splitter of the search, and is closed before the refit. Where there are workers, they learn.
         """
         seconds: list[float] = []
+        workers = Workers.taken()
         progress = Progress(self, callback_ctx, self.verbose)
 
         def evaluate(
@@ -80,15 +85,22 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             more_results: dict[str, Any] | None = None,
             **contexts: Any,
         ) -> dict[str, Any]:
-            limits = {"max_models": self.max_models, "progress": progress}
-            plan = Plan(self.estimator, list(candidate_params), self._fit_params, **limits)
+            limits = {"max_models": self.max_models}
+            plan = Plan(self.estimator, list(candidate_params), self._fit_params, progress=progress, **limits)
 
-            def learn(X: Any, y: Any, splits: Any) -> None:
-                plan.learn(X, y, splits)
-                progress.close()
+            def learn(X: Any = None, y: Any = None, splits: Any = ()) -> None:
+                if workers is None:
+                    plan.learn(X, y, splits)
+                    progress.close()
+                    return
+                shared = Shared(self.estimator, X, y, splits, limits)
+                how = {"plan": plan, "shared": shared, "progress": progress, "pre_dispatch": self.pre_dispatch}
+                workers.run = partial(workers.search, **how)
 
             is_known = cv is not None or keeps_cv(self)
             splitter = _LearningSplitter(lambda y: cv or checked_cv(self, y), learn) if is_known else None
+            if not is_known and workers is not None:
+                learn()
             more_results = {**(more_results or {}), "route": plan.routes()}
             try:
                 results = evaluate_candidates(plan.candidates, cv=splitter, more_results=more_results, **contexts)
@@ -146,12 +158,16 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     return_train_score : bool, default=False
         Whether to compute the scores of the training samples of each fold too.
     n_jobs : int, default=None
-        Number of jobs for all but the training in common, which uses PyTorch's threads: scoring, and the steps after
-        the latent one. More than one pays where these take long.
+        Number of workers of joblib's backend: processes, threads or, under
+        ``joblib.parallel_config(backend="dask")``, the workers of a cluster. Fits that learn together are divided into
+        so many parts, at most, and each worker learns, fits and scores a part by itself. None stands for 1 unless in a
+        `joblib.parallel_config`: all in this process, with PyTorch's threads. On a cluster, None, 1 and -1 stand for as
+        many parts as its workers have threads.
     pre_dispatch : int or str, default="2*n_jobs"
-        Number of jobs to dispatch ahead, as for scikit-learn.
+        Number of parts to dispatch ahead, as for scikit-learn. On a dask cluster, all are.
     max_models : int or None, default=None
-        Largest number of networks to train as one. None takes as many as half of the free memory holds.
+        Largest number of networks to train as one. None takes as many as half of the free memory holds, with several
+        workers all of them together.
 
     Attributes
     ----------
@@ -173,12 +189,12 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
     Callbacks of the search, such as scikit-learn's :class:`~sklearn.callback.ProgressBar`, are told of each stack and
     of its epochs, as tasks of the search, and then of the candidates. If one asks to stop at the end of an epoch, the
-    stack stops.
+    stack stops. Stacks that workers train are reported as they end, without their epochs, and are not stopped.
 
-    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X; with several
-    processes they are also written to a temporary folder. Models that are trained together do not receive parameters of
-    `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing, are fitted one
-    by one.
+    The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X. With several
+    processes, each holds X and the training samples of its folds. Models that are trained together do not receive
+    parameters of `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing,
+    are fitted one by one.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 

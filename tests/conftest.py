@@ -17,9 +17,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the examples of the README and the guide, which have no place for a marker of their own, as slow."""
+    """Mark the examples, which have no place for a marker of their own, as slow."""
     for item in items:
-        if item.path.name == "README.md" or item.path.suffix == ".rst":
+        if isinstance(item, pytest.DoctestItem):
             item.add_marker("slow")
 
 

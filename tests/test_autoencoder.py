@@ -80,6 +80,7 @@ def test_global_generators_are_untouched(network, X, random_state):
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), [(1e-6, 0.0), (1e6, 0.0), (2.0**20, 0.0), (3.0, 100.0)])
 def test_units_and_offsets_do_not_matter(network, X, a, b):
     """x -> a x + b, refitted: the same codes, and scores that move by the Jacobian."""
@@ -171,6 +172,7 @@ def test_inference_from_many_threads(network, X):
         np.testing.assert_allclose(scores, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_epoch(network, digits):
     X, _ = digits
     model = network(8, early_stopping=True, n_iter_no_change=2, lr=0.01, lr_schedule="constant", random_state=0)
@@ -297,6 +299,7 @@ def test_decoded_frames_without_names(model, X):
     assert model.inverse_transform(model.transform(X)).columns == [f"x{i}" for i in range(9)]
 
 
+@pytest.mark.slow
 def test_grid_search_over_a_pipeline(network, digits):
     X, y = digits
     pipeline = make_pipeline(StandardScaler(), network(max_epochs=3, random_state=0), LogisticRegression(max_iter=1000))
@@ -331,6 +334,7 @@ def noisy_factors(is_homoscedastic, n_train=500, n_test=5000, n_features=25, ran
     return X[:n_train], X[n_train:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("is_homoscedastic", [True, False])
 def test_linear_network_with_a_variance_for_each_feature_is_factor_analysis(network, is_homoscedastic, dtype):
@@ -342,6 +346,7 @@ def test_linear_network_with_a_variance_for_each_feature_is_factor_analysis(netw
     assert model.score(test.astype(dtype)) == pytest.approx(reference.score(test), abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_variance_for_each_feature_wins_on_digits(network, digits):
     """Some pixels are constant, and some nearly so."""
     X, _ = digits
@@ -357,6 +362,7 @@ def test_a_variance_for_each_feature_wins_on_digits(network, digits):
     assert len(np.unique(each.sample(500, mean=True, random_state=0).round(3), axis=0)) > 490
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden_sizes", [(), None])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_samples_vary_where_some_columns_hardly_do(network, rng, dtype, hidden_sizes):
@@ -414,6 +420,7 @@ def test_variances_of_the_features_are_bounded_on_any_table(network, name, rng):
     assert variances.min() >= variances.mean() / (len(X) + 1) * (1 - 1e-4)  # kept as a float32 logarithm
 
 
+@pytest.mark.slow
 def test_variances_of_the_features_go_on_from_one_partial_fit_to_the_next(network, digits):
     X = digits[0]
     model = network(4, likelihood="gaussian_diagonal", random_state=0)
@@ -424,6 +431,7 @@ def test_variances_of_the_features_go_on_from_one_partial_fit_to_the_next(networ
     assert model.score(X[900:]) > one.score(X[900:])
 
 
+@pytest.mark.slow
 def test_variances_of_the_features_stay_where_they_are_from_one_warm_start_to_the_next(network):
     """The step that sets them after training has factor analysis as its fixed point."""
     train, test = noisy_factors(is_homoscedastic=False)
@@ -546,6 +554,7 @@ class TestAutoencoder:
             assert not np.isnan(scores[2])
             assert scores[2] < np.inf
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson"])
     def test_evidence_is_that_of_a_search_to_convergence(self, digits, likelihood, monkeypatch):
         X = np.round(digits[0][:300] * (16 if likelihood == "poisson" else 1))

@@ -173,6 +173,7 @@ def test_bad_rows(model, case, request):
     assert_untouched(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["NaN", "inf", "no rows", "1-D", "3-D", "complex", "objects", "sparse"])
 @pytest.mark.parametrize("method", ["transform", "score_samples", "score"])
 def test_bad_rows_after_fit(model, case, method):

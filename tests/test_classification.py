@@ -604,6 +604,7 @@ def test_missing_values_leave_bayes_rule_for_the_observed_ones(blobs, steps):
     np.testing.assert_allclose(classifier.score_samples(X_new), logsumexp(joint, axis=1), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [PCAReducer(2), make_pipeline(StandardScaler(), VAETransformer(1, max_epochs=2))])
 def test_densities_are_fitted_to_the_observed_values(blobs, rng, estimator):
     X, y = blobs

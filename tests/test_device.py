@@ -23,6 +23,7 @@ def test_a_fit_on_the_device_is_as_good_as_on_the_cpu(network, X, device):
     assert there.transform(X).shape == (300, 2)
 
 
+@pytest.mark.slow
 def test_the_device_computes_what_the_cpu_does(network, X, device):
     """The same weights, moved: float64 to rounding, float32 to its own."""
     model = network(2, device=device, max_epochs=5, random_state=0).fit(X)
@@ -43,6 +44,7 @@ def test_training_on_the_device_goes_on_elsewhere(network, X, device):
     assert all(moments["step"] == state["step"] for moments in state["optimizer"].values())
 
 
+@pytest.mark.slow
 def test_a_fit_on_the_device_goes_on_from_a_checkpoint(network, X, device, tmp_path):
     params = {"device": device, "max_epochs": 4, "checkpoint": tmp_path / "fit.npz", "random_state": 0}
     first, again = network(**params).fit(X), network(**params).fit(X)

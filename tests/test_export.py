@@ -151,6 +151,7 @@ def check_network(network, X):
     check(network, "inverse_transform", network.transform(X), sizes=(1, 129))
 
 
+@pytest.mark.slow
 def test_network_equals_its_own_results(rng):
     check_network(AutoencoderTransformer(1, hidden_sizes=(4,), likelihood="gaussian", **QUICK), rng.random((40, 3)))
 

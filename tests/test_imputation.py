@@ -38,6 +38,7 @@ def X(complete, rng):
     return np.where(rng.random(complete.shape) < 0.3, np.nan, complete)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # what a check does with warnings is its own affair
 @pytest.mark.parametrize(
     "check",
@@ -48,6 +49,7 @@ def test_check_estimator(check):
     check(LatentImputer())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("check", NEVER_YIELDED)
 def test_check_never_yielded(check):
@@ -123,6 +125,7 @@ def test_multiple_imputations_differ_and_are_reproducible(X):
     assert (one != other)[np.isnan(X)].all()
 
 
+@pytest.mark.slow
 def test_within_a_pipeline_and_a_cross_validation(X):
     y = load_iris().target
     scores = cross_val_score(make_pipeline(LatentImputer(), LogisticRegression(max_iter=1000)), X, y)

@@ -75,6 +75,7 @@ def test_linear_vae_has_the_exact_marginal_and_conditional_mean(X, complete, lik
     assert np.sqrt(np.mean(error**2)) < 1.5e-2 * complete.std()  # the Monte Carlo error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 def test_linear_autoencoder_has_the_exact_marginal_and_conditional_mean(X, likelihood):
     autoencoder = AutoencoderTransformer(2, hidden_sizes=(), likelihood=likelihood, max_epochs=15, random_state=0)
@@ -120,6 +121,7 @@ def test_curved_vae_agrees_with_quadrature(prior, rng):
     assert np.sqrt(np.mean(error**2)) < 3e-2  # 2000 importance samples of a posterior that may have two modes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "likelihood", ["gaussian", "gaussian_diagonal", "bernoulli", "continuous_bernoulli", "poisson"]
 )
@@ -131,6 +133,7 @@ def test_every_likelihood_takes_missing_values(network, likelihood, X):
     assert_all_answers(model, X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -150,6 +153,7 @@ def test_every_option_takes_missing_values(network, parameters, X):
     assert_all_answers(network(2, max_epochs=3, random_state=0, **parameters).fit(X), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{"prior": "mixture"}, {"prior": "vamp"}, {"posterior": "full"}, {"n_draws": 1}])
 def test_every_option_of_a_vae_takes_missing_values(parameters, X):
     assert_all_answers(VAETransformer(2, max_epochs=3, random_state=0, **parameters).fit(X), X)
@@ -176,6 +180,7 @@ def test_a_callable_backbone_sees_means(network, X):
     assert_all_answers(network(2, backbone=backbone, max_epochs=3, random_state=0).fit(X), X)
 
 
+@pytest.mark.slow
 def test_missing_values_are_left_out_of_the_loss(network, complete):
     """A feature with few observed values weighs as much as they are: the noise variance is their mean squared error."""
     X = complete.copy()
@@ -263,6 +268,7 @@ def test_intervals_cover_what_is_missing(rng):
     assert 0.87 < covered < 0.92  # quantiles of 100 samples cover 0.89, with a standard error of 0.007
 
 
+@pytest.mark.slow
 def test_stacked_networks_equal_their_own_fits(network, X):
     models = [network(nz, max_epochs=3, random_state=0) for nz in (1, 2)]
     search = FusedGridSearchCV(network(max_epochs=3, random_state=0), {"nz": [1, 2]}, cv=3).fit(X)
@@ -273,6 +279,7 @@ def test_stacked_networks_equal_their_own_fits(network, X):
         assert search.cv_results_["mean_test_score"][k] == pytest.approx(np.mean(scores), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_folds_with_and_without_missing_values_are_not_stacked_together(network, complete):
     X = complete.copy()
     X[0, 0] = np.nan  # in the training samples of two of three folds
@@ -280,6 +287,7 @@ def test_folds_with_and_without_missing_values_are_not_stacked_together(network,
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.slow
 def test_warm_start_and_partial_fit_keep_the_architecture(network, complete, X):
     model = network(2, max_epochs=2, warm_start=True, random_state=0).fit(complete)
     assert not model.fit(X).module_.sees_missing
@@ -288,6 +296,7 @@ def test_warm_start_and_partial_fit_keep_the_architecture(network, complete, X):
     assert_all_answers(model, X)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_fit_with_missing_values(network, X, tmp_path):
     parameters = {"max_epochs": 4, "random_state": 0}
     whole = network(2, **parameters).fit(X)
@@ -307,8 +316,9 @@ def test_checkpoint_of_a_fit_with_missing_values(network, X, tmp_path):
     np.testing.assert_array_equal(resumed.score_samples(X), whole.score_samples(X))
 
 
+@pytest.mark.slow
 def test_memory_map_gives_what_memory_gives(network, X, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     kept = network(2, max_epochs=3, random_state=0).fit(mapped)
@@ -355,6 +365,7 @@ def test_few_samples_with_a_missing_value(model, n_samples):
     assert filled[0, 1] == 2
 
 
+@pytest.mark.slow
 def test_a_feature_that_only_a_left_out_sample_observes(network, complete):
     """Ten of the samples are left out of the training, and each of twenty features is observed in one sample."""
     X = np.full((100, 23), np.nan)
@@ -366,6 +377,7 @@ def test_a_feature_that_only_a_left_out_sample_observes(network, complete):
         assert np.isfinite(model.impute(X)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 @pytest.mark.parametrize("n_observed", [1, 3])
 def test_samples_left_out_or_trained_on_without_any_observed_value(network, likelihood, n_observed, rng):

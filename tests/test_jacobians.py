@@ -113,6 +113,7 @@ def test_log_jacobian_is_that_of_numerical_differences(name):
     assert log_jacobian(transformer, X) == pytest.approx(numerical(transformer, X), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [-2.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.5])
 @pytest.mark.parametrize("method", ["yeo-johnson", "box-cox"])
 def test_every_branch_of_a_power_transform(method, lam):
@@ -159,6 +160,7 @@ def mass(model, *grids):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 @pytest.mark.parametrize("step", SMOOTH, ids=str)
 def test_total_mass_is_one_in_one_dimension(step, model):

@@ -206,6 +206,7 @@ def test_steps_before_are_fitted_once_a_fold_and_setting(n_settings, rows):
     assert set(search.cv_results_["route"]) == {"stacked"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", [False, True])
 @pytest.mark.parametrize("wrap", [LatentOutlierDetector, GenerativeClassifier])
 def test_steps_within_another_estimator_are_fitted_once(wrap, frame, rows):
@@ -309,6 +310,7 @@ def test_verbose_tells_of_a_long_training_every_few_seconds(rows, capsys, monkey
     assert lines == [f"[fused] epoch {n} of 6, {4 * n} s" for n in (2, 4, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "grid", "route"),
     [

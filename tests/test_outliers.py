@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import digamma
-from scipy.stats import chi2
+from scipy.stats import chi2, multivariate_normal
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.covariance import EllipticEnvelope, EmpiricalCovariance
@@ -70,6 +70,7 @@ def test_check_estimator(detector, check):
     check(detector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", DENSITIES, ids=name_of)
 @pytest.mark.parametrize("n_splits", [None, 2])
 def test_scores_of_new_samples_are_those_of_the_estimator(estimator, n_splits, X, rng):
@@ -107,6 +108,7 @@ def test_auto_is_tukeys_fence_of_the_training_scores(X):
     assert detector.offset_ == lower - 1.5 * (upper - lower)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", DENSITIES, ids=name_of)
 def test_training_scores_are_those_of_fits_without_the_fold(estimator, X):
     detector = LatentOutlierDetector(estimator, n_splits=4).fit(X)
@@ -144,6 +146,7 @@ def test_none_stands_for_pca_by_parallel_analysis(rng):
     assert detector.score_features(new).shape == new.shape
 
 
+@pytest.mark.slow
 def test_threshold_and_scores_do_not_depend_on_how_the_models_were_trained(X):
     """Beside another detector's fit, that is one by one and together."""
     network = AutoencoderTransformer(1, max_epochs=2, random_state=0)
@@ -173,6 +176,7 @@ def test_extrapolated_scores_are_those_of_as_many_samples_in_expectation(n_sampl
     assert abs(expected(n_samples, True) - found) < part * lack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contamination", [0.05, 0.2])
 def test_flagged_share_of_new_samples_of_a_flexible_density(contamination, rng):
     """In 30 dimensions a normal density of 120 samples scores them far too high."""
@@ -198,6 +202,7 @@ def test_p_values_by_counting(X, rng):
     assert detector.p_values(X + 1e6).max() == 1 / 401
 
 
+@pytest.mark.slow
 def test_p_values_of_normal_samples_are_uniform(rng):
     p_values = []
     for _ in range(200):
@@ -248,6 +253,7 @@ def test_support_is_where_concentration_stands(rng):
     np.testing.assert_allclose(detector.estimator_.mean_, X[detector.support_].mean(axis=0), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [PCAReducer(2), make_pipeline(StandardScaler(), GaussianMixture(2))], ids=name_of)
 def test_support_fraction_ranks_the_outliers_of_the_training_samples(estimator, rng):
     X = contaminated(rng)
@@ -309,6 +315,7 @@ def test_auto_flags_the_documented_share_of_normal_rows(n_features, share, rng):
     assert flagged == pytest.approx(tail, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("estimator", DENSITIES, ids=name_of)
 def test_planted_outliers_among_new_rows(estimator, dtype, X, rng):
@@ -320,6 +327,7 @@ def test_planted_outliers_among_new_rows(estimator, dtype, X, rng):
     assert detector.score_samples(planted.astype(dtype)).dtype == np.float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contamination", ["auto", 0.1])
 @pytest.mark.parametrize(
     ("estimator", "least"),
@@ -372,7 +380,7 @@ def test_pipeline_scores_as_its_steps_by_hand(X, rng):
         ([MinMaxScaler(clip=True)], 1),
         ([StandardScaler(), PCA(2), StandardScaler()], 2),
     ],
-    ids=name_of,
+    ids=["one unit", "selection", "quantiles", "clipped", "in the middle"],
 )
 def test_units_are_those_of_what_leaves_the_last_step_that_loses_information(steps, n_units, X, rng):
     new = X + rng.standard_normal(X.shape)
@@ -385,6 +393,7 @@ def test_units_are_those_of_what_leaves_the_last_step_that_loses_information(ste
     assert np.mean(detector.predict(X) == -1) == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [IsolationForest(random_state=0), EllipticEnvelope(random_state=0)], ids=name_of)
 def test_scores_of_outlier_detectors_have_no_units(model, X, rng):
     new = X + rng.standard_normal(X.shape)
@@ -517,11 +526,98 @@ def test_methods_before_fit(X):
             getattr(LatentOutlierDetector(PCAReducer(2)), method)(X)
 
 
+@pytest.fixture
+def incomplete(rng):
+    X = rng.standard_normal((400, 2)) @ rng.standard_normal((2, 4)) + 0.3 * rng.standard_normal((400, 4))
+    return np.where(rng.random(X.shape) < 0.15, np.nan, X)
+
+
+def marginal_log_density(pca, x):
+    """That of SciPy's normal distribution over the observed values."""
+    seen = ~np.isnan(x)
+    normal = multivariate_normal(pca.mean_[seen], pca.get_covariance()[np.ix_(seen, seen)])
+    return normal.logpdf(x[seen]) if seen.any() else 0.0
+
+
+def test_scores_of_incomplete_samples_are_those_of_their_observed_values(incomplete):
+    X, new = incomplete[:200], incomplete[200:]
+    detector = LatentOutlierDetector(PCAReducer(2), n_splits=4).fit(X)
+    pca = PCAReducer(2).fit(X)
+    expected = np.array([marginal_log_density(pca, x) for x in new])
+    np.testing.assert_allclose(detector.score_samples(new), expected, rtol=1e-9)
+    in_sample = np.array([marginal_log_density(pca, x) for x in X])
+    out_of_fold = np.empty(200)
+    counts = np.zeros(200)
+    for train, test in KFold(4, shuffle=True, random_state=0).split(X):
+        model = PCAReducer(2).fit(X[train])
+        out_of_fold[test] = [marginal_log_density(model, x) for x in X[test]]
+        counts += (out_of_fold[test] <= np.array([marginal_log_density(model, x) for x in new])[:, None]).sum(axis=1)
+    np.testing.assert_allclose(detector.training_scores_, out_of_fold + (in_sample - out_of_fold) / 7, rtol=1e-9)
+    np.testing.assert_allclose(detector.p_values(new), (1 + counts) / 201, rtol=1e-9)
+    assert np.isnan(detector.score_features(new)[np.isnan(new)]).all()
+
+
+def test_incomplete_training_samples_are_recognized(incomplete):
+    detector = LatentOutlierDetector(PCAReducer(2)).fit(incomplete)
+    np.testing.assert_array_equal(detector.score_samples(incomplete[::-1]), detector.training_scores_[::-1])
+    other = np.where(np.isnan(incomplete), np.uint64(0xFFF8000000000123).view(np.float64), incomplete)
+    np.testing.assert_array_equal(detector.score_samples(other), detector.training_scores_)
+
+
+@pytest.mark.slow
+def test_p_values_of_incomplete_samples_are_uniform(rng):
+    """Of 40 fits with 100 samples each: the standard deviation of a fraction over fits is about 0.03."""
+    loadings = rng.standard_normal((2, 4))
+    found = []
+    for _ in range(40):
+        X = rng.standard_normal((400, 2)) @ loadings + 0.3 * rng.standard_normal((400, 4))
+        X[rng.random(X.shape) < 0.2] = np.nan
+        detector = LatentOutlierDetector(PCAReducer(2)).fit(X[:100])
+        found.append([np.mean(detector.p_values(X[100:]) <= level) for level in (0.05, 0.2, 0.5)])
+    np.testing.assert_allclose(np.mean(found, axis=0), [0.05, 0.2, 0.5], atol=0.02)
+
+
+def test_units_change_no_decision_about_incomplete_samples(incomplete):
+    units = np.array([1e-2, 1.0, 30.0, 1e4])
+    X, new = incomplete[:200], incomplete[200:] * 1.5
+    detector = LatentOutlierDetector(make_pipeline(StandardScaler(), PCAReducer(2)), contamination=0.1).fit(X)
+    other = clone(detector).fit(X * units)
+    shift = -np.where(np.isnan(new), 0.0, np.log(units)).sum(axis=1)
+    np.testing.assert_allclose(other.score_samples(new * units), detector.score_samples(new) + shift, atol=1e-8)
+    np.testing.assert_array_equal(other.support_, detector.support_)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAETransformer])
+def test_networks_detect_among_incomplete_samples(kind, incomplete):
+    network = kind(2, max_epochs=2, random_state=0)
+    detector = LatentOutlierDetector(network, n_splits=2).fit(incomplete[:200])
+    new = incomplete[200:]
+    expected = clone(network).fit(incomplete[:200]).score_samples(new)
+    np.testing.assert_allclose(detector.score_samples(new), expected, rtol=1e-4)  # trained together
+    assert (detector.predict(np.where(np.isnan(new), np.nan, 100.0)[~np.isnan(new).all(axis=1)]) == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        (LatentOutlierDetector(GaussianMixture()), "LatentOutlierDetector does not accept missing values"),
+        (LatentOutlierDetector(make_pipeline(StandardScaler(), GaussianMixture())), "GaussianMixture does not accept"),
+        (LatentOutlierDetector(), "LatentOutlierDetector does not accept missing values"),
+        (LatentOutlierDetector(PCAReducer("parallel")), "PCAReducer does not accept missing values with nz='parallel'"),
+        (LatentOutlierDetector(PCAReducer(2), support_fraction=0.8), "LatentOutlierDetector does not accept missing"),
+    ],
+    ids=repr,
+)
+def test_missing_values_that_are_refused(detector, message, incomplete):
+    with pytest.raises(ValueError, match=message):
+        detector.fit(incomplete)
+    assert set(vars(detector)) == set(detector.get_params(deep=False))
+
+
 def test_missing_values_are_filled_in_before_the_detector(rng):
     X = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 4)) + 0.1 * rng.standard_normal((60, 4))
     X[rng.random(X.shape) < 0.1] = np.nan
-    with pytest.raises(ValueError, match="LatentOutlierDetector does not accept missing values"):
-        LatentOutlierDetector(PCAReducer(2)).fit(X)
     imputer, detector = LatentImputer(PCAReducer(2)), LatentOutlierDetector(PCAReducer(2))
     together = make_pipeline(imputer, detector).fit(X)
     filled = clone(imputer).fit_transform(X)

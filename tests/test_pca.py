@@ -432,6 +432,7 @@ def test_parallel_analysis_refuses_what_it_cannot_compare_with_noise(rng, fit, e
     assert vars(model) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_state", [0, None, np.random.RandomState(0)], ids=["seed", "none", "instance"])
 def test_parallel_analysis_in_a_fused_search(digits, random_state):
     X = digits[0][:200]

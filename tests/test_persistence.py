@@ -98,6 +98,7 @@ def records(model):
     return [epoch | {"dur": 0} for epoch in model.history_]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -142,6 +143,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda model: repr(model).replace(" ", "")[:90])
 def test_networks_are_the_same(network, dtype, iris):
@@ -174,6 +176,7 @@ def test_pca_of_tensors_is_that_of_arrays(iris):
             torch.testing.assert_close(loaded.score_samples(X), model.score_samples(X), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [AutoencoderTransformer, VAETransformer])
 def test_training_resumes_to_the_same_bits(network, way, iris):
     X, _ = iris
@@ -236,6 +239,7 @@ def meta_estimators():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", meta_estimators(), ids=lambda model: repr(model).replace(" ", "")[:60])
 def test_estimators_around_them_are_the_same(model, way, iris):
     X, y = iris
@@ -293,6 +297,7 @@ def test_trusted_types_exist():
     assert sorted(TRUSTED_TYPES[:11]) == TRUSTED_TYPES[:11]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["pickle", "skops"])
 def test_files_are_as_small_as_their_weights(way, digits):
     X, _ = digits
@@ -523,11 +528,13 @@ def test_a_state_of_pca_that_does_not_fit_is_refused_by_name(name, value, messag
         load(changed(model, put(lambda state: state, name, value)))
 
 
+@pytest.mark.slow
 def test_attributes_of_a_user_are_kept(way, model, iris):
     model.fit(iris[0]).note = {"who": "me", "values": [1, 2.5, None]}
     assert way(model).note == model.note
 
 
+@pytest.mark.slow
 def test_records_of_all_kinds_are_kept(way, iris):
     """Also where epochs differ in what was recorded, and where a callback has recorded an array."""
     model = VAETransformer(2, **SMALL).fit(iris[0]).partial_fit(iris[0])
@@ -629,6 +636,7 @@ DAMAGED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_refused_or_the_same(kind, judges):
     """500 of those of `benchmarks/safety.py`: none runs code, and none is another model without an error."""
@@ -645,6 +653,7 @@ def judges(iris):
     return [Judge(clone(model).fit(iris[0]), iris[0][:5]) for model in DAMAGED]
 
 
+@pytest.mark.slow
 def test_the_judge_finds_what_it_looks_for(judges, tmp_path):
     """A model of other numbers is different, and an unpickled payload is code that ran."""
     judge = judges[0]

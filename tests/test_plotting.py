@@ -74,6 +74,7 @@ def as_table(artist):
 # What all displays share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", OF_SAMPLES)
 @pytest.mark.parametrize(
     "estimator",
@@ -94,6 +95,7 @@ def test_displays_of_samples_take_any_transformer(display, estimator, iris):
     shown.figure_.canvas.draw()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", OF_SAMPLES)
 @pytest.mark.parametrize("name", ["vae", "autoencoder"])
 def test_displays_of_samples_take_networks(display, name, iris, request):
@@ -141,6 +143,7 @@ def test_a_missing_matplotlib_is_named(display, monkeypatch, iris):
         method(*[PCA(2).fit(iris), iris][:arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", OF_SAMPLES)
 def test_names_from_the_data_are_shown_as_they_stand(display):
     names = ["$\\frac", "_hidden", "a\nb", "x" * 99]
@@ -153,6 +156,7 @@ def test_names_from_the_data_are_shown_as_they_stand(display):
     assert max(map(len, texts)) < 99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", [LatentDisplay, ReconstructionDisplay])
 @pytest.mark.parametrize("nz", [1, 2, 3])
 def test_one_sample_is_shown(display, nz, iris):
@@ -211,7 +215,7 @@ def test_classes_have_colours_and_a_legend(labels):
 
 def test_the_colours_of_classes_differ_for_colour_blind_readers():
     """Machado et al. (2009): the differences that remain without the cones for red, green or blue."""
-    from sklatent._plotting.canvas import CLASS_COLOURS
+    from sklatent.plotting._canvas import CLASS_COLOURS
 
     blindness = {
         "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -587,6 +591,7 @@ def test_a_traversal_without_samples_needs_a_prior(iris, digits):
 # LossCurveDisplay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kl_warmup", "n_epochs"), [(0.0, 0), (0.5, 10), (0.3, 6), (1.0, 20)])
 def test_losses_and_their_warm_up(kl_warmup, n_epochs, iris):
     vae = VAETransformer(2, max_epochs=20, kl_warmup=kl_warmup, beta=2.0, random_state=0).fit(iris)
@@ -728,7 +733,7 @@ def test_labels_name_nz_and_beta():
 
 
 def test_a_mosaic_keeps_every_pixel(rng):
-    from sklatent._plotting.canvas import mosaic
+    from sklatent.plotting._canvas import mosaic
 
     images = rng.standard_normal((3, 4, 5, 6))
     tiles = mosaic(images)
@@ -765,13 +770,14 @@ def test_the_snippets_of_the_guide_run():
 
 @pytest.mark.parametrize("value", [0.0, 0.3, -1e12, 1e17, 1e-300])
 def test_bins_of_values_that_are_equal_up_to_rounding(value):
-    from sklatent._plotting.canvas import bin_edges
+    from sklatent.plotting._canvas import bin_edges
 
     edges = bin_edges([value, np.nextafter(value, 1)], 60)
     assert (np.diff(edges) > 0).all()
     assert edges[0] <= value <= edges[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", [LoadingsDisplay, ReconstructionDisplay])
 def test_features_without_an_observed_value_among_the_samples(display, iris):
     pca = PCAReducer(2).fit(iris)

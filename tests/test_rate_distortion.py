@@ -93,6 +93,7 @@ def test_terms_of_a_curved_autoencoder_add_up_to_its_score(likelihood):
     assert rate + distortion == pytest.approx(-model.score(X), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_vae_has_the_terms_of_its_bound(prior, posterior):
@@ -209,6 +210,7 @@ def test_other_estimators_have_no_rate(scorer, estimator):
         scorer(estimator, samples())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", [rate_distortion, *SCORERS.values()])
 def test_bad_samples_are_refused(scorer, model):
     X = samples()

@@ -51,6 +51,26 @@ def unpack_pictures(packed):
     return packed["low"] + (packed["high"] - packed["low"]) * unpack(packed) / 254
 
 
+def test_losses_of_each_epoch(wine, path):
+    vae = VAETransformer(2, max_epochs=4, early_stopping=True, random_state=0)
+    losses = read(write_report(make_pipeline(StandardScaler(), vae).fit(wine), wine, path))["losses"]
+    history = make_pipeline(StandardScaler(), vae).fit(wine)[-1].history_
+    assert [name for name, _ in losses["curves"]] == ["train_loss", "train_reconstruction", "valid_loss"]
+    for name, values in losses["curves"]:
+        np.testing.assert_allclose(values, [epoch[name] for epoch in history], rtol=1e-5)
+    assert losses["warmup"] == 2
+    assert read(write_report(PCAReducer(2).fit(wine), wine, path))["losses"] is None
+
+
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_images_are_scored_in_the_precision_that_they_need(offset, digits, path):
+    X = digits[0][:200] / 3 + offset
+    pca = PCAReducer(2).fit(X)
+    content = read(write_report(pca, X, path, image_shape=(8, 8)))
+    # 2e-5: eight times the rounding of a score in float32, of about 100 nats.
+    np.testing.assert_allclose(unpack(content["scores"]), pca.score_samples(X), rtol=2e-5, atol=1e-3)
+
+
 def test_latent_codes_scores_and_samples(pca, wine, path):
     content = read(write_report(pca, wine, path))
     np.testing.assert_allclose(unpack(content["codes"]).reshape(-1, 2), pca.transform(wine), rtol=1e-6)

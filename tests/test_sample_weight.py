@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklatent import (
     AutoencoderTransformer,
     GenerativeClassifier,
+    LatentImputer,
     LatentOutlierDetector,
     PCAReducer,
     VAETransformer,
@@ -66,6 +68,7 @@ def assert_same_bits(ours, theirs, X):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 @pytest.mark.parametrize("value", [1, np.ones(60), [1] * 60], ids=["number", "array", "list"])
 def test_weights_of_one_give_the_same_bits(network, likelihood, value, samples):
@@ -84,6 +87,7 @@ def test_equal_weights_give_the_loss_without_weights(network, X):
     np.testing.assert_allclose(weighted.loss_curve_, plain.fit(X).loss_curve_, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 def test_weights_of_zero_are_absence(network, likelihood, samples, weights):
     kept = weights > 0
@@ -124,6 +128,7 @@ def test_loss_and_gradient_with_integer_weights_are_those_of_repetition(likeliho
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_diagonal"])
 def test_training_on_the_whole_with_integer_weights_is_that_of_repetition(likelihood, samples, weights):
     """An autoencoder has no random numbers but the order, which does not count in one batch."""
@@ -149,6 +154,7 @@ def test_linear_networks_with_weights_reach_the_optimum_of_pca(network, X, weigh
     assert plain.score(X, sample_weight=weights) < expected - 0.05
 
 
+@pytest.mark.slow
 def test_weights_move_the_fit_of_a_deep_network(network, rng):
     """Two clusters: the one with the weight is the one that is fitted."""
     X = np.concatenate([rng.standard_normal((150, 3)) - 3, rng.standard_normal((150, 3)) + 3])
@@ -283,8 +289,8 @@ def test_fractions_of_observed_values_in_memory_and_in_files(is_weighted, incomp
 
 @pytest.mark.parametrize("is_weighted", [True, False])
 def test_moments_of_a_file_of_which_a_block_lacks_a_feature(is_weighted, incomplete, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
-    monkeypatch.setattr("sklatent._nn.data.BLOCK_SIZE", 4 * 10 * incomplete[0].nbytes)  # blocks of 10 samples
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.BLOCK_SIZE", 4 * 10 * incomplete[0].nbytes)  # blocks of 10 samples
     incomplete[20:50, 1] = np.nan
     mapped = np.memmap(tmp_path / "X", dtype=incomplete.dtype, mode="w+", shape=incomplete.shape)
     mapped[:] = incomplete
@@ -295,7 +301,7 @@ def test_moments_of_a_file_of_which_a_block_lacks_a_feature(is_weighted, incompl
 
 
 def test_missing_values_of_samples_without_weight_in_a_file_are_absent(X, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
     mapped = np.memmap(tmp_path / "X", dtype=X.dtype, mode="w+", shape=X.shape)
     mapped[:] = X
     mapped[::3, 1] = np.nan
@@ -326,7 +332,7 @@ def test_each_sample_meets_its_weight_in_memory_and_in_files(batch_size):
 
 
 def test_files_with_weights_are_fitted_as_arrays(network, samples, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklatent._nn.data.MAPPED_SIZE", 0)
+    monkeypatch.setattr("sklatent._sources.stored.MAPPED_SIZE", 0)
     mapped = np.memmap(tmp_path / "X", dtype=samples.dtype, mode="w+", shape=samples.shape)
     mapped[:] = samples
     params = {"max_epochs": 5, "batch_size": 1000, "hidden_sizes": (), "random_state": 0}
@@ -360,6 +366,7 @@ def test_weights_are_routed_through_a_pipeline(network, X, weights):
     np.testing.assert_array_equal(steps.transform(X), routed.transform(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [True, False])
 def test_early_stopping_and_left_out_samples_with_weights(network, fraction, samples, weights):
     """The samples left out count by their weights too: with all of it on one side, by one side alone."""
@@ -487,6 +494,106 @@ def test_routing_decides_who_receives_weights(owner, classes):
         np.testing.assert_array_equal(asks_not.estimators_[0].score_samples(new), plain.score_samples(new))
 
 
+# Imputation
+
+
+STEPS = [PCAReducer(2), make_pipeline(StandardScaler(), PCAReducer(2))]
+
+
+@pytest.mark.parametrize("estimator", STEPS, ids=lambda estimator: type(estimator).__name__)
+def test_imputer_with_integer_weights_is_that_of_repetition(estimator, incomplete, weights):
+    ours = LatentImputer(estimator).fit(incomplete, sample_weight=weights)
+    theirs = LatentImputer(estimator).fit(incomplete.repeat(weights.astype(int), axis=0))
+    np.testing.assert_allclose(ours.transform(incomplete), theirs.transform(incomplete), rtol=1e-6)
+
+
+def test_imputer_gives_weights_to_its_model(incomplete, weights):
+    network = VAETransformer(1, max_epochs=2, random_state=0)
+    ours = LatentImputer(network).fit(incomplete, sample_weight=weights).transform(incomplete)
+    theirs = network.fit(incomplete, sample_weight=weights).impute(incomplete)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)  # of samples in another layout
+
+
+@pytest.mark.parametrize("estimator", [None, *STEPS], ids=lambda estimator: type(estimator).__name__)
+def test_samples_without_weight_have_no_part_in_an_imputer(estimator, incomplete, weights):
+    kept = weights > 0
+    incomplete[kept, 1] = np.nan  # so that this feature has no observed value
+    ours = LatentImputer(estimator, add_indicator=True).fit(incomplete, sample_weight=kept)
+    theirs = LatentImputer(estimator, add_indicator=True).fit(incomplete[kept])
+    np.testing.assert_allclose(ours.transform(incomplete), theirs.transform(incomplete), rtol=1e-9)
+    assert ours.transform(incomplete).shape[1] < 10
+
+
+def test_default_imputer_weighs_its_scaler_and_its_model(incomplete, weights):
+    scaler, pca = LatentImputer().fit(incomplete, sample_weight=weights).estimator_
+    masked = np.ma.masked_invalid(incomplete)
+    np.testing.assert_allclose(scaler.mean_, np.ma.average(masked, axis=0, weights=weights), rtol=1e-12)
+    reference = PCAReducer(pca.nz).fit(scaler.transform(incomplete), sample_weight=weights)
+    np.testing.assert_allclose(pca.get_covariance(), reference.get_covariance(), rtol=1e-12)
+
+
+def test_weights_choose_the_number_of_components_of_the_default(rng):
+    """Of two groups, one with one factor and one with four."""
+
+    def group(n_factors):
+        loadings = rng.standard_normal((12, n_factors))
+        loadings /= np.linalg.norm(loadings, axis=1, keepdims=True)
+        return rng.standard_normal((300, n_factors)) @ loadings.T + 0.3 * rng.standard_normal((300, 12))
+
+    X, first = np.vstack([group(1), group(4)]), np.repeat([True, False], 300)
+    found = [
+        LatentImputer().fit(X, sample_weight=np.where(first, weight, 1 - weight)).estimator_[-1].nz
+        for weight in (1 - 1e-6, 1e-6)
+    ]
+    assert found == [1, 4]
+
+
+def test_routing_decides_which_steps_of_an_imputer_receive_weights(incomplete, weights):
+    plain = StandardScaler().fit(incomplete[weights > 0])
+    with sklearn.config_context(enable_metadata_routing=True):
+        default = LatentImputer().fit(incomplete, sample_weight=weights)
+        steps = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False), PCAReducer(2).set_fit_request(sample_weight=True)
+        )
+        imputer = LatentImputer(steps).set_fit_request(sample_weight=True)
+        routed = make_pipeline(imputer).fit(incomplete, sample_weight=weights)[0]
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            LatentImputer(PCAReducer(2)).fit(incomplete, sample_weight=weights)
+    expected = LatentImputer().fit(incomplete, sample_weight=weights).transform(incomplete)
+    np.testing.assert_array_equal(default.transform(incomplete), expected)
+    np.testing.assert_allclose(routed.estimator_[0].mean_, plain.mean_, rtol=1e-12)
+    expected = PCAReducer(2).fit(plain.transform(incomplete), sample_weight=weights)
+    np.testing.assert_allclose(routed.estimator_[1].components_, expected.components_, rtol=1e-9)
+
+
+class Imputing(TransformerMixin, BaseEstimator):
+    """Takes no weights."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def impute(self, X, **params):
+        return np.nan_to_num(X)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "weights", "message"),
+    [
+        (None, np.ones(59), r"sample_weight.shape == \(59,\), expected \(60,\)"),
+        (None, -np.ones(60), "Negative values in data passed to `sample_weight`"),
+        (None, np.zeros(60), "Sample weights must contain at least one non-zero number"),
+        (None, np.full(60, np.nan), "Input sample_weight contains NaN"),
+        (Imputing(), np.ones(60), "sample_weight is not supported with estimator=Imputing"),
+        (make_pipeline(StandardScaler(), Imputing()), np.ones(60), "sample_weight is not supported with estimator=Imp"),
+    ],
+)
+def test_weights_that_an_imputer_cannot_give(estimator, weights, message, incomplete):
+    imputer = LatentImputer(estimator)
+    with pytest.raises(ValueError, match=message):
+        imputer.fit(incomplete, sample_weight=weights)
+    assert not hasattr(imputer, "n_features_in_")
+
+
 # Searches
 
 
@@ -508,6 +615,7 @@ def no_stack(monkeypatch):
     monkeypatch.setattr("sklatent._search.plan.learn_many", learn_many)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_stack")
 def test_search_with_weights_fits_one_by_one(network, X, weights):
     estimator = network(max_epochs=2, random_state=0)
@@ -518,6 +626,7 @@ def test_search_with_weights_fits_one_by_one(network, X, weights):
     assert found == {"individual"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_stack")
 def test_search_with_routed_weights_fits_one_by_one(network, X, weights):
     with sklearn.config_context(enable_metadata_routing=True):

@@ -199,6 +199,7 @@ def test_the_least_score_is_that_of_a_planted_value(estimator, rng):
 
 
 class TestAllModels:
+    @pytest.mark.slow
     def test_order_subset_and_chunks_do_not_matter(self, model, X, monkeypatch):
         scores = model.fit(X).score_features(X)
         assert scores.shape == X.shape
@@ -263,6 +264,7 @@ def test_residual_scores_add_up_to_those_of_the_samples(X):
 
 
 class TestDetector:
+    @pytest.mark.slow
     def test_scores_are_those_of_the_estimator(self, model, X):
         detector = LatentOutlierDetector(model).fit(X)
         np.testing.assert_array_equal(detector.score_features(X), clone(model).fit(X).score_features(X))

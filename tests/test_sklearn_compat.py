@@ -150,7 +150,11 @@ class Splits(GridSearchCV):
         super()._run_search(evaluate_candidates, **({} if callback_ctx is None else {"callback_ctx": callback_ctx}))
 
 
-@pytest.mark.parametrize("cv", [3, KFold(2), [([0, 1, 2], [3, 4, 5])], iter([([0, 1, 2], [3, 4, 5])])], ids=str)
+@pytest.mark.parametrize(
+    "cv",
+    [3, KFold(2), [([0, 1, 2], [3, 4, 5])], iter([([0, 1, 2], [3, 4, 5])])],
+    ids=["number", "splitter", "list", "iterator"],
+)
 def test_checked_cv_keeps_cv_that_a_search_has_checked(cv):
     search = Splits(DummyClassifier(), {}, cv=cv).fit(np.zeros((6, 1)), [0, 0, 0, 1, 1, 1])
     if hasattr(search, "splits_") or not hasattr(cv, "__next__"):  # kept from scikit-learn 1.9 on

@@ -25,6 +25,7 @@ def mean_kl(model):
     return model.history_[-1]["train_kl"]
 
 
+@pytest.mark.slow
 def test_beta_changes_the_fit(X):
     light, heavy = (VAETransformer(2, beta=beta, random_state=0).fit(X) for beta in (0.1, 10))
     assert mean_kl(heavy) < mean_kl(light)
@@ -50,6 +51,7 @@ def test_transform_is_the_posterior_mean(X):
     assert q.log_var.shape == (80, 2)
 
 
+@pytest.mark.slow
 def test_more_draws_tighten_the_bound(X):
     model = VAETransformer(2, n_draws=1, init="random", random_state=0).fit(X)  # of a linear model one draw is exact
     X = model.sample(2000, random_state=0)
@@ -244,6 +246,7 @@ def test_a_collapsed_posterior_warns_and_says_what_to_do(X):
     assert not model.active_units_.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "masking"])
 def test_noise_corrupts_the_input_and_not_the_target(X, kind):
     """With all of the input gone, nothing is left to code, and the best copy is the mean."""
@@ -298,6 +301,7 @@ def test_linear_vae_with_importance_samples_reaches_the_evidence(X, likelihood):
     assert model.score(X) == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_importance_samples_with_every_prior_and_posterior(X, prior, posterior):

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from sklatent._base import (
@@ -28,13 +29,13 @@ from sklatent._base import (
     SequenceOf,
     all_or_nothing,
     default_parameters,
+    learns_like,
     resolve_device,
     spawn_seeds,
     with_attributes,
 )
-from sklatent._memo import settings
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, batch_sizes, is_sliceable, row_blocks
+from sklatent._nn.data import MappedRows, Rows, batch_sizes
 from sklatent._nn.inference import evaluate, halve_out_of_memory
 from sklatent._nn.left_out import Baseline, LeftOut, left_out_samples, linear_baseline
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
@@ -78,6 +79,9 @@ from sklatent._sklearn_compat import (
     validate_parameters,
     with_callbacks,
 )
+from sklatent._sources.dask_arrays import counted, is_lazy
+from sklatent._sources.parquet import opened
+from sklatent._sources.stored import is_sliceable, row_blocks
 
 # skorch is imported where networks are trained: a model that is loaded transforms and scores without it.
 if TYPE_CHECKING:
@@ -94,6 +98,9 @@ GRADIENT_NORM = 0.3
 WORSE_BY = 0.02
 # Mean squared error that causes a warning, as a multiple of the mean variance of the features.
 WORSE_THAN_MEAN = 1.5
+# Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
+# what matters before or after training only.
+FREE_PARAMETERS = frozenset({"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"})
 # Fraction of the samples that are left out of the training for the noise variance, and their largest number.
 LEFT_OUT_FRACTION = 0.1
 MAX_LEFT_OUT = 100
@@ -101,10 +108,6 @@ MAX_LEFT_OUT = 100
 # learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
 # would be large where it varies, and throw training about: so much of the common unit is added in squares.
 MIN_UNIT = 0.1
-
-# Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
-# what matters before or after training only.
-FREE_PARAMETERS = {"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"}
 
 
 @dataclass
@@ -358,6 +361,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         Xs: Sequence[Any],
         *,
         max_models: int | None = None,
+        n_beside: int = 0,
         progress: Any = None,
         **limits: Any,
     ) -> list[Any]:
@@ -369,13 +373,18 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
-        for k, outcome in zip(numbered, train_together(trainees, max_models, progress), strict=True):
+        for k, outcome in zip(numbered, train_together(trainees, max_models, n_beside, progress), strict=True):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
                 model, training, X = models[k], numbered[k], Xs[k]
                 trained = model._learned(outcome.module_, outcome.records(), training, X)
                 learned[k] = model._better_of_both(trained, training, X)
         return learned
+
+    @property
+    def _free_parameters(self) -> frozenset[str]:  # type: ignore[override]
+        # To a backbone of the user's own nobody knows what nz means.
+        return FREE_PARAMETERS - {"nz"} if callable(self.backbone) else FREE_PARAMETERS
 
     def _prepare_shared(self, X: NDArray[Any], samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
         """What to train, with the samples on the device shared; None where it can only be trained by itself."""
@@ -395,9 +404,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         from sklatent._nn.grouping import Trainee
 
         net = self._net(training, self._early_stopping(), self._schedule(training))
-        # To a backbone of the user's own nobody knows what nz means.
-        nz = self.nz if callable(self.backbone) else None
-        kind = type(self), settings(self, FREE_PARAMETERS), nz, training.module.likelihood.has_missing
+        kind = learns_like(self), training.module.likelihood.has_missing
         return Trainee(net, training.train, training.valid, self.nz, kind)
 
     def _learned(self, module: Autoencoder, history: list[dict[str, Any]], training: Training, X: Any) -> Learned:
@@ -846,10 +853,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return super()._by_chunks(partial(halve_out_of_memory, hook), *arrays, **kwargs)
 
     def _validate_training_rows(self, X: Any) -> Any:
-        if not is_sliceable(X):
-            return super()._validate_training_rows(X)
-        for start, rows in enumerate(row_blocks(X)):
-            validate_data(self, rows, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=start == 0)
+        if is_lazy(X):
+            X = counted(self._validate_lazy(X, reset=True))
+        else:
+            X = opened(X)
+            if not is_sliceable(X):
+                return super()._validate_training_rows(X)
+            self._validate_stored(X, reset=True)
+        for rows in row_blocks(X):
+            check_array(rows, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", estimator=self, input_name="X")
         return X
 
     def __sklearn_tags__(self) -> Any:

@@ -228,6 +228,7 @@ PARTS: dict[Any, Callable[[Any], Iterable[Any]]] = {
     CodeType: lambda code: [code.co_code, code.co_consts, code.co_names],
     type: lambda cls: [_name(cls)],
     ModuleType: lambda module: [module.__name__],
+    np.ufunc: lambda ufunc: [_name(ufunc)],  # its attributes are notes of whoever has inspected it
     BuiltinFunctionType: lambda function: [_name(function), function.__self__],
 }
 

@@ -9,8 +9,6 @@ __all__ = [
     "Samples",
     "as_tensor",
     "batch_sizes",
-    "is_sliceable",
-    "row_blocks",
     "some_weights",
 ]
 
@@ -26,13 +24,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklatent._nn.modules import Noise
-from sklatent._ppca.centered import is_mapped
-from sklatent._ppca.chunks import slices
 from sklatent._ppca.moments import total_weight
+from sklatent._sources.stored import block_slices, read
 
-# Memory maps with more bytes are read in blocks, and the bytes of a block.
-MAPPED_SIZE = 2**30
-BLOCK_SIZE = 2**26
 # Maximum number of random numbers to generate at a time.
 N_DRAWS = 2**22
 
@@ -138,7 +132,7 @@ class MappedRows(Dataset[Any]):
         used = slice(None) if keep is None else keep
         self.weights = None if weights is None else weights[used]
         self.relative = None if weights is None else _relative(weights, weights[used])
-        self.cuts = list(slices(X.shape[0], BLOCK_SIZE, X.shape[1] * X.dtype.itemsize))
+        self.cuts = list(block_slices(X))
 
     def __len__(self) -> int:
         return self.X.shape[0] if self.keep is None else int(self.keep.sum())
@@ -282,20 +276,6 @@ def _relative(weights: NDArray[Any], of: NDArray[Any]) -> Tensor:
     return torch.from_numpy(weights / of.mean()).float()
 
 
-def is_sliceable(X: Any) -> bool:
-    """Whether to read X by slices: a large memory map, or an array that is not in memory, such as a dataset of HDF5."""
-    if isinstance(X, np.ndarray):
-        return X.nbytes > MAPPED_SIZE and is_mapped(X)
-    in_memory = any(hasattr(X, name) for name in ("__array_interface__", "__dlpack__", "__dataframe__", "toarray"))
-    return not in_memory and hasattr(X, "__getitem__") and len(getattr(X, "shape", ())) == 2 and hasattr(X, "dtype")
-
-
-def row_blocks(X: Any) -> Iterator[NDArray[Any]]:
-    """Blocks of the samples of an array or of sliceable data, small enough to hold a few copies of each in memory."""
-    for cut in slices(max(X.shape[0], 1), BLOCK_SIZE // 4, X.shape[1] * X.dtype.itemsize):  # one of no samples is empty
-        yield read(X, cut)
-
-
 def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
     """Fraction of the samples, as their weights count them, in which each feature is not NaN; None if no value is."""
     n_observed: Any = 0.0
@@ -310,9 +290,3 @@ def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
             n_observed = n_observed + weights @ observed.double()
         start += len(x)
     return n_observed / total_weight(rows.weights, len(rows))[0] if has_missing else None
-
-
-def read(X: Any, cut: slice | NDArray[Any]) -> NDArray[Any]:
-    """Samples of sliceable data, as float32 or float64."""
-    rows = np.asarray(X[cut])
-    return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)

@@ -46,7 +46,7 @@ class Trainee:
 
 
 def train_together(
-    trainees: Sequence[Trainee], max_models: int | None = None, progress: Any = None
+    trainees: Sequence[Trainee], max_models: int | None = None, n_beside: int = 0, progress: Any = None
 ) -> list[LatentNet | Exception | None]:
     """Train networks of one architecture as one.
 
@@ -55,6 +55,8 @@ def train_together(
     trainees : sequence of Trainee
     max_models : int or None, default=None
         Networks to train as one, at most; None for as many as the free memory holds.
+    n_beside : int, default=0
+        Number of processes or threads that train other networks at the same time, and need memory too.
     progress : Progress or None, default=None
         Told of each stack and of its epochs.
 
@@ -68,7 +70,7 @@ def train_together(
     for group in _groups(trainees):
         modules, widths = [trainee.net.module for trainee in group], [trainee.nz for trainee in group]
         if can_stack(modules, widths, group[0].train.X[:2]):
-            for part in _parts(group, max_models):
+            for part in _parts(group, max_models, n_beside):
                 outcomes |= _train_stack(part, progress)
     return [outcomes.get(trainee) for trainee in trainees]
 
@@ -96,9 +98,9 @@ def _batches(rows: Any, batch_size: int) -> tuple[int, int]:
     return len(sizes), sizes[0] if len(sizes) > 1 else 0
 
 
-def _parts(group: Sequence[Trainee], max_models: int | None) -> Iterator[list[Trainee]]:
+def _parts(group: Sequence[Trainee], max_models: int | None, n_beside: int) -> Iterator[list[Trainee]]:
     """The whole group, or parts of about the same size if the memory is too small."""
-    largest = min(max_models or len(group), _n_that_fit(group[0]))
+    largest = min(max_models or len(group), _n_that_fit(group[0], n_beside))
     ordered = sorted(group, key=lambda trainee: trainee.nz)  # so that there is less padding
     for numbers in np.array_split(np.arange(len(group)), math.ceil(len(group) / largest)):
         if len(numbers) > 1:
@@ -114,14 +116,14 @@ def _train_stack(part: Sequence[Trainee], progress: Any) -> dict[Trainee, Any]:
     return {trainee: stack.failures_.get(k, trainee.net) for k, trainee in enumerate(part)}
 
 
-def _n_that_fit(trainee: Trainee) -> int:
+def _n_that_fit(trainee: Trainee, n_beside: int) -> int:
     """Number of networks like this one that fit into the memory."""
     net, module = trainee.net, trainee.net.module
     n_weights = sum(parameter.numel() for parameter in module.parameters())
     n_numbers = 4 * n_weights  # with gradients and the two moments of the optimizer
     n_numbers += len(trainee.train) * (sum(module.noise_widths) + 2)  # noise and order of an epoch
     n_numbers += 4 * net.batch_size * n_activations(module, trainee.train.X[:2])  # and their gradients
-    return max(1, int(MEMORY_FRACTION * _free_memory(net.device) / (4 * n_numbers)))
+    return max(1, int(MEMORY_FRACTION * _free_memory(net.device) / (1 + n_beside) / (4 * n_numbers)))
 
 
 def _free_memory(device: str) -> float:

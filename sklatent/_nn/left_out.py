@@ -29,7 +29,7 @@ MIN_RESIDUAL = 1e-6
 # networks that overfit lose by far more than their error, and a comparison costs an autoencoder 1 % of a fit to digits.
 MAX_COMPARED = 50
 # Probability, by a t test, with which the linear model wins by chance where both are equally good. 0.025 misses two of
-# seven wide tables, of which four or eight samples are left out, and without a test networks 4 nats better are given up.
+# seven wide tables, of which few samples are left out, and without a test networks that are 4 nats better are given up.
 SIGNIFICANCE = 0.1
 
 

@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-from sklatent._nn.data import as_tensor, is_sliceable, row_blocks, some_weights
+from sklatent._nn.data import as_tensor, some_weights
 from sklatent._nn.likelihoods import Standardizer
 from sklatent._ppca.centered import mean_and_variance
 from sklatent._ppca.missing_values import ROUGH_TOLERANCE, column_moments, spectrum_of_incomplete
 from sklatent._ppca.solvers import Spectrum
+from sklatent._sources.stored import is_sliceable, row_blocks
 
 # Maximum number of samples from which a spectrum, the latent density and diagnostics are estimated.
 MAX_SAMPLES = 10_000

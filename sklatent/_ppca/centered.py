@@ -4,7 +4,6 @@ __all__ = [
     "CenteredRows",
     "SparseRows",
     "center",
-    "centered_rows",
     "is_mapped",
     "is_near_origin",
     "mean_and_variance",
@@ -79,6 +78,8 @@ class CenteredRows:
         Sample weights in float64, in the namespace of the chunks.
     load : callable, default=None
         Function that moves a chunk of X to the device. None leaves it where it is.
+    common : Moments or None, default=None
+        Moments of each column over all samples, if X is one block of them: it is then centred by their mean, and tall.
 
     Attributes
     ----------
@@ -86,12 +87,19 @@ class CenteredRows:
         Whether there are at least as many rows as columns.
     """
 
-    def __init__(self, X: Any, weights: Array | None = None, load: Callable[[Any], Array] | None = None):
+    def __init__(
+        self,
+        X: Any,
+        weights: Array | None = None,
+        load: Callable[[Any], Array] | None = None,
+        common: Moments | None = None,
+    ):
         self.X = X
         self.weights = weights
         self.load = load or (lambda rows: rows)
-        self.is_tall = X.shape[0] >= X.shape[1]
-        self.long, self.short = max(X.shape), min(X.shape)
+        self.common = common
+        self.is_tall = common is not None or X.shape[0] >= X.shape[1]
+        self.long, self.short = X.shape if self.is_tall else X.shape[::-1]
         self._columns: dict[Any, Moments] = {}
 
     @cached_property
@@ -106,10 +114,16 @@ class CenteredRows:
 
     def columns(self, dtype: Any = None) -> Moments:
         """Moments of each column on its own, from sums in `dtype`. The result is cached."""
+        if self.common is not None:
+            return self.common
         dtype = dtype or self.dtype
         if dtype not in self._columns:
             self._columns[dtype] = self.moments(dtype, diagonal=True)
         return self._columns[dtype]
+
+    def size(self) -> tuple[float, int]:
+        """Sum of the weights, and the number of weights above zero."""
+        return total_weight(self.weights, self.X.shape[0])
 
     def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
         """Moments of all rows, read once, from products in `dtype`. float64 takes twice the time of float32."""
@@ -139,7 +153,7 @@ class CenteredRows:
                 total += xp.astype((ones if weights is None else xp.astype(weights, dtype)) @ rows, xp.float64)
                 _weigh(rows, weights)
                 scatter += xp.astype(ones @ (rows * rows) if diagonal else rows.T @ rows, xp.float64)
-        weight, n_samples = total_weight(self.weights, n_samples)
+        weight, n_samples = self.size()
         return Moments.about(xp.astype(point, xp.float64), weight, n_samples, total, scatter, diagonal)
 
     def _rough_mean(self, dtype: Any) -> Array:
@@ -259,7 +273,7 @@ class SparseRows(CenteredRows):
     def moments(self, dtype: Any = None, *, diagonal: bool = False) -> Moments:
         """Moments of all rows."""
         weights = np.ones(self.X.shape[0]) if self.weights is None else self.weights
-        weight, n_samples = total_weight(self.weights, self.X.shape[0])
+        weight, n_samples = self.size()
         mean = (self.X.T @ weights) / (weight or 1.0)
         if diagonal:
             stored = self.X.copy()
@@ -284,11 +298,6 @@ class SparseRows(CenteredRows):
         roots = np.ones(self.X.shape[0]) if self.weights is None else np.sqrt(self.weights)
         rows, mean = self.X.multiply(roots[:, None]).tocsr(), self.columns().mean
         yield _Part(rows, roots, mean) if self.is_tall else _Part(rows.T, mean, roots)
-
-
-def centered_rows(X: Any, weights: Array | None = None, load: Callable[[Any], Array] | None = None) -> CenteredRows:
-    """`SparseRows` for a SciPy sparse array, and `CenteredRows` for any other array."""
-    return SparseRows(X, weights) if hasattr(X, "tocsr") else CenteredRows(X, weights, load)
 
 
 def split(mean: Array, dtype: Any) -> list[Array]:

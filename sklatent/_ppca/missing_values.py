@@ -12,8 +12,10 @@ __all__ = [
     "spectrum_of_incomplete",
 ]
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 from numpy.typing import NDArray
 
+from sklatent._ppca.blocks import Blocks
 from sklatent._ppca.chunks import slices
 from sklatent._ppca.density import conditional_log_density, initial_loadings, normal_log_density, variance_scale
 from sklatent._ppca.factors import Factors, factor_analysis
@@ -198,7 +201,7 @@ def factors_of_incomplete(X: NDArray[Any], n_factors: int, weights: NDArray[Any]
     return Factors(factors.loadings, factors.noise / np.maximum(fractions, 1 / total_weight(weights, len(X))[0]))
 
 
-def held_out_dimension(X: NDArray[Any]) -> int:
+def held_out_dimension(X: NDArray[Any], weights: NDArray[Any] | None = None) -> int:
     """Number of components with the largest log-likelihood of samples that are left out, among 1, 2, 4, 8, ...
 
     More components are tried until the log-likelihood falls twice. Between two powers of two it hardly differs.
@@ -207,29 +210,32 @@ def held_out_dimension(X: NDArray[Any]) -> int:
     ----------
     X : ndarray of shape (n_samples, n_features)
         Samples, with NaN as missing values.
+    weights : ndarray of shape (n_samples,) or None, default=None
     """
-    X = X[:: -(-len(X) // MAX_ROWS)]
+    step = -(-len(X) // MAX_ROWS)
+    X, weights = X[::step], np.ones(len(X[::step])) if weights is None else weights[::step]
     folds = np.arange(len(X)) % N_FOLDS
     best, most, n_falls, k = 1, -np.inf, 0, 1
     while k < min(len(X) * (N_FOLDS - 1) // N_FOLDS, X.shape[1]) and n_falls < 2:
-        score = sum(_held_out_score(X[folds != fold], X[folds == fold], k) for fold in range(N_FOLDS))
+        score = sum(_held_out_score(X, weights, folds == fold, k) for fold in range(N_FOLDS))
         n_falls += score <= most
         best, most = (k, score) if score > most else (best, most)
         k *= 2
     return best
 
 
-def _held_out_score(train: NDArray[Any], test: NDArray[Any], k: int) -> float:
-    """Log-likelihood of samples under the model of others, of the features that vary in the latter."""
+def _held_out_score(X: NDArray[Any], weights: NDArray[Any], held_out: NDArray[np.bool_], k: int) -> float:
+    """Log-likelihood of some samples under the model of the others, of the features that vary in the latter."""
+    train = X[~held_out]
     observed = ~np.isnan(train)
     counts = observed.sum(axis=0)
     mean = np.where(observed, train, 0.0).sum(axis=0) / np.maximum(counts, 1)
     varies = (observed & (train != mean)).any(axis=0)
     if not varies.any():
         return 0.0
-    train, test = train[:, varies], test[:, varies]
-    k = min(k, train.shape[1] - 1)
-    return float(fit_factors(train, k, tolerance=1e-3)[0].log_density(test).sum())
+    k = min(k, int(varies.sum()) - 1)
+    model, _ = fit_factors(train[:, varies], k, weights[~held_out], tolerance=1e-3)
+    return float(weights[held_out] @ model.log_density(X[held_out][:, varies]))
 
 
 def spectrum_of_incomplete(
@@ -239,7 +245,7 @@ def spectrum_of_incomplete(
 
     Parameters
     ----------
-    X : array of shape (n_samples, n_features)
+    X : array of shape (n_samples, n_features), or Blocks
         Samples, with NaN as missing values.
     nz : int or None, default=None
         Number of components. The variance orthogonal to them is the same in all directions. None for all components.
@@ -258,12 +264,12 @@ def spectrum_of_incomplete(
     ValueError
         If a feature has no observed value.
     """
-    xp = array_namespace(X)
-    weight, n_samples = total_weight(weights, X.shape[0])
+    weight, n_samples = X.size(weights) if isinstance(X, Blocks) else total_weight(weights, X.shape[0])
     divisor = weight - 1 if weight > 1 else 1.0
     n_samples = max(n_samples, int(weight))
-    rank = min(n_samples, X.shape[1])
+    rank = min(n_samples, _n_features(X))
     model, has_converged = fit_factors(X, min(nz or rank, rank - 1), weights, tolerance)
+    xp = array_namespace(model.mean)
     axes, deviations, _ = xp.linalg.svd(model.loadings, full_matrices=False)
     scale = weight / divisor
     noise = xp.full((rank - deviations.shape[0],), model.noise, dtype=xp.float64, device=device_of(axes))
@@ -284,8 +290,9 @@ def fit_factors(
 
     Parameters
     ----------
-    X : array of shape (n_samples, n_features)
-        Samples, with NaN as missing values. Each feature has an observed value with a weight above zero.
+    X : array of shape (n_samples, n_features), or Blocks
+        Samples, with NaN as missing values. Each feature has an observed value with a weight above zero. Blocks are
+        read once in each step.
     n_factors : int
         Number of factors, smaller than n_features and n_samples.
     weights : array of shape (n_samples,) or None, default=None
@@ -304,82 +311,125 @@ def fit_factors(
     Liu, Rubin & Wu (1998), "Parameter expansion to accelerate EM", Biometrika 85, section 4.
     """
     model, least = _start(X, n_factors, weights)
-    weights = _unit_weights(X) if weights is None else weights
     before = -np.inf
     for _ in range(MAX_ITER):
-        model, log_density = _em_step(model, X, weights, least)
-        if log_density - before < tolerance * float(array_namespace(X).sum(weights)):
+        model, log_density, weight = _em_step(model, X, weights, least)
+        if log_density - before < tolerance * weight:
             return model, True
         before = log_density
     return model, False
 
 
-def _start(X: Array, n_factors: int, weights: Array | None) -> tuple[FactorModel, float]:
+def _start(X: Any, n_factors: int, weights: Any) -> tuple[FactorModel, float]:
     """Initial model, by PCA of some samples with missing values replaced by means, and the smallest noise variance."""
-    xp = array_namespace(X)
     mean, variance = column_moments(X, weights)
-    step = max(1, X.shape[0] // max(2000, 2 * n_factors))
-    some = xp.astype(X[::step, :], xp.float64) - mean
+    xp = array_namespace(mean)
+    step = max(1, (X.n_samples if isinstance(X, Blocks) else X.shape[0]) // max(2000, 2 * n_factors))
+    some = xp.astype(X.every(step) if isinstance(X, Blocks) else X[::step, :], xp.float64) - mean
     # In a few of many samples the weights may vanish.
-    weights = weights if step == 1 else None
+    weights = xp.asarray(weights, dtype=xp.float64) if step == 1 and weights is not None else None
     spectrum = decompose(xp.where(xp.isnan(some), 0.0, some), nz=n_factors or None, weights=weights)
     least = LEAST_NOISE * variance_scale(variance, mean)
     noise = max(spectrum.noise_variance(n_factors), least)
     return FactorModel(mean, initial_loadings(spectrum, n_factors, noise), noise), least
 
 
-def column_moments(X: Array, weights: Array | None = None) -> tuple[Array, Array]:
+def column_moments(X: Any, weights: Any = None) -> tuple[Array, Array]:
     """Mean and variance of the observed values of each feature, in float64.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features), or Blocks
+    weights : array of shape (n_samples,) or None, default=None
 
     Raises
     ------
     ValueError
         If a feature has no observed value, or if the variance overflows float64.
     """
-    xp = array_namespace(X[:1, :])  # X may be a file, which is read by slices
-    weights = _unit_weights(X) if weights is None else weights
-    count, mean = 0.0, 0.0
-    for cut in slices(X.shape[0], CHUNK_SIZE, X.shape[1]):
-        mask = xp.astype(~xp.isnan(X[cut]), xp.float64)
-        count = count + weights[cut] @ mask
-        mean = mean + weights[cut] @ xp.where(mask > 0, xp.astype(X[cut], xp.float64), 0.0)
+    count, total = _over_samples(_column_totals, _sums, X, weights)
+    xp = array_namespace(count)
     if not xp.all(count > 0):
         raise ValueError(f"Input X contains no observed value in column {int(xp.argmin(count))}.")
-    mean = mean / count
-    squares = 0.0
-    for cut in slices(X.shape[0], CHUNK_SIZE, X.shape[1]):
-        squares = squares + weights[cut] @ xp.where(xp.isnan(X[cut]), 0.0, xp.astype(X[cut], xp.float64) - mean) ** 2
+    mean = total / count
+    squares = _over_samples(_column_squares, operator.add, X, weights, mean)
     check_variance(float(xp.sum(squares) + xp.sum(mean**2)))
     return mean, squares / count
+
+
+def _column_totals(X: Array, weights: Array) -> tuple[Array, Array]:
+    xp = array_namespace(X)
+    mask = xp.astype(~xp.isnan(X), xp.float64)
+    return weights @ mask, weights @ xp.where(mask > 0, xp.astype(X, xp.float64), 0.0)
+
+
+def _column_squares(X: Array, weights: Array, mean: Array) -> Array:
+    xp = array_namespace(X)
+    return weights @ xp.where(xp.isnan(X), 0.0, xp.astype(X, xp.float64) - mean) ** 2
+
+
+def _em_step(model: FactorModel, X: Any, weights: Any, least: float) -> tuple[FactorModel, float, float]:
+    """The model after one step of EM, the log-likelihood of X before the step, and the sum of the weights."""
+    found = _over_samples(_em_totals, _sums, X, weights, model, n_values=model.loadings.shape[1] ** 2)
+    second, everywhere, cross, squares, n_observed, log_density, weight = found
+    xp, k = array_namespace(second), model.loadings.shape[1]
+    regression = (xp.linalg.inv(_unpack(second, k + 1)) @ cross[:, :, None])[:, :, 0]  # (n_features, k + 1)
+    noise = (squares - float(xp.sum(regression * cross))) / n_observed
+    loadings, shift = _expand(regression, _unpack(everywhere[None, :], k + 1)[0, :, :])
+    return FactorModel(model.mean + shift, loadings, max(noise, least)), log_density, weight
+
+
+def _em_totals(X: Array, weights: Array, model: FactorModel) -> tuple[Any, ...]:
+    """What a step of EM takes from samples: sums over them."""
+    given = _Posterior(model, X)
+    xp, weight = array_namespace(given.z), weights[:, None]
+    z = xp.concat([given.z, xp.ones_like(weight)], axis=1)
+    pairs = weight * (_pack(z) + model.noise * _pack_square(given.inverse))
+    return (
+        given.mask.T @ pairs,  # second moments of (z, 1) over the samples where a feature is observed, (d, pairs)
+        xp.sum(pairs, axis=0),  # the same over all samples, (pairs,)
+        given.rows.T @ (weight * z),  # cross moments of a feature and (z, 1), (d, k + 1)
+        float(xp.sum(weight * given.rows**2)),
+        float(xp.sum(weight * given.mask)),
+        float(xp.sum(weights * given.log_density)),
+        float(xp.sum(weights)),
+    )
+
+
+def _over_samples(
+    function: Callable[..., Any], merge: Callable[[Any, Any], Any], X: Any, weights: Any, *arguments: Any, **size: int
+) -> Any:
+    """What a function gives for chunks of samples, merged: of an array, or of each of `Blocks`."""
+    if isinstance(X, Blocks):
+        return X.total(_over_block, merge, weights, function, merge, arguments, size)
+    return _over_block(X, weights, function, merge, arguments, size)
+
+
+def _over_block(
+    X: Array,
+    weights: Array | None,
+    function: Callable[..., Any],
+    merge: Callable[[Any, Any], Any],
+    arguments: tuple[Any, ...],
+    size: dict[str, int],
+) -> Any:
+    # X may be a file, which is read by slices.
+    weights = _unit_weights(X) if weights is None else weights
+    cuts = slices(X.shape[0], CHUNK_SIZE, max(X.shape[1], *size.values(), 1))
+    return reduce(merge, (function(X[cut], weights[cut], *arguments) for cut in cuts))
+
+
+def _sums(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(map(operator.add, first, second))
+
+
+def _n_features(X: Any) -> int:
+    return X.n_features if isinstance(X, Blocks) else int(X.shape[1])
 
 
 def _unit_weights(X: Array) -> Array:
     one = X[:1, :]
     return array_namespace(one).ones(X.shape[0], dtype=array_namespace(one).float64, device=device_of(one))
-
-
-def _em_step(model: FactorModel, X: Array, weights: Array, least: float) -> tuple[FactorModel, float]:
-    """The model after one step of EM, and the log-likelihood of X before the step."""
-    xp, k = array_namespace(X), model.loadings.shape[1]
-    second: Any = 0.0  # second moments of (z, 1) over the samples where a feature is observed, (n_features, pairs)
-    everywhere: Any = 0.0  # the same over all samples, (pairs,)
-    cross: Any = 0.0  # cross moments of a feature and (z, 1), (n_features, k + 1)
-    squares, n_observed, log_density = 0.0, 0.0, 0.0
-    for cut in slices(X.shape[0], CHUNK_SIZE, max(k**2, X.shape[1])):
-        given = _Posterior(model, X[cut])
-        weight = weights[cut][:, None]
-        z = xp.concat([given.z, xp.ones_like(weight)], axis=1)
-        pairs = weight * (_pack(z) + model.noise * _pack_square(given.inverse))
-        second = second + given.mask.T @ pairs
-        everywhere = everywhere + xp.sum(pairs, axis=0)
-        cross = cross + given.rows.T @ (weight * z)
-        squares += float(xp.sum(weight * given.rows**2))
-        n_observed += float(xp.sum(weight * given.mask))
-        log_density += float(xp.sum(weights[cut] * given.log_density))
-    regression = (xp.linalg.inv(_unpack(second, k + 1)) @ cross[:, :, None])[:, :, 0]  # (n_features, k + 1)
-    noise = (squares - float(xp.sum(regression * cross))) / n_observed
-    loadings, shift = _expand(regression, _unpack(everywhere[None, :], k + 1)[0, :, :])
-    return FactorModel(model.mean + shift, loadings, max(noise, least)), log_density
 
 
 def _expand(regression: Array, moments: Array) -> tuple[Array, Array]:

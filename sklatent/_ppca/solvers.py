@@ -18,8 +18,9 @@ import scipy.linalg
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
-from sklatent._ppca.centered import CenteredRows, SparseRows, centered_rows, is_mapped
-from sklatent._ppca.moments import FactoredMoments, Moments, total_weight
+from sklatent._ppca.blocks import BlockRows, centered_rows
+from sklatent._ppca.centered import CenteredRows, SparseRows, is_mapped
+from sklatent._ppca.moments import FactoredMoments, Moments
 
 Array = Any
 
@@ -98,7 +99,8 @@ def decompose(
 
     Parameters
     ----------
-    X : array or sparse array of shape (n_samples, n_features)
+    X : array or sparse array of shape (n_samples, n_features), or Blocks, or CenteredRows
+        An operator has its weights, and `weights` and `load` are not used.
     solver : {"auto", "covariance", "full", "randomized"}
         "covariance" computes the eigenvectors of the scatter matrix, or of the Gram matrix if there are fewer samples
         than features. It is fast, but squaring the data halves the number of accurate digits, so components of small
@@ -133,7 +135,7 @@ def decompose(
             break
     # The product of the samples with their right singular vectors is the left ones, times the singular values.
     columns = pairs.vectors if rows.is_tall else rows.times(pairs.vectors[:, :nz], dtype)
-    return _spectrum(pairs, columns, nz, *total_weight(weights, X.shape[0]))
+    return _spectrum(pairs, columns, nz, *rows.size())
 
 
 def spectrum_of_moments(moments: Moments | FactoredMoments, nz: int | None = None) -> Spectrum:
@@ -255,6 +257,8 @@ def _is_worth_krylov(rows: CenteredRows, k: int | None, krylov: _Krylov) -> bool
         return False
     if isinstance(rows, SparseRows):  # the Gram matrix of sparse data is dense
         return True
+    if isinstance(rows, BlockRows):  # the scatter matrix is read once; several that are larger do not fit on a worker
+        return rows.short > LARGE_TRIANGLE
     if is_mapped(rows.X) and rows.short <= LARGE_TRIANGLE:  # each block would read the file again
         return False
     n_columns = krylov.n_iter * krylov.width(k)

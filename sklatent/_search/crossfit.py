@@ -3,6 +3,7 @@
 __all__ = [
     "KnownScores",
     "Subset",
+    "allows_missing",
     "at",
     "complements",
     "concentrated_supports",
@@ -26,9 +27,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn import get_config
-from sklearn.base import clone, is_outlier_detector
+from sklearn.base import BaseEstimator, clone, is_outlier_detector
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from sklatent._base import BaseLatentModel
@@ -121,6 +123,17 @@ def route_to_fit(router: MetadataRouter, estimator: Any) -> MetadataRouter:
     return router.add(estimator=estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
 
 
+def allows_missing(estimator: Any) -> bool:
+    """Whether an estimator within another one may be given missing values.
+
+    A Pipeline has no such tag of its own: each of its steps refuses what it does not take.
+    """
+    if not isinstance(estimator, BaseEstimator):
+        return False
+    steps = unroll(estimator)
+    return len(steps) > 1 or bool(get_tags(steps[0]).input_tags.allow_nan)
+
+
 def out_of_fold_scores(
     models: Sequence[Any], X: NDArray[Any], parts: Sequence[Subset], n_skipped: int
 ) -> NDArray[np.float64]:
@@ -205,7 +218,9 @@ def _largest(scores: ArrayLike, fraction: float) -> Subset:
 
 def _hashes(X: NDArray[Any]) -> NDArray[np.uint64]:
     """64 bits of each sample: sum of its values, scrambled with their places by SplitMix64 (Steele et al., 2014)."""
-    bits = (np.ascontiguousarray(X, dtype=np.float64) + 0.0).view(np.uint64)  # -0.0 equals 0.0
+    values = np.ascontiguousarray(X, dtype=np.float64) + 0.0  # -0.0 equals 0.0
+    values[np.isnan(values)] = np.nan  # which has many bit patterns
+    bits = values.view(np.uint64)
     place = np.arange(1, X.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return _scrambled(_scrambled(bits) + place).sum(axis=1, dtype=np.uint64)
 

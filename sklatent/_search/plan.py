@@ -1,13 +1,15 @@
 """What the fits of a search are about to learn: found out before the first of them, and learned together."""
 
-__all__ = ["Plan", "holds_latent", "learned_together"]
+__all__ = ["Candidate", "Plan", "Task", "holds_latent", "learned_together"]
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +18,7 @@ from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from sklatent._base import BaseLatentModel, is_reproducible, learn, learn_many, route, training_samples
+from sklatent._base import BaseLatentModel, is_reproducible, learn, learn_many, learns_like, route, training_samples
 from sklatent._memo import Memo, Outcome, fingerprint, is_open, model_key
 from sklatent._sklearn_compat import has_callbacks, safe_split
 
@@ -94,34 +96,68 @@ class Plan:
             for found in configured
         ]
         self.candidates = [
-            Candidate(params, self.memo, [] if found is None else list(_pipelines(found)))
-            for params, found in zip(candidates, self._estimators, strict=True)
+            Candidate(number, params, self.memo, [] if found is None else list(_pipelines(found)))
+            for number, (params, found) in enumerate(zip(candidates, self._estimators, strict=True))
         ]
         self.seconds = [0.0] * len(candidates)
         # For each candidate, the entries of the memo that its fits will find, with the way in which each was learned.
         self._entries: list[list[Any]] = [[] for _ in candidates]
         self._is_complete = [found is not None for found in self._estimators]
+        self._elsewhere: list[set[str]] = [set() for _ in candidates]
 
-    def learn(self, X: Any, y: Any, splits: Sequence[tuple[Any, Any]]) -> None:
-        """Learn together what the fits on the training samples of all splits have in common."""
+    def learn(self, X: Any, y: Any, splits: Sequence[tuple[Any, Any]], tasks: Iterable[Task] | None = None) -> None:
+        """Learn together what the fits on the training samples of all splits have in common, or some of them."""
         self._n_splits = len(splits)
         walks: dict[Task, Iterator[list[Fit]]] = {}
         memory = _StepMemory(self.memo, keep=True)
-        for fold, (train, _) in enumerate(splits):
-            samples = None
-            for number, estimator in enumerate(self._estimators):
-                if estimator is not None:
-                    samples = samples or safe_split(estimator, X, y, train)
-                    walks[number, fold] = _walk(estimator, samples[0], samples[1], memory)
+        samples: dict[int, Any] = {}
+        for number, fold in self.tasks(len(splits)) if tasks is None else tasks:
+            estimator = self._estimators[number]
+            if fold not in samples:
+                samples[fold] = safe_split(estimator, X, y, splits[fold][0])
+            walks[number, fold] = _walk(estimator, samples[fold][0], samples[fold][1], memory)
         while walks:
             wanted = {task: fits for task, walk in walks.items() if (fits := self._next(task, walk))}
             self._learn(wanted)
             walks = {task: walks[task] for task in wanted}
 
+    def tasks(self, n_splits: int) -> list[Task]:
+        """The fits that are planned, fold by fold."""
+        planned = [number for number, estimator in enumerate(self._estimators) if estimator is not None]
+        return [(number, fold) for fold in range(n_splits) for number in planned]
+
+    def divide(self, n_splits: int, n_parts: int) -> list[list[Task]]:
+        """The planned fits in parts, each of fits that learn together, and none larger than its share of all.
+
+        What is alike is cut between folds if possible, so that each part needs few of them. Fits that may learn the
+        same stay together.
+        """
+        alike: dict[Hashable, dict[Hashable, list[Task]]] = defaultdict(lambda: defaultdict(list))
+        keys = {
+            number: (tuple(map(learns_like, models)), tuple(map(model_key, models)))
+            for number, estimator in enumerate(self._estimators)
+            if estimator is not None
+            for models in [_latent_parts(estimator)]
+        }
+        for number, fold in self.tasks(n_splits):
+            kind, models = keys[number]
+            alike[kind][fold, models].append((number, fold))
+        largest = math.ceil(sum(map(len, alike.values())) / n_parts)
+        return [
+            list(chain.from_iterable(part))
+            for units in alike.values()
+            for part in _even_parts(list(units.values()), math.ceil(len(units) / largest))
+        ]
+
+    def take_over(self, number: int, route: str, seconds: float) -> None:
+        """Note how fits of a candidate were learned elsewhere, and in what part of the time spent on learning."""
+        self._elsewhere[number].update(route.split("+"))
+        self.seconds[number] += seconds
+
     def routes(self) -> Iterator[str]:
         """How each candidate was fitted, by what its fits have found; several ways are joined by a "+"."""
-        for entries, is_complete in zip(self._entries, self._is_complete, strict=True):
-            found = {way if entry.is_found else "individual" for entry, way in entries}
+        for entries, is_complete, elsewhere in zip(self._entries, self._is_complete, self._elsewhere, strict=True):
+            found = {way if entry.is_found else "individual" for entry, way in entries} | elsewhere
             yield "+".join(sorted(found if is_complete and found else found | {"individual"}))
 
     def close(self) -> None:
@@ -191,12 +227,13 @@ def learned_together(estimator: Any, X: Any, subsets: Sequence[Any]) -> Iterator
 class Candidate(dict[str, Any]):
     """Parameters of a candidate, which carry a memo to the fit: a dict like any other, but for its clone.
 
-    scikit-learn's search clones the parameters of a candidate where it fits them, in a worker too. The clone sets, for
-    each Pipeline without a memory of its own, one that knows the steps which the plan has fitted.
+    scikit-learn's search clones the parameters of a candidate where it fits them. The clone sets, for each Pipeline
+    without a memory of its own, one that knows the steps which the plan has fitted.
     """
 
-    def __init__(self, params: dict[str, Any], memo: Memo, pipelines: Sequence[str] = ()):
+    def __init__(self, number: int, params: dict[str, Any], memo: Memo, pipelines: Sequence[str] = ()):
         super().__init__(params)
+        self.number = number
         self.memo = memo
         self.pipelines = pipelines
 
@@ -319,6 +356,12 @@ def _pipelines(estimator: Any, prefix: str = "") -> Iterator[str]:
     for name, part in parts.items():
         if holds_latent(part):
             yield from _pipelines(part, f"{prefix}{name}__")
+
+
+def _even_parts(values: list[Any], n_parts: int) -> list[list[Any]]:
+    """Consecutive parts of about the same length."""
+    bounds = [len(values) * k // n_parts for k in range(n_parts + 1)]
+    return [values[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _learn_alone(model: Any, X: Any) -> Any:

@@ -3,7 +3,7 @@
 __all__ = ["Progress"]
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,15 @@ class Progress:
         yield
         self._end()
         self._print(f"{n_models} networks trained as one in {time.perf_counter() - self.start:.1f} s")
+
+    def tell(self, stacks: Iterable[tuple[int, int, float]]) -> None:
+        """Report stacks that a worker has trained: number of networks, number of epochs and seconds of each."""
+        for n_models, n_epochs, seconds in stacks:
+            if not self._tasks:
+                self._begin("train-together", None)
+            self._begin("stack", 0)
+            self._end()
+            self._print(f"{n_models} networks trained as one by a worker, {n_epochs} epochs in {seconds:.1f} s")
 
     def begin_epoch(self) -> None:
         """Report that an epoch begins."""

@@ -19,6 +19,7 @@ def layers(module, kind):
     return [layer for layer in module.modules() if isinstance(layer, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "input_shape"),
     [("mlp", (7,)), ("mlp", (1, 4, 5))]
@@ -189,6 +190,7 @@ def test_a_decoder_of_ones_own_is_called_as_it_is(kind, rng):
     torch.testing.assert_close(module.decode(z), made[0](z).flatten(1) + start)
 
 
+@pytest.mark.slow
 def test_forward_of_a_decoder_is_called_in_fit(rng):
     class Blank(nn.Sequential):
         def forward(self, z):

@@ -21,6 +21,7 @@ from sklatent._nn import data, summaries
 from sklatent._nn.likelihoods import Standardizer
 from sklatent._nn.schedules import SCHEDULES
 from sklatent._nn.training import clip_gradient
+from sklatent._sources import stored
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def X(rng):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Memory maps of any size count as large, and a block has a few rows."""
-    monkeypatch.setattr(data, "MAPPED_SIZE", 0)
-    monkeypatch.setattr(data, "BLOCK_SIZE", 50 * 6 * 8)
+    monkeypatch.setattr(stored, "MAPPED_SIZE", 0)
+    monkeypatch.setattr(stored, "BLOCK_SIZE", 50 * 6 * 8)
 
 
 class Sliced:
@@ -103,6 +104,7 @@ def test_partial_fit_that_raises_changes_nothing(network, X):
         model.set_params(early_stopping=True).partial_fit(X)
 
 
+@pytest.mark.slow
 def test_warm_start_begins_where_the_last_fit_ended(network, X):
     model = network(max_epochs=20, warm_start=True, random_state=0)
     first = copy.deepcopy(model.set_params(lr=0.01).fit(X).module_)
@@ -133,7 +135,7 @@ def test_a_memory_map_trains_as_well_as_the_array(network, X, tmp_path, small_bl
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     params = {"max_epochs": 100, "random_state": 0}
     model, whole = network(**params).fit(mapped), network(**params).fit(X)
-    assert data.is_sliceable(mapped)
+    assert stored.is_sliceable(mapped)
     np.testing.assert_allclose(model.module_.standardizer.loc, whole.module_.standardizer.loc, rtol=1e-12)
     assert model.score(X) == pytest.approx(whole.score(X), abs=0.1)  # nats: the samples come in another order
 
@@ -278,6 +280,7 @@ class TestDropout:
         fits = [network(1, backbone=backbone, max_epochs=3, random_state=0).fit(X) for backbone in (dropout, plain)]
         assert not torch.equal(*map(weights, fits))
 
+    @pytest.mark.slow
     def test_threads_do_not_disturb_one_another(self, network, X):
         fit = lambda seed: weights(network(1, backbone=dropout, max_epochs=3, random_state=seed).fit(X))  # noqa: E731
         apart = [fit(seed) for seed in range(4)]
@@ -296,6 +299,7 @@ class TestDropout:
         assert model.loss_curve_ == whole.loss_curve_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_anything_sliceable_is_read_in_blocks(network, X, small_blocks, early_stopping, monkeypatch):
     monkeypatch.setattr("sklatent._nn.summaries.MAX_SAMPLES", 30)
@@ -321,6 +325,7 @@ def test_sliceable_rows_are_validated(network, X, small_blocks):
         network(max_epochs=1, likelihood="bernoulli").fit(Sliced(np.abs(np.nan_to_num(X))))
 
 
+@pytest.mark.slow
 def test_weight_decay_shrinks_the_weights_and_not_the_biases(network, X):
     plain, decayed = (
         network(init="random", max_epochs=20, lr=0.01, weight_decay=decay, random_state=0).fit(X).module_
@@ -454,6 +459,7 @@ class TestCallbacksOfScikitLearn:
         assert recorder.torn_down == 1
         assert not any(name.startswith("_callback") for name in vars(model))
 
+    @pytest.mark.slow
     def test_search_fold_and_epoch_are_nested(self, network, X):
         recorder = self.recorder()
         search = GridSearchCV(network(max_epochs=2, random_state=0), {"nz": [1, 2]}, cv=2).set_callbacks(recorder)

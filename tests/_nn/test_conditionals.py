@@ -105,6 +105,7 @@ def test_residuals_are_the_likelihood_at_the_latent_code(x):
 
 # q is made from the noise that has the Fisher information of the likelihood at eta = 0. For counts that would be 1, but
 # large counts would lead to a q far from the posterior.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("likelihood", "noise"), [("gaussian", 0.3), ("bernoulli", 4.0), ("continuous_bernoulli", 12.0), ("poisson", 10.0)]
 )
@@ -127,6 +128,7 @@ def test_few_importance_samples_are_worth_many_of_the_formula(x):
     assert (ours - expected).abs().mean() < (formula - expected).abs().mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bend", [0.5, 2.0])
 @pytest.mark.parametrize("likelihood", ["gaussian", "poisson"])
 @torch.no_grad

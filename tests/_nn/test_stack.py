@@ -51,6 +51,7 @@ def assert_equal_to_fits(models, rows):
         np.testing.assert_allclose(net.history[:, "train_loss"], model.loss_curve_, **LOSS_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
@@ -74,6 +75,7 @@ def test_stacked_vae_equals_its_own_fit(params, digits):
     assert_equal_to_fits(make(VAETransformer, **params), [X] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
@@ -97,6 +99,7 @@ def test_stacked_autoencoder_equals_its_own_fit(digits):
     assert_equal_to_fits(make(AutoencoderTransformer), [digits[0][:200]] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [AutoencoderTransformer, VAETransformer])
 def test_stacked_variances_of_blank_pixels_equal_their_own_fit(network, digits):
     """Each network has samples of its own, and so has units and variances of its own for the features."""
@@ -110,6 +113,7 @@ def test_stacked_convolutions_equal_their_own_fit(digits):
     assert_equal_to_fits(make(VAETransformer, 3, backbone="conv", hidden_sizes=(4, 8), max_epochs=2), rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "masking"])
 def test_corruptions_of_different_strength_are_stacked(kind, digits):
     models = make(VAETransformer, noise_kind=kind)

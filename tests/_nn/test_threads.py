@@ -112,6 +112,7 @@ def test_product_size_of_convolutions():
     assert product_size(module, 10) == 10 * 64 * (3 * 5 * 9)  # as if at each of the 8 x 8 pixels
 
 
+@pytest.mark.slow
 def test_fit_is_limited_if_it_is_small(network, X, monkeypatch):
     callback = recording()
     network(1, max_epochs=2, callbacks=[callback]).fit(X)
@@ -148,6 +149,7 @@ def test_stacked_networks_are_counted_together(X, monkeypatch):
     assert sizes == [sizes[0], 3 * sizes[0]]
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_the_number_of_threads(network, digits):
     X = digits[0][:300]
     found = []
@@ -168,6 +170,7 @@ def fit_in_worker(X):
     return callback.on_epoch_end.seen, torch.get_num_threads(), in_new_thread(torch.get_num_threads)
 
 
+@pytest.mark.slow
 def test_processes_are_limited_and_get_their_setting_back(X):
     found = joblib.Parallel(n_jobs=2)(joblib.delayed(fit_in_worker)(X) for _ in range(4))
     assert found == [([1], 2, 2)] * 4

@@ -41,7 +41,7 @@ def test_em_raises_the_likelihood_at_each_step(X):
     model, least = missing_values._start(X, 5, np.ones(len(X)))
     densities = []
     for _ in range(10):
-        model, log_density = missing_values._em_step(model, X, np.ones(len(X)), least)
+        model, log_density, _ = missing_values._em_step(model, X, np.ones(len(X)), least)
         densities.append(log_density)
     assert (np.diff(densities) > 0).all()
 

@@ -165,6 +165,7 @@ def test_krylov_finds_the_components_of_data_whose_rank_it_exhausts(shape, rank,
     assert found.noise_variance(nz) == pytest.approx(expected[nz:].mean(), rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_krylov_takes_any_number_of_components_blocks_and_oversamples(rng):
     for _ in range(60):
         n, d = rng.integers(20, 300, 2)
@@ -185,6 +186,7 @@ def test_a_lone_krylov_block_holds_all_components(nz, rng):
     assert found.components.shape == (nz or 100, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [15, 2000])
 @pytest.mark.parametrize("d", [20, 300])
 @pytest.mark.parametrize("noise", [3e-7, 1e-6, 1e-4])
@@ -241,6 +243,7 @@ def test_entries_of_sparse_rows_given_twice_count_as_their_sum(solver, shape, co
         np.testing.assert_array_equal(now, before)
 
 
+@pytest.mark.slow
 def test_sparse_is_never_made_dense(monkeypatch):
     X = sparse.csr_array(sparse.random(3000, 2000, density=0.01, random_state=0))
     monkeypatch.setattr(sparse.csr_array, "toarray", None)

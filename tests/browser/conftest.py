@@ -1,4 +1,4 @@
-"""A browser for the tests of the report: Debian's chromium and chromium-driver, through selenium."""
+"""A browser for the tests of the report and the pages: Debian's chromium and chromium-driver, through selenium."""
 
 import shutil
 
@@ -31,6 +31,14 @@ def driver():
 
 
 OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+
+
+@pytest.fixture
+def until(driver):
+    """A function that returns what a condition does once it is true: some events follow the call that causes them."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return lambda condition: WebDriverWait(driver, 30).until(lambda _: condition())
 
 
 @pytest.fixture

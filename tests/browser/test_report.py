@@ -53,6 +53,12 @@ def latent_code(browser):
     return np.array(browser.execute_script("return [...state.z]"))
 
 
+def unfolded(until, details):
+    """The rows of a table in a closed `<details>`, which is built when it opens."""
+    details.find_element("tag name", "summary").click()
+    return until(lambda: details.find_elements("css selector", "tbody tr"))
+
+
 def vae(nz=2, **kwargs):
     return VAETransformer(nz, **QUICK | kwargs)
 
@@ -201,33 +207,42 @@ def test_sliders_move_every_latent_dimension(browser, images, tmp_path):
     np.testing.assert_allclose(decoded(browser, moved[None]), estimator.inverse_transform(moved[None]), atol=1e-5)
 
 
-def test_the_state_is_said_to_screen_readers(browser, pca, images, labels, tmp_path):
-    import time
-
+def test_the_state_is_said_to_screen_readers(browser, until, pca, images, labels, tmp_path):
     opened(browser, write_report(pca, images, tmp_path / "report.html", y=labels, image_shape=(8, 8)))
     browser.find_element("id", "point").send_keys("\ue014")  # an arrow key
-    time.sleep(0.6)
     status = browser.find_element("id", "status")
     assert status.get_attribute("aria-live") == "polite"
-    assert "Nearest: Sample" in status.get_attribute("textContent")
+    assert until(lambda: "Nearest: Sample" in status.get_attribute("textContent"))
     unnamed = "return [...document.querySelectorAll('canvas, select, input, button, svg')].filter((e) => !e.ariaHidden)"
     assert all(element.accessible_name for element in browser.execute_script(unnamed))
 
 
-def test_tables_say_what_the_pictures_show(browser, pca, images, labels, tmp_path):
+def test_tables_say_what_the_pictures_show(browser, until, pca, images, labels, tmp_path):
     opened(browser, write_report(pca, images, tmp_path / "report.html", y=labels, image_shape=(8, 8)))
     samples, values = browser.find_elements("css selector", ".stage details")
-    samples.find_element("tag name", "summary").click()
-    rows = samples.find_elements("css selector", "tbody tr")
+    rows = unfolded(until, samples)
     assert len(rows) == 200
     rows[7].find_element("tag name", "button").click()
     np.testing.assert_allclose(latent_code(browser), pca.transform(images[7:8])[0], rtol=1e-5)
-    values.find_element("tag name", "summary").click()
-    cells = browser.execute_script(
-        "return [...arguments[0].querySelectorAll('td:last-child')].map((cell) => cell.textContent)", values
-    )
+    unfolded(until, values)
+    texts = "return [...arguments[0].querySelectorAll('td:last-child')].map((cell) => cell.textContent)"
+    cells = until(lambda: all(found := browser.execute_script(texts, values)) and found)
     shown = np.array([float(cell.replace("−", "-")) for cell in cells])
     np.testing.assert_allclose(shown, pca.inverse_transform(pca.transform(images[7:8]))[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), None], ids=["images", "table"])
+def test_losses_are_drawn_and_listed(shape, browser, until, images, tmp_path):
+    estimator = vae().fit(images)
+    opened(browser, write_report(estimator, images, tmp_path / "report.html", image_shape=shape))
+    names = ["train_loss", "train_reconstruction", "valid_loss"]
+    points = browser.execute_script("return [...document.querySelectorAll('.curve')].map((c) => c.points.length)")
+    assert points == [2] * len(names)
+    training = browser.find_element("xpath", "//section[h2='Training']")
+    rows = unfolded(until, training.find_element("tag name", "details"))
+    shown = [row.text.replace("−", "-").split() for row in rows]
+    expected = [[epoch, *(estimator.history_[epoch - 1][name] for name in names)] for epoch in (1, 2)]
+    np.testing.assert_allclose(np.array(shown, dtype=float), expected, rtol=1e-3)
 
 
 def test_names_and_labels_are_shown_as_text(browser, tmp_path):

@@ -1,0 +1,82 @@
+"""Functions of trained networks as ONNX models, by PyTorch's exporter."""
+
+__all__ = ["network_model"]
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklatent.export._arrays import OPSET, require
+
+# Number of samples to trace with. One would be taken for a constant.
+N_TRACED = 2
+
+
+class _Function(nn.Module):
+    """A function of a module, as a module. The exporter does not find the weights of others."""
+
+    def __init__(self, module: nn.Module, function: Callable[[Any, Tensor], Tensor]):
+        super().__init__()
+        self.module = deepcopy(module).cpu().eval()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.module, x)
+
+
+def network_model(module: nn.Module, function: Callable[[Any, Tensor], Tensor], width: int) -> Any:
+    """An ONNX model of function(module, x), for float32 samples or latent codes x of shape (n, width).
+
+    Raises
+    ------
+    ValueError
+        If PyTorch cannot export the layers of the module for any number of samples.
+    """
+    require("onnxscript")  # PyTorch's exporter is written in it
+    example = torch.zeros(N_TRACED, width)
+    try:
+        with torch.no_grad(), _quiet():
+            # Given the module itself, `torch.onnx.export` would fall back to a graph for N_TRACED samples alone where
+            # the module depends on their number.
+            program = torch.export.export(
+                _Function(module, function).eval(),
+                (example,),
+                dynamic_shapes=({0: torch.export.Dim("n_samples")},),
+                strict=False,
+            )
+            converted: Any = torch.onnx.export(program, (), opset_version=OPSET, dynamo=True, verbose=False)
+    except Exception as error:  # a user's network may raise anything
+        raise ValueError(
+            "The networks of this estimator cannot be exported: PyTorch's exporter does not accept what its backbone "
+            f"computes. {error}"
+        ) from error
+    return _bare(converted.model_proto)
+
+
+def _bare(model: Any) -> Any:
+    """The model without the notes of the exporter, which contain program text and the paths of files."""
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    graph.ClearField("value_info")
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on its own affairs, such as a missing torchvision, from the user."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
