@@ -258,8 +258,10 @@ def dask_kill(arguments):
         thread.join()
         was_hit = set(pids) != {pid for pid, _ in states(client).values()}
         n_hit += was_hit
-        n_same += np.array_equal(found.components_, expected.components_)
-        say(f"trial {trial + 1}: struck after {delay:.2f} s, {'hit' if was_hit else 'missed'}")
+        is_same = np.array_equal(found.components_, expected.components_)
+        n_same += is_same
+        words = f"{'hit' if was_hit else 'missed'}, {'the same' if is_same else 'another model'}"
+        say(f"trial {trial + 1}: struck after {delay:.2f} s, {words}")
         client.wait_for_workers(2, timeout=60)
     say(f"RESULT {n_hit} of 20 workers killed within a fit; the components are bitwise the same in {n_same} of 20")
     close(client)
