@@ -36,6 +36,7 @@ from sklatent._base import (
 )
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
 from sklatent._nn.data import MappedRows, Rows, batch_sizes
+from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
 from sklatent._nn.inference import evaluate, halve_out_of_memory
 from sklatent._nn.left_out import Baseline, LeftOut, left_out_samples, linear_baseline
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
@@ -126,6 +127,7 @@ class Training:
     max_gradient_norm: float | None
     device: str
     weights: NDArray[Any] | None = None
+    processes: SingleProcess = ALONE
 
     @property
     def n_steps(self) -> int:
@@ -320,7 +322,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _learn(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Learned:
         X, weights = with_weight(X, weights)
-        training = self._prepare(X, former=getattr(self, "module_", None), weights=weights)
+        with process_group(resolve_device(self.device)) as processes:
+            return self._learn_with(processes, X, weights)
+
+    def _learn_with(self, processes: SingleProcess, X: NDArray[Any], weights: NDArray[Any] | None) -> Learned:
+        """Learn in one process, or in one of several."""
+        processes.check_equal(partial(self._description, X, weights))
+        training = self._prepare(X, former=getattr(self, "module_", None), weights=weights, processes=processes)
         self._check_callbacks(training)
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
@@ -335,15 +343,23 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
+        processes.end_equal(learned.module)
         return learned
 
     def _learn_further(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Learned:
         """Learn for one epoch, with the state of the optimizer and the generators of the previous call."""
         X, weights = with_weight(X, weights)
+        with process_group(resolve_device(self.device)) as processes:
+            return self._learn_further_with(processes, X, weights)
+
+    def _learn_further_with(self, processes: SingleProcess, X: NDArray[Any], weights: NDArray[Any] | None) -> Learned:
+        """Learn for one epoch in one process, or in one of several."""
+        processes.check_equal(partial(self._description, X, weights))
         former = getattr(self, "module_", None)
-        history = getattr(self, "history_", [])
-        state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
-        training = self._prepare(X, former=former, max_epochs=len(history) + 1, weights=weights)
+        history = deepcopy(getattr(self, "history_", []))
+        state = processes.from_first((getattr(self, "_training_state", None) or {}) | {"history": history})
+        n_epochs = len(state["history"]) + 1
+        training = self._prepare(X, former=former, max_epochs=n_epochs, weights=weights, processes=processes)
         if "likelihood" in state:  # its variance may have been set after the training
             training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
@@ -351,32 +367,40 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
             "likelihood": deepcopy(net.module_.likelihood.state_dict()),
         }
-        training.seeds["draws"] = getattr(self, "_draw_seed", training.seeds["draws"])
-        return replace(self._learned(net.module_, net.records(), training, X), training_state=state)
+        training.seeds["draws"] = processes.from_first(getattr(self, "_draw_seed", training.seeds["draws"]))
+        learned = self._learned(net.module_, net.records(), training, X)
+        processes.end_equal(learned.module)
+        return replace(learned, training_state=state)
 
     @classmethod
     def _learn_many(
         cls,
         models: Sequence[Any],
         Xs: Sequence[Any],
+        weights: Sequence[Any] | None = None,
         *,
         max_models: int | None = None,
         n_beside: int = 0,
         progress: Any = None,
         **limits: Any,
     ) -> list[Any]:
-        """Train networks of one architecture as one."""
+        """Train networks of one architecture as one; where several processes train together, one by one."""
+        if is_parallel():
+            return [None] * len(models)
         from sklatent._nn.grouping import train_together
 
+        pairs = list(zip(Xs, [None] * len(Xs) if weights is None else weights, strict=True))
+        kept = {(id(X), id(own)): with_weight(X, own) for X, own in pairs}  # each once, so that it stays shared
+        pairs = [kept[id(X), id(own)] for X, own in pairs]
         samples: dict[Hashable, tuple[Any, Any]] = {}
-        trainings = [model._prepare_shared(X, samples) for model, X in zip(models, Xs, strict=True)]
+        trainings = [model._prepare_shared(*pair, samples) for model, pair in zip(models, pairs, strict=True)]
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
         for k, outcome in zip(numbered, train_together(trainees, max_models, n_beside, progress), strict=True):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
-                model, training, X = models[k], numbered[k], Xs[k]
+                model, training, (X, _) = models[k], numbered[k], pairs[k]
                 trained = model._learned(outcome.module_, outcome.records(), training, X)
                 learned[k] = model._better_of_both(trained, training, X)
         return learned
@@ -386,17 +410,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         # To a backbone of the user's own nobody knows what nz means.
         return FREE_PARAMETERS - {"nz"} if callable(self.backbone) else FREE_PARAMETERS
 
-    def _prepare_shared(self, X: NDArray[Any], samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
+    def _prepare_shared(
+        self, X: NDArray[Any], weights: NDArray[Any] | None, samples: dict[Hashable, tuple[Any, Any]]
+    ) -> Training | None:
         """What to train, with the samples on the device shared; None where it can only be trained by itself."""
         if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
             return None
         try:
             validate_parameters(self)
-            training = self._prepare(X)
+            training = self._prepare(X, weights=weights)
         except Exception:  # which the fit by itself meets too, and there it is reported
             return None
         split = None if training.valid is None else (training.seeds["split"], len(training.valid))
-        key = (id(X), training.device, split)
+        key = (id(X), id(weights), training.device, split)
         training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
         return training
 
@@ -419,14 +445,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         baseline, seed = training.baseline, learned.draw_seed
         if baseline is None:
             return learned
+        agreed = training.processes.from_first  # scores that rounding moves must not part the processes
         scores = self._log_likelihood(learned.module, baseline.X, seed)
-        if not baseline.beats(scores):
+        if not agreed(baseline.beats(scores)):
             return learned
         start = baseline.module.to(learned.module.standardizer.loc.device)
         linear = replace(self._learned(start, learned.history, training, X), improved=False)
         # Layers may be too narrow for the linear model, and with tanh it is not exact.
         found = replace(baseline, log_density=self._log_likelihood(start, baseline.X, seed))
-        return linear if found.beats(scores) else learned
+        return linear if agreed(found.beats(scores)) else learned
 
     def _prepare(
         self,
@@ -434,14 +461,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         former: Autoencoder | None = None,
         max_epochs: int | None = None,
         weights: NDArray[Any] | None = None,
+        processes: SingleProcess | None = None,
     ) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
-        device = resolve_device(self.device)
-        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
-        if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
-            from sklatent._nn.checkpoint import read_header
-
-            seeds = read_header(self.checkpoint)["seeds"]
+        processes = processes or SingleProcess(resolve_device(self.device))
+        device, seeds = processes.device, self._seeds(processes)
         module = self._build_module(X, seeds["weights"], weights, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
@@ -468,7 +492,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             max_gradient_norm=GRADIENT_NORM * math.sqrt(X.shape[1]) if tail > CLIPPED_TAIL else None,
             device=device,
             weights=weights,
+            processes=processes,
         )
+
+    def _seeds(self, processes: SingleProcess) -> dict[str, int]:
+        """Random seeds of the parts of a fit, the same in all processes."""
+        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
+        if self.random_state is None and (header := self._checkpoint_header(processes)) is not None:
+            return header["seeds"]
+        return processes.from_first(seeds)
 
     def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
         """Leading principal components of the standardized training samples."""
@@ -575,6 +607,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             precision=self.precision,
             module_seed=training.seeds["layers"] if callable(self.backbone) else None,
             callbacks=list(callbacks),
+            processes=training.processes,
             device=training.device,
             verbose=self.verbose,
         )
@@ -650,21 +683,43 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """The callback that writes checkpoints. Raise ValueError if the file belongs to a different fit."""
         if self.checkpoint is None:
             return []
-        from sklatent._nn.checkpoint import Checkpoint, fingerprint, read_header
+        from sklatent._nn.checkpoint import Checkpoint
 
-        irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
-        params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
-        data = chain(row_blocks(X), [] if training.weights is None else [training.weights])
-        header = {**fingerprint(data, params, training.module.state_dict()), "seeds": training.seeds}
-        if Path(self.checkpoint).exists():
-            found = read_header(self.checkpoint)
+        start = training.module.state_dict()
+        header = {**self._fingerprint(X, training.weights, start), "seeds": training.seeds}
+        if (found := self._checkpoint_header(training.processes)) is not None:
             differences = [name for name in header if header[name] != found.get(name)]
             if differences:
                 raise ValueError(
                     f"checkpoint={str(self.checkpoint)!r} belongs to another fit: its {' and '.join(differences)} are "
                     "not those of this one. Remove it, or pass another path."
                 )
-        return [Checkpoint(self.checkpoint, header, early_stopping)]
+        return [Checkpoint(self.checkpoint, header, early_stopping, training.processes)]
+
+    def _checkpoint_header(self, processes: SingleProcess) -> dict[str, Any] | None:
+        """The header of the checkpoint that the first process finds; None if there is none."""
+        if self.checkpoint is None:
+            return None
+        from sklatent._nn.checkpoint import read_header
+
+        is_found = processes.rank == 0 and Path(self.checkpoint).exists()
+        found: dict[str, Any] | None = processes.from_first(read_header(self.checkpoint) if is_found else None)
+        return found
+
+    def _description(self, X: Any, weights: NDArray[Any] | None) -> dict[str, str]:
+        """What all processes must have in common to train together."""
+        given = {name: str(getattr(self, name) is not None) for name in ("random_state", "checkpoint")}
+        return {**self._fingerprint(X, weights), **given}
+
+    def _fingerprint(
+        self, X: Any, weights: NDArray[Any] | None, start: dict[str, torch.Tensor] | None = None
+    ) -> dict[str, str]:
+        """Strings that identify a fit: of its data, its parameters, and its initial weights if they are given."""
+        from sklatent._nn.checkpoint import fingerprint
+
+        irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
+        params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
+        return fingerprint(chain(row_blocks(X), [] if weights is None else [weights]), params, start or {})
 
     def _report(self, context: Any, training: Training, X: Any) -> list[Any]:
         """The callback that tells scikit-learn's callbacks, if there are any, of the epochs."""
