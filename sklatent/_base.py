@@ -208,7 +208,7 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
             weights = self._check_weights(sample_weight, X)
             if not isinstance(X, Blocks):  # which are counted when they are read
                 self._check_weight(*total_weight(weights, X.shape[0]))
-            self._publish(self._learn_or_recall(X) if weights is None else self._learn(X, weights))
+            self._publish(self._learn_or_recall(X, weights))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -482,15 +482,17 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         raise NotImplementedError
 
     @classmethod
-    def _learn_many(cls, models: Sequence[Any], Xs: Sequence[NDArray[Any]], **limits: Any) -> list[Any]:
+    def _learn_many(
+        cls, models: Sequence[Any], Xs: Sequence[NDArray[Any]], weights: Sequence[Any] | None = None, **limits: Any
+    ) -> list[Any]:
         """What each of many models learns, where they can learn together, and None elsewhere."""
         return [None] * len(models)
 
-    def _learn_or_recall(self, X: NDArray[Any]) -> Any:
+    def _learn_or_recall(self, X: NDArray[Any], weights: NDArray[Any] | None) -> Any:
         """What a search has learned for a model like this from the same samples, or else what `_learn` does."""
         is_new = not (hasattr(self, "n_components_") or isinstance(X, Blocks))  # a warm start goes on from what it has
-        known = recall(self, X) if is_new else None
-        return self._learn(X) if known is None else known
+        known = recall(self, X, weights) if is_new else None
+        return learn(self, X, weights) if known is None else known
 
     def _encode(self, X: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
@@ -650,7 +652,9 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         return tags
 
 
-def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], **limits: Any) -> list[Any]:
+def learn_many(
+    models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], weights: Sequence[Any], **limits: Any
+) -> list[Any]:
     """What many models learn, those of each family together.
 
     Parameters
@@ -658,7 +662,9 @@ def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], **
     models : sequence of estimator
         With the parameters of their fits. They stay as they are, but for a `random_state` that moves on.
     Xs : sequence of ndarray of shape (n_samples, n_features)
-        What `training_samples` has made of the samples of each. Models that share samples share the array.
+    weights : sequence of ndarray of shape (n_samples,) or None
+        What `training_samples` has made of the samples of each and of their weights. Models that share samples or
+        weights share the array.
     **limits
         For networks: `max_models` to train as one, `n_beside`, the number of processes or threads that train others at
         the same time, and `progress`, which is told of the stacks.
@@ -675,7 +681,8 @@ def learn_many(models: Sequence[BaseLatentModel], Xs: Sequence[NDArray[Any]], **
     ]
     for family in dict.fromkeys(families):
         numbers = [k for k, found in enumerate(families) if found is family]
-        outcomes = family._learn_many([models[k] for k in numbers], [Xs[k] for k in numbers], **limits)
+        chosen = ([values[k] for k in numbers] for values in (models, Xs, weights))
+        outcomes = family._learn_many(*chosen, **limits)
         for k, outcome in zip(numbers, outcomes, strict=True):
             learned[k] = outcome
     return learned
@@ -699,9 +706,9 @@ def active_units(means: NDArray[Any], weights: NDArray[Any] | None = None) -> ND
     return np.average(np.square(deviations), axis=0, weights=weights) > MIN_ACTIVITY
 
 
-def learn(model: BaseLatentModel, X: NDArray[Any]) -> Any:
-    """What a model learns by itself, from what `training_samples` has made of its samples."""
-    return model._learn(X)
+def learn(model: BaseLatentModel, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Any:
+    """What a model learns by itself, from what `training_samples` has made of its samples and their weights."""
+    return model._learn(X) if weights is None else model._learn(X, weights)
 
 
 def is_reproducible(model: BaseLatentModel) -> bool:
@@ -719,9 +726,10 @@ def route(model: BaseLatentModel) -> str:
     return model._ROUTE
 
 
-def training_samples(model: BaseLatentModel, X: ArrayLike) -> NDArray[Any]:
-    """X as the `fit` of a model hands it on: checked, and in a precision that the model takes."""
-    return copy(model)._validate_training_rows(X)  # which notes the features of X on the copy
+def training_samples(model: BaseLatentModel, X: ArrayLike, sample_weight: Any = None) -> tuple[NDArray[Any], Any]:
+    """X and the weights as the `fit` of a model hands them on: checked, and in a precision that the model takes."""
+    samples = copy(model)._validate_training_rows(X)  # which notes the features of X on the copy
+    return samples, model._check_weights(sample_weight, samples)
 
 
 class SequenceOf(Interval):

@@ -29,8 +29,8 @@ N_HINTS = 8
 _open: WeakSet["Memo"] = WeakSet()
 
 
-def recall(model: Any, X: Any) -> Any:
-    """What a model with these settings has learned from these samples; None where no open memo knows.
+def recall(model: Any, X: Any, weights: Any = None) -> Any:
+    """What a model with these settings has learned from these samples and weights; None where no open memo knows.
 
     An instance of RandomState in the settings is moved on, as learning would have moved it.
 
@@ -41,7 +41,7 @@ def recall(model: Any, X: Any) -> Any:
     """
     if not len(_open):
         return None
-    key = model_key(model)
+    key = model_key(model, weights)
     for memo in list(_open):
         found = memo.find(key, X)
         if found is not None:
@@ -54,9 +54,9 @@ def is_open() -> bool:
     return len(_open) > 0
 
 
-def model_key(model: Any) -> Hashable:
-    """What a model is known by, beside its samples: its class and what was set on it before the fit."""
-    return type(model), settings(model)
+def model_key(model: Any, weights: Any = None) -> Hashable:
+    """What a model is known by, beside its samples: its class, what was set on it before the fit, and the weights."""
+    return type(model), settings(model), fingerprint(weights)
 
 
 def settings(model: Any, without: Collection[str] = ()) -> tuple[tuple[str, Hashable], ...]:

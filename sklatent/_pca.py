@@ -623,19 +623,22 @@ class PCAReducer(BaseLatentModel):
         self._check_weight(weight, n_samples)
 
     @classmethod
-    def _learn_many(cls, models: Sequence[Any], Xs: Sequence[Any], **limits: Any) -> list[Any]:
+    def _learn_many(
+        cls, models: Sequence[Any], Xs: Sequence[Any], weights: Sequence[Any] | None = None, **limits: Any
+    ) -> list[Any]:
         """One spectrum for all models of the same samples that differ in `nz` and `whiten` alone."""
         learned: list[Any] = [None] * len(models)
+        weights = learned if weights is None else weights
         groups = defaultdict(list)
-        for number, (model, X) in enumerate(zip(models, Xs, strict=True)):
+        for number, (model, X, own) in enumerate(zip(models, Xs, weights, strict=True)):
             if model._can_share(X):
-                groups[id(X), learns_like(model)].append(number)
+                groups[id(X), id(own), learns_like(model)].append(number)
         for numbers in groups.values():
             widest = max(numbers, key=lambda k: math.inf if models[k].nz is None else models[k].nz)
             if len(numbers) == 1 or not np.isfinite(Xs[widest]).all():  # what EM finds depends on nz
                 continue
             with suppress(ValueError):  # which each fit meets too, and there it is reported
-                found = models[widest]._learn(Xs[widest])
+                found = models[widest]._learn(Xs[widest], weights[widest])
                 found = replace(found, scores=SharedScores(found.spectrum))
                 for k in numbers:
                     learned[k] = found

@@ -18,6 +18,8 @@ get_namespace               The Array API namespace under scikit-learn's own swi
 get_container_adapter       Makes the DataFrame that `set_output` asks for, in `inverse_transform` too.
 safe_split                  Takes the training samples of a fold as scikit-learn's searches do. Without it the fused
                             searches would learn from other samples than their fits ask for.
+check_method_params         Takes the training samples' part of the parameters of a fit as scikit-learn's searches do.
+                            Without it the fused searches would learn with other weights than their fits.
 checked_cv, keeps_cv        The splitter of a search, once scikit-learn has checked it; it keeps it from 1.9 on. Without
                             it the fused searches could not see the folds before the first fit.
 callback_context            Starts to report a fit to callbacks of scikit-learn 1.9. Without it they see no epochs.
@@ -48,6 +50,7 @@ __all__ = [
     "StrOptions",
     "callback_context",
     "callback_state",
+    "check_method_params",
     "check_sample_weight",
     "checked_cv",
     "column_indices",
@@ -76,6 +79,7 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions, validate_params
 from sklearn.utils._set_output import _get_container_adapter as get_container_adapter
 from sklearn.utils.metaestimators import _safe_split as safe_split
+from sklearn.utils.validation import _check_method_params as check_method_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 Method = TypeVar("Method", bound=Callable[..., Any])

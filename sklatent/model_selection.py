@@ -8,7 +8,9 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn import get_config
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.utils.metadata_routing import process_routing
 
 from sklatent._base import Persistent
 from sklatent._search.parts import Shared
@@ -38,8 +40,8 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             Targets.
         **params : dict
             Parameters for the `fit` of the estimator, the scorer and the splitter, as for scikit-learn's search: by
-            name, or by metadata routing if it is enabled. Candidates with a latent model that is given `sample_weight`
-            are fitted one by one.
+            name, or by metadata routing if it is enabled. Models that are given `sample_weight` are learned together
+            too, but for those within an estimator other than a Pipeline, which are fitted one by one.
 
         Returns
         -------
@@ -60,7 +62,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         >>> search.fit(X).cv_results_["route"].tolist()
         ['shared_svd', 'shared_svd']
         >>> search.fit(X, sample_weight=1.0 + (y == 2)).cv_results_["route"].tolist()
-        ['individual', 'individual']
+        ['shared_svd', 'shared_svd']
         """
         self._fit_params = params
         try:
@@ -85,15 +87,15 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
             more_results: dict[str, Any] | None = None,
             **contexts: Any,
         ) -> dict[str, Any]:
-            limits = {"max_models": self.max_models}
-            plan = Plan(self.estimator, list(candidate_params), self._fit_params, progress=progress, **limits)
+            limits, fit_params = {"max_models": self.max_models}, _params_of_fits(self, self._fit_params)
+            plan = Plan(self.estimator, list(candidate_params), fit_params, progress=progress, **limits)
 
             def learn(X: Any = None, y: Any = None, splits: Any = ()) -> None:
                 if workers is None:
                     plan.learn(X, y, splits)
                     progress.close()
                     return
-                shared = Shared(self.estimator, X, y, splits, limits)
+                shared = Shared(self.estimator, X, y, splits, limits, fit_params)
                 how = {"plan": plan, "shared": shared, "progress": progress, "pre_dispatch": self.pre_dispatch}
                 workers.run = partial(workers.search, **how)
 
@@ -192,9 +194,8 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
     stack stops. Stacks that workers train are reported as they end, without their epochs, and are not stopped.
 
     The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X. With several
-    processes, each holds X and the training samples of its folds. Models that are trained together do not receive
-    parameters of `fit`: candidates with a latent model that is given `sample_weight`, by name or by metadata routing,
-    are fitted one by one.
+    processes, each holds X and the training samples of its folds. Parameters of `fit`, by name or by metadata routing,
+    are followed through Pipelines; latent models within another estimator that is given some are fitted one by one.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 
@@ -330,6 +331,13 @@ class FusedRandomizedSearchCV(_FusedSearch, RandomizedSearchCV):
             pre_dispatch=pre_dispatch,
         )
         self.max_models = max_models
+
+
+def _params_of_fits(search: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """What the fits within a search receive of the parameters of its own."""
+    if get_config()["enable_metadata_routing"]:
+        return dict(process_routing(search, "fit", **params).estimator.fit)
+    return {name: value for name, value in params.items() if name != "groups"}
 
 
 class _LearningSplitter:

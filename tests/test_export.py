@@ -1,8 +1,10 @@
 """Exported models give the numbers of the estimators in ONNX Runtime, and what cannot be exported is refused."""
 
 import json
+import logging
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -527,3 +529,43 @@ def test_file_runs_without_torch_and_scikit_learn(digits, tmp_path):
     """
     subprocess.run([sys.executable, "-c", "\n".join(map(str.strip, code.splitlines()))], cwd=tmp_path, check=True)
     assert error(np.load(tmp_path / "Z.npy"), network.transform(X)) < TOLERANCE
+
+
+def _speaking_linear(speak):
+    class Linear(nn.Linear):
+        def forward(self, x):
+            speak()
+            return super().forward(x)
+
+    return Linear
+
+
+@pytest.mark.slow
+def test_the_users_own_remarks_are_heard_in_an_export(digits, caplog):
+    def speak():
+        warnings.warn("of my own", UserWarning, stacklevel=1)
+        logging.getLogger("mine").warning("of my own, too")
+
+    linear = _speaking_linear(speak)
+    backbone = _networks_with(lambda shape, n_code: linear(64, n_code), lambda shape, nz: nn.Linear(nz, 64))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        network = AutoencoderTransformer(2, backbone=backbone, **QUICK).fit(digits[0][:100])
+        caught.clear()
+        caplog.clear()
+        to_onnx(network)
+    assert {str(warning.message) for warning in caught} == {"of my own"}
+    assert {record.name for record in caplog.records if record.levelno >= logging.WARNING} == {"mine"}
+
+
+@pytest.mark.parametrize("error", [MemoryError, TypeError, KeyboardInterrupt])
+def test_failures_of_another_kind_are_not_taken_for_a_refusal(error, digits, monkeypatch):
+    def export(*args, **kwargs):
+        raise error("no")
+
+    network = AutoencoderTransformer(2, **QUICK).fit(digits[0][:40])
+    monkeypatch.setattr(torch.export, "export", export)
+    before = logging.getLogger("torch").level, list(warnings.filters)
+    with pytest.raises(error, match="no"):
+        to_onnx(network)
+    assert (logging.getLogger("torch").level, list(warnings.filters)) == before

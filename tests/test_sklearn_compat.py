@@ -55,6 +55,13 @@ def test_fit_context_validates_parameters_before_fit():
     assert Estimator().fit(None).is_fitted_
 
 
+def test_check_method_params_takes_those_of_some_samples():
+    params = {"sample_weight": np.array([1.0, 2.0, 3.0]), "setting": 7, "none": None}
+    found = compat.check_method_params(np.zeros((3, 2)), params, indices=np.array([2, 0]))
+    assert found.pop("sample_weight").tolist() == [3.0, 1.0]
+    assert found == {"setting": 7, "none": None}
+
+
 def test_validate_parameters_outside_of_fit():
     compat.validate_parameters(Estimator())
     with pytest.raises(ValueError, match="The 'size' parameter of Estimator must be an int"):

@@ -35,10 +35,10 @@ from sklatent._base import (
     with_attributes,
 )
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes
+from sklatent._nn.data import MappedRows, Rows, batch_sizes
 from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
 from sklatent._nn.inference import evaluate, halve_out_of_memory
-from sklatent._nn.left_out import LeftOut, left_out_samples
+from sklatent._nn.left_out import Baseline, LeftOut, left_out_samples, linear_baseline
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
@@ -120,6 +120,7 @@ class Training:
     train: Any
     valid: Any
     left_out: "LeftOut | None"
+    baseline: "Baseline | None"
     batch_size: int
     max_epochs: int
     lr: float
@@ -148,6 +149,8 @@ class Learned:
         For the Monte Carlo samples of scores.
     latent_space : dict
         Fitted attributes that describe the latent codes of the training samples.
+    improved : bool
+        Whether it is what was trained, and not the linear model that training started from.
     training_state : dict or None
         What the next call of `partial_fit` goes on from, after one.
     """
@@ -156,6 +159,7 @@ class Learned:
     history: list[dict[str, Any]]
     draw_seed: int
     latent_space: dict[str, Any]
+    improved: bool = True
     training_state: dict[str, Any] | None = None
 
 
@@ -335,7 +339,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks, self._schedule(training)).train(training.train, training.valid)
-        learned = self._learned(net.module_, net.records(), training, X)
+        learned = self._better_of_both(self._learned(net.module_, net.records(), training, X), training, X)
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
@@ -373,6 +377,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         cls,
         models: Sequence[Any],
         Xs: Sequence[Any],
+        weights: Sequence[Any] | None = None,
         *,
         max_models: int | None = None,
         n_beside: int = 0,
@@ -384,15 +389,20 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             return [None] * len(models)
         from sklatent._nn.grouping import train_together
 
+        pairs = list(zip(Xs, [None] * len(Xs) if weights is None else weights, strict=True))
+        kept = {(id(X), id(own)): with_weight(X, own) for X, own in pairs}  # each once, so that it stays shared
+        pairs = [kept[id(X), id(own)] for X, own in pairs]
         samples: dict[Hashable, tuple[Any, Any]] = {}
-        trainings = [model._prepare_shared(X, samples) for model, X in zip(models, Xs, strict=True)]
+        trainings = [model._prepare_shared(*pair, samples) for model, pair in zip(models, pairs, strict=True)]
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
         for k, outcome in zip(numbered, train_together(trainees, max_models, n_beside, progress), strict=True):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
-                learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], Xs[k])
+                model, training, (X, _) = models[k], numbered[k], pairs[k]
+                trained = model._learned(outcome.module_, outcome.records(), training, X)
+                learned[k] = model._better_of_both(trained, training, X)
         return learned
 
     @property
@@ -400,17 +410,19 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         # To a backbone of the user's own nobody knows what nz means.
         return FREE_PARAMETERS - {"nz"} if callable(self.backbone) else FREE_PARAMETERS
 
-    def _prepare_shared(self, X: NDArray[Any], samples: dict[Hashable, tuple[Any, Any]]) -> Training | None:
+    def _prepare_shared(
+        self, X: NDArray[Any], weights: NDArray[Any] | None, samples: dict[Hashable, tuple[Any, Any]]
+    ) -> Training | None:
         """What to train, with the samples on the device shared; None where it can only be trained by itself."""
         if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
             return None
         try:
             validate_parameters(self)
-            training = self._prepare(X)
+            training = self._prepare(X, weights=weights)
         except Exception:  # which the fit by itself meets too, and there it is reported
             return None
         split = None if training.valid is None else (training.seeds["split"], len(training.valid))
-        key = (id(X), training.device, split)
+        key = (id(X), id(weights), training.device, split)
         training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
         return training
 
@@ -427,6 +439,21 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         rows, weights = some_weighted_rows(X, training.weights)
         latent_space = self._describe_latent_space(module, rows, training, weights)
         return Learned(module, history, training.seeds["draws"], latent_space)
+
+    def _better_of_both(self, learned: Learned, training: Training, X: Any) -> Learned:
+        """What was learned, or the linear model of the start where that is better on samples left out."""
+        baseline, seed = training.baseline, learned.draw_seed
+        if baseline is None:
+            return learned
+        agreed = training.processes.from_first  # scores that rounding moves must not part the processes
+        scores = self._log_likelihood(learned.module, baseline.X, seed)
+        if not agreed(baseline.beats(scores)):
+            return learned
+        start = baseline.module.to(learned.module.standardizer.loc.device)
+        linear = replace(self._learned(start, learned.history, training, X), improved=False)
+        # Layers may be too narrow for the linear model, and with tanh it is not exact.
+        found = replace(baseline, log_density=self._log_likelihood(start, baseline.X, seed))
+        return linear if agreed(found.beats(scores)) else learned
 
     def _prepare(
         self,
@@ -447,9 +474,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
         left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
-        if former is None:
-            self._start(module, spectrum, X, weights)
-        else:
+        factors = self._start(module, spectrum, train) if former is None or left_out is not None else None
+        baseline = None if factors is None or left_out is None else linear_baseline(module, factors, train, left_out)
+        if former is not None:
             _adopt(module, former)
         tail = tail_weight(X, module.standardizer, weights)
         return Training(
@@ -458,6 +485,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             train,
             valid,
             left_out,
+            baseline,
             batch_size=self._n_batch(len(train)),
             max_epochs=max_epochs or self._n_epochs(len(train)),
             lr=self.lr / lr_divisor(tail),
@@ -480,14 +508,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         solve = rough_spectrum if module.likelihood.has_missing else decompose
         return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
 
-    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray[Any] | None) -> None:
-        """Set the weights and the noise variance from which training starts."""
+    def _start(self, module: Autoencoder, spectrum: Spectrum, train: Any) -> Factors | None:
+        """Set the weights and the noise variance from which training starts; return the linear model if it is one."""
         standardizer, likelihood = module.standardizer, module.likelihood
         is_linear = self._is_gaussian() and self.output_activation is None
         is_diagonal = self.likelihood == "gaussian_diagonal"
         if not (self._starts_at_pca() or is_diagonal):
-            return
-        factors = self._factors(module, spectrum, X, weights)
+            return None
+        factors = self._factors(module, spectrum, train)
         noise = torch.from_numpy(factors.noise) * standardizer.scale**2
         if not (self._starts_at_pca() and is_linear):  # the level is that of the data
             noise *= standardizer.variances.mean() / noise.mean()
@@ -502,19 +530,20 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
         if isinstance(likelihood, Gaussian):
             likelihood.set_noise_variance(noise)
+        return factors if self._starts_at_pca() and is_linear else None
 
     def _starts_at_pca(self) -> bool:
         return self.init == "pca" and self.backbone == "mlp"
 
-    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray[Any] | None) -> Factors:
+    def _factors(self, module: Autoencoder, spectrum: Spectrum, train: Any) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
         if self.likelihood == "gaussian_diagonal":
-            rows, weights = some_weighted_rows(X, weights)
+            rows, weights = some_standardized(train, module.standardizer)
             fit_factors = factors_of_incomplete if module.likelihood.has_missing else factor_analysis
-            return fit_factors(module.standardizer(as_tensor(rows)).double().cpu().numpy(), self.nz, weights)
+            return fit_factors(rows.astype(np.float64), self.nz, weights)
         noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
         k = min(self.nz, len(spectrum.components))
-        return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(X.shape[1], noise))
+        return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(len(module.standardizer.loc), noise))
 
     def _is_gaussian(self) -> bool:
         return self.likelihood in GAUSSIANS
@@ -595,6 +624,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             "history_": learned.history,
             "loss_curve_": _loss_curve(learned.history),
             "n_iter_": len(learned.history),
+            "improved_": learned.improved,
             "n_components_": int(self.nz),
             "noise_variance_": learned.module.likelihood.noise_variance,
             "_architecture": {name: getattr(self, name) for name in self._ARCHITECTURE},
@@ -795,6 +825,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None = None
     ) -> dict[str, Any]:
         """Estimate fitted attributes from latent codes of training samples, and set those of the module."""
+
+    @abstractmethod
+    def _log_likelihood(self, module: Any, X: NDArray[Any], seed: int) -> NDArray[Any]:
+        """Log-likelihoods of samples under a network, whatever the parameters of `score_samples` are."""
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
         if self.image_shape is not None:

@@ -235,10 +235,10 @@ class Batches:
                 missing -= end - start
                 start = end
                 if not missing:
-                    samples = begun[0] if len(begun) == 1 else Samples.join(begun)
-                    yield samples if share.fraction else samples._replace(weight=torch.zeros_like(samples.x[:, 0]))
+                    yield _joined(begun, share)
                     share = next(shares, share)
                     begun, missing = [], _length(share.places)
+            del block  # before the next one is read
 
     def _choice(self) -> Choice:
         """Which samples of the next block this process takes, in an order shuffled if there is a generator."""
@@ -325,6 +325,12 @@ def _take(block: Block, start: int, stop: int) -> Samples:
         return block.samples.map(lambda tensor: tensor[start:stop])
     # index_select takes half the time of tensor[index].
     return block.samples.map(partial(torch.index_select, dim=0, index=block.order[start:stop]))
+
+
+def _joined(parts: list[Samples], share: Share) -> Samples:
+    """The samples of a batch; with weights of zero if they only stand for a share that is empty."""
+    samples = parts[0] if len(parts) == 1 else Samples.join(parts)
+    return samples if share.fraction else samples._replace(weight=torch.zeros_like(samples.x[:, 0]))
 
 
 def _length(places: slice) -> int:

@@ -67,14 +67,22 @@ class Stack(nn.Module):
         return terms
 
     def loss(
-        self, terms: Terms | ImportanceTerms, kl_weights: Sequence[float], members: Tensor | None = None
+        self,
+        terms: Terms | ImportanceTerms,
+        kl_weights: Sequence[float],
+        members: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """Mean loss of the samples of each network, (m,), with a weight of the KL divergence for each."""
+        """Mean loss of the samples of each network, (m,), with a weight of the KL divergence for each.
+
+        The loss of each sample is multiplied by its weight (m, n), as by `Autoencoder.loss`.
+        """
         if self._kl_factors is None or self._kl_factors[0] != kl_weights:
             factors = [module.beta * weight for module, weight in zip(self._members, kl_weights, strict=True)]
             self._kl_factors = kl_weights, terms.log_prob.new_tensor(factors)
         factor = self._kl_factors[1]
-        return terms.weighted((factor if members is None else factor[members])[:, None]).mean(1)
+        losses = terms.weighted((factor if members is None else factor[members])[:, None])
+        return (losses if weight is None else losses * weight).mean(1)
 
     def train(self, mode: bool = True) -> "Stack":
         """Train or evaluate the networks."""

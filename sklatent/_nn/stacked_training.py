@@ -29,10 +29,12 @@ class StackedRows(Dataset[Any]):
     """
 
     def __init__(self, rows: Sequence[Rows], stack: Stack):
-        keys = [(part.X.data_ptr(), len(part)) for part in rows]
-        distinct = {key: stack.inputs(k, rows[k].X) for k, key in enumerate(keys) if key not in keys[:k]}
-        starts = dict(zip(distinct, accumulate(map(len, distinct.values()), initial=0)))  # noqa: B905
-        self.X = torch.cat(list(distinct.values())) if len(distinct) > 1 else distinct[keys[0]]
+        keys = [(part.X.data_ptr(), len(part), id(part.weights)) for part in rows]
+        distinct = {key: keys.index(key) for key in keys}  # the first network with these samples
+        inputs = [stack.inputs(k, rows[k].X) for k in distinct.values()]
+        starts = dict(zip(distinct, accumulate(map(len, inputs), initial=0)))  # noqa: B905
+        self.X = torch.cat(inputs) if len(inputs) > 1 else inputs[0]
+        self.relative = _joined_weights([rows[k] for k in distinct.values()])
         self.starts = [starts[key] for key in keys]
         self.lengths = [len(part) for part in rows]
         self.observed = [part.observed for part in rows]
@@ -50,6 +52,8 @@ class Part(NamedTuple):
     """Noise of the samples, with tensors of shape (m, n, width)."""
     members: Tensor | None
     """Indices of the networks, (m,); None for all of them."""
+    weight: Tensor | None
+    """Weights of the samples (m, n), as in `Samples`."""
 
 
 class StackedBatches:
@@ -88,8 +92,9 @@ class StackedBatches:
         chosen = slice(None) if members is None else members
         stop = start + size
         numbers = order[chosen, start:stop]
-        x = self.rows.X.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
-        return Part(x, Noise(*(tensor[chosen, start:stop] for tensor in noise)), members)
+        weight = None if self.rows.relative is None else _gathered(self.rows.relative, numbers)
+        noise = Noise(*(tensor[chosen, start:stop] for tensor in noise))
+        return Part(_gathered(self.rows.X, numbers), noise, members, weight)
 
     def _order(self, k: int) -> Tensor:
         """Indices of the samples of a network in the order of its generator, padded to the largest number."""
@@ -222,11 +227,13 @@ class StackedNet(LatentNet):
 
     def _evaluate(self, batch: Any, kl_weight: Any) -> dict[str, Any]:
         with self._precision():
-            terms = [self.module_(*part) for part in batch]
+            terms = [self.module_(part.x, part.noise, part.members) for part in batch]
             losses = [
-                self.module_.loss(found, kl_weight, part.members) for found, part in zip(terms, batch, strict=True)
+                self.module_.loss(found, kl_weight, part.members, part.weight)
+                for found, part in zip(terms, batch, strict=True)
             ]
-        sizes, means = [part.x.shape[1] for part in batch], [averages(found) for found in terms]
+        sizes = [part.x.shape[1] for part in batch]
+        means = [averages(found, part.weight) for found, part in zip(terms, batch, strict=True)]
         spread = partial(_spread, members=[part.members for part in batch], n_members=len(self.nets))
         return {
             "loss": torch.stack([values.sum() for values in losses]).sum(),
@@ -282,6 +289,19 @@ class StackedSchedule(Schedule):
     def kl_weight(self, step: int) -> Any:
         """List of the weights of the KL divergence of the networks after the given number of steps."""
         return [schedule.kl_weight(step) for schedule in self.schedules]
+
+
+def _joined_weights(rows: Sequence[Rows]) -> Tensor | None:
+    """Relative weights of all samples, which are one for those without; None if none has any."""
+    if all(part.relative is None for part in rows):
+        return None
+    ones = (torch.ones(len(part), device=part.X.device) for part in rows)
+    return torch.cat([one if part.relative is None else part.relative for part, one in zip(rows, ones, strict=True)])
+
+
+def _gathered(values: Tensor, numbers: Tensor) -> Tensor:
+    """Values of the samples with these numbers (m, n)."""
+    return values.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
 
 
 def _keep_freed_memory() -> None:

@@ -35,6 +35,8 @@ class Shared:
         Training and test indices of each fold; empty if they are not known.
     limits : dict
         For the plan of each part.
+    fit_params : dict
+        Parameters of the fits, for all samples.
     arguments : list
         Arguments that calls share.
     config : dict
@@ -48,6 +50,7 @@ class Shared:
     y: Any
     splits: Sequence[tuple[Any, Any]]
     limits: dict[str, Any]
+    fit_params: dict[str, Any] = field(default_factory=dict)
     arguments: list[Any] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=get_config)
     is_over: bool = False
@@ -102,8 +105,9 @@ class Part:
                 raise Abandoned("The search has ended.")
 
         log = _StackLog(check)
-        plan = Plan(shared.estimator, list(self.candidates.values()), progress=log, **shared.limits)
-        candidates = plan.candidates if self.tasks else list(self.candidates.values())
+        own = list(self.candidates.values())
+        plan = Plan(shared.estimator, own, shared.fit_params, progress=log, **shared.limits)
+        candidates = plan.candidates if self.tasks else own
         try:
             with config_context(**shared.config):
                 plan.learn(shared.X, shared.y, shared.splits, self.tasks)

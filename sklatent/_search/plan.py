@@ -17,13 +17,16 @@ import numpy as np
 from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import process_routing
 
 from sklatent._base import BaseLatentModel, is_reproducible, learn, learn_many, learns_like, route, training_samples
 from sklatent._memo import Memo, Outcome, fingerprint, is_open, model_key
-from sklatent._sklearn_compat import has_callbacks, safe_split
+from sklatent._sklearn_compat import check_method_params, has_callbacks, safe_split
 
-# An unfitted latent model, and the samples that it will be fitted to.
-Fit = tuple[Any, Any]
+# An unfitted latent model, the samples that it will be fitted to, and their weights or None.
+Fit = tuple[Any, Any, Any]
+# Parameters of a fit, by name.
+Params = Mapping[str, Any]
 # Numbers of a candidate and a fold.
 Task = tuple[int, int]
 
@@ -34,6 +37,7 @@ class _Wish:
 
     model: Any
     X: Any
+    weights: Any
     tasks: list[Task]
 
 
@@ -68,7 +72,8 @@ class Plan:
     candidates : sequence of dict
         Parameters of each candidate.
     fit_params : mapping, default={}
-        Parameters of the fit of the search. Where a latent model is given weights of samples, nothing is planned.
+        Parameters of the fits of the estimator, such as weights of the samples. They are followed to latent models and
+        through Pipelines; another estimator that is given some is not planned.
     **limits
         As for `learn_many`.
 
@@ -85,16 +90,14 @@ class Plan:
         self,
         estimator: Any,
         candidates: Sequence[dict[str, Any]],
-        fit_params: Mapping[str, Any] = MappingProxyType({}),
+        fit_params: Params = MappingProxyType({}),
         **limits: Any,
     ):
         self.memo = Memo()
         self.limits = limits
+        self._fit_params = {name: value for name, value in fit_params.items() if value is not None}
         configured = [_configured(estimator, params) for params in candidates]
-        self._estimators = [
-            found if found is not None and _can_be_planned(found) and not _has_weights(found, fit_params) else None
-            for found in configured
-        ]
+        self._estimators = [found if found is not None and _can_be_planned(found) else None for found in configured]
         self.candidates = [
             Candidate(number, params, self.memo, [] if found is None else list(_pipelines(found)))
             for number, (params, found) in enumerate(zip(candidates, self._estimators, strict=True))
@@ -112,10 +115,12 @@ class Plan:
         memory = _StepMemory(self.memo, keep=True)
         samples: dict[int, Any] = {}
         for number, fold in self.tasks(len(splits)) if tasks is None else tasks:
-            estimator = self._estimators[number]
+            estimator, (train, _) = self._estimators[number], splits[fold]
             if fold not in samples:
-                samples[fold] = safe_split(estimator, X, y, splits[fold][0])
-            walks[number, fold] = _walk(estimator, samples[fold][0], samples[fold][1], memory)
+                params = check_method_params(X, self._fit_params, indices=train)
+                samples[fold] = *safe_split(estimator, X, y, train), params
+            rows, targets, params = samples[fold]
+            walks[number, fold] = _walk(estimator, rows, targets, params, memory)
         while walks:
             wanted = {task: fits for task, walk in walks.items() if (fits := self._next(task, walk))}
             self._learn(wanted)
@@ -176,12 +181,13 @@ class Plan:
         """Learn what several fits want together, or several candidates want alike."""
         start = time.perf_counter()
         wishes = self._wishes(wanted)
-        keys = [model_key(wish.model) for wish in wishes]  # before learning moves on a random state
-        outcomes = learn_many([wish.model for wish in wishes], [wish.X for wish in wishes], **self.limits)
+        keys = [model_key(wish.model, wish.weights) for wish in wishes]  # before learning moves on a random state
+        models, Xs, weights = ([getattr(wish, name) for wish in wishes] for name in ("model", "X", "weights"))
+        outcomes = learn_many(models, Xs, weights, **self.limits)
         for wish, key, outcome in zip(wishes, keys, outcomes, strict=True):
             way = "individual" if outcome is None else route(wish.model)
             if outcome is None and len(wish.tasks) > 1:  # nothing else is like it, but several candidates want it
-                outcome = _learn_alone(wish.model, wish.X)
+                outcome = _learn_alone(wish)
             if outcome is not None:
                 entry = self.memo.add(key, wish.X, Outcome(wish.model, outcome), n_times=len(wish.tasks))
             for candidate, _ in wish.tasks:
@@ -197,12 +203,12 @@ class Plan:
         """The fits that are wanted, each once where another fit would learn the same."""
         wishes: dict[Any, _Wish] = {}
         for task, fits in wanted.items():
-            for number, (model, X) in enumerate(fits):
-                samples = self.memo.samples(X)
-                key = (model_key(model), id(samples), None if is_reproducible(model) else (task, number))
+            for number, (model, X, own) in enumerate(fits):
+                samples, weights = self.memo.samples(X), own if own is None else self.memo.samples(own)
+                key = (model_key(model, weights), id(samples), None if is_reproducible(model) else (task, number))
                 if key not in wishes:  # learning moves on an instance of RandomState, and nothing else
                     is_instance = isinstance(getattr(model, "random_state", None), np.random.RandomState)
-                    wishes[key] = _Wish(clone(model) if is_instance else model, samples, [])
+                    wishes[key] = _Wish(clone(model) if is_instance else model, samples, weights, [])
                 wishes[key].tasks.append(task)
         return list(wishes.values())
 
@@ -282,44 +288,64 @@ def _configured(estimator: Any, params: dict[str, Any]) -> Any:
     return None
 
 
-def _walk(estimator: Any, X: Any, y: Any, memory: _StepMemory) -> Iterator[list[Fit]]:
-    """The latent models that an estimator fits: those of each step of the walk once those before are learned."""
+def _walk(estimator: Any, X: Any, y: Any, params: Params, memory: _StepMemory) -> Iterator[list[Fit]]:
+    """The latent models that an estimator fits: those of each step of the walk once those before are learned.
+
+    Raises
+    ------
+    ValueError
+        If it is not known to which models parameters of the fit go.
+    """
     if isinstance(estimator, BaseLatentModel):
-        samples = training_samples(estimator, X)
+        samples, weights = training_samples(estimator, X, **params)
         if isinstance(samples, np.ndarray):
-            yield [(estimator, samples)]
+            yield [(estimator, samples, weights)]
     elif isinstance(estimator, Pipeline):
         estimator = clone(estimator)  # whose steps will be fitted
-        for number, (_, step) in enumerate(estimator.steps):
+        of_steps = _params_of_steps(estimator, params)
+        for number, (name, step) in enumerate(estimator.steps):
             if holds_latent(step):
-                yield from _walk(step, _transformed(estimator, number, X, y, memory), y, memory)
+                Z = _transformed(estimator, number, X, y, params, memory)
+                yield from _walk(step, Z, y, of_steps.get(name, {}), memory)
                 if not all(map(is_reproducible, _latent_parts(step))):
                     return  # each candidate goes on with other latent codes
+    elif params:
+        raise ValueError(f"{type(estimator).__name__} is given {list(params)}.")
     else:
-        walks = [_walk(model, samples, None, memory) for model, samples in estimator.fits_within(X, y)]
+        walks = [_walk(model, samples, None, {}, memory) for model, samples in estimator.fits_within(X, y)]
         yield from (list(chain.from_iterable(fits)) for fits in zip_longest(*walks, fillvalue=()))
 
 
-def _transformed(pipeline: Pipeline, n_steps: int, X: Any, y: Any, memory: _StepMemory) -> Any:
+def _params_of_steps(pipeline: Pipeline, params: Params) -> dict[str, dict[str, Any]]:
+    """What the fit of each step of a Pipeline receives: by its name, or by metadata routing if it is enabled."""
+    if not params:
+        return {}
+    if get_config()["enable_metadata_routing"]:
+        routed = process_routing(pipeline, "fit", **params)
+        return {name: dict(found.get("fit_transform", found.get("fit", {}))) for name, found in routed.items()}
+    of_steps: dict[str, dict[str, Any]] = {}
+    for name, value in params.items():
+        step, _, own = name.partition("__")
+        of_steps.setdefault(step, {})[own] = value
+    return of_steps
+
+
+def _transformed(pipeline: Pipeline, n_steps: int, X: Any, y: Any, params: Params, memory: _StepMemory) -> Any:
     """What the first steps of a Pipeline make of X."""
     if n_steps == 0:
         return X
     memory = memory if pipeline.memory is None else pipeline.memory
-    return Pipeline([*pipeline.steps[:n_steps], ("rest", "passthrough")], memory=memory).fit_transform(X, y)
+    first = Pipeline([*pipeline.steps[:n_steps], ("rest", "passthrough")], memory=memory)
+    if get_config()["enable_metadata_routing"]:
+        names = first.get_metadata_routing().consumes("fit_transform", params)
+    else:
+        names = [name for name in params if name.partition("__")[0] in first.named_steps]
+    return first.fit_transform(X, y, **{name: params[name] for name in names})
 
 
 def _can_be_planned(estimator: Any) -> bool:
     """Whether there is something to plan, and nobody who follows the fits by callbacks."""
     return holds_latent(estimator) and not any(map(has_callbacks, [estimator, *estimator.get_params().values()]))
-
-
-def _has_weights(estimator: Any, fit_params: Mapping[str, Any]) -> bool:
-    """Whether a latent model within an estimator is given weights of the samples, among the parameters of a fit."""
-    names = [name for name, value in fit_params.items() if name.endswith("sample_weight") and value is not None]
-    if names and get_config()["enable_metadata_routing"]:
-        return any(part.get_metadata_routing().fit.requests.get("sample_weight") for part in _latent_parts(estimator))
-    prefixes = [name.removesuffix("sample_weight").removesuffix("__") for name in names]
-    return any(holds_latent(estimator.get_params().get(prefix) if prefix else estimator) for prefix in prefixes)
 
 
 def holds_latent(estimator: Any) -> bool:
@@ -364,8 +390,8 @@ def _even_parts(values: list[Any], n_parts: int) -> list[list[Any]]:
     return [values[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _learn_alone(model: Any, X: Any) -> Any:
+def _learn_alone(wish: _Wish) -> Any:
     try:
-        return learn(model, X)
+        return learn(wish.model, wish.X, wish.weights)
     except Exception:  # which each fit meets too, and there it is reported
         return None

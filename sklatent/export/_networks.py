@@ -3,6 +3,7 @@
 __all__ = ["network_model"]
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from sklatent.export._arrays import OPSET, require
 
 # Number of samples to trace with. One would be taken for a constant.
 N_TRACED = 2
+# Packages that the export runs through, and that speak of their own affairs.
+TALKATIVE = ["torch", "onnxscript", "onnx_ir", "onnx"]
 
 
 class _Function(nn.Module):
@@ -51,7 +54,7 @@ def network_model(module: nn.Module, function: Callable[[Any, Tensor], Tensor], 
                 strict=False,
             )
             converted: Any = torch.onnx.export(program, (), opset_version=OPSET, dynamo=True, verbose=False)
-    except Exception as error:  # a user's network may raise anything
+    except (RuntimeError, ValueError) as error:  # by which PyTorch says what it does not support
         raise ValueError(
             "The networks of this estimator cannot be exported: PyTorch's exporter does not accept what its backbone "
             f"computes. {error}"
@@ -71,12 +74,19 @@ def _bare(model: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own affairs, such as a missing torchvision, from the user."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Keep the exporter's remarks on its own affairs, such as a missing torchvision, from the user.
+
+    Those of other packages, and of a backbone of the user's own, are heard as ever.
+    """
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # of copies that PyTorch makes
+            for logger in loggers:
+                warnings.filterwarnings("ignore", module=rf"{re.escape(logger.name)}(\.|$)")
+                logger.setLevel(logging.ERROR)
             yield
     finally:
-        logging.disable(disabled)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
