@@ -9,17 +9,23 @@ are scaled by StandardScaler where the name says so, and raw otherwise.
     python benchmarks/defaults.py --only lr batch_size
     python benchmarks/defaults.py --part hostile      # default fits of both networks on heavy tails and rare events
     python benchmarks/defaults.py --part tables       # the start at PCA beside a random one, and PCA: 6 minutes
+    python benchmarks/defaults.py --part grid         # one default changed at a time, on 44 settings: an hour
+    python benchmarks/defaults.py --part wide         # what can be done where there are more features than samples
 
-The last prints the held-out nats of `PCAReducer`, of both networks with init="random" and by default, and of linear
-ones, on 38 settings. The defaults were chosen on the first 28; the other 10 were chosen and run afterwards.
+"tables" prints the held-out nats of `PCAReducer`, of both networks with init="random" and by default, and of linear
+ones, on 38 settings. The defaults were chosen on the first 28; the other 10 were chosen and run afterwards. "grid" and
+"wide" take six wide tables in addition.
 """
 
 import argparse
 import sys
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import torch
+from scipy.stats import ttest_1samp
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -37,6 +43,7 @@ from sklearn.datasets import (
 )
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 
@@ -153,9 +160,17 @@ def new_settings():
     yield "wide/5", *halves(low_rank(160, 200, [5, 4, 3, 2, 1], 1.0)), 5
 
 
-def low_rank(n_samples, n_features, deviations, noise):
+def wide_settings():
+    """Five factors and noise in more features than samples."""
+    for seed in (100, 101):
+        for n_samples, n_features in ((80, 200), (40, 100), (100, 500)):
+            samples = low_rank(2 * n_samples, n_features, [5, 4, 3, 2, 1], 1.0, seed)
+            yield f"{n_samples} x {n_features}, {seed}/5", *halves(samples), 5
+
+
+def low_rank(n_samples, n_features, deviations, noise, seed=0):
     """Normal samples: factors with these deviations, and noise."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     factors = rng.standard_normal((n_samples, len(deviations))) * deviations
     return factors @ rng.standard_normal((len(deviations), n_features)) + noise * rng.standard_normal(
         (n_samples, n_features)
@@ -188,6 +203,101 @@ def compare_starts():
             )
 
 
+def one_at_a_time(estimator, n_features, n_epochs):
+    """Parameters beside the defaults: the learning rate, the length of the training, and so on."""
+    width = max(2 ** round(np.log2(4 * n_features)), 64)
+    sizes = np.array((width, width // 2) if width < 512 else (512, 256, 128))
+    yield from ({"lr": lr} for lr in (2.5e-3, 1e-2))
+    yield from ({"max_epochs": round(share * n_epochs)} for share in (0.5, 2))
+    yield from ({"weight_decay": decay} for decay in (0.3, 1.0, 3.0))
+    yield from ({"hidden_sizes": tuple(int(size) for size in share * sizes)} for share in (0.5, 2))
+    if estimator is VAETransformer:
+        yield from ({"kl_warmup": share} for share in (0.0, 0.25, 0.75))
+
+
+def grid(estimator):
+    """A line for each setting: nats by the defaults, and what each change adds; then means and extremes."""
+    names = ["lr/2", "lr*2", "epochs/2", "epochs*2", "decay .3", "decay 1", "decay 3", "width/2", "width*2"]
+    names += ["warmup 0", "warmup .25", "warmup .75"] if estimator is VAETransformer else []
+    print(f"{estimator.__name__:24}{'defaults':>10}" + "".join(f"{name:>11}" for name in names), flush=True)
+    lines = []
+    for name, train, test, nz in (*first_settings(), *new_settings(), *wide_settings()):
+        n_epochs = estimator(nz, random_state=0).fit(train).n_iter_
+        base = score(estimator, nz, train, test)
+        changes = one_at_a_time(estimator, train.shape[1], n_epochs)
+        lines.append([score(estimator, nz, train, test, **kw) - base for kw in changes])
+        print(f"{name:24}{base:10.2f}" + "".join(f"{change:11.2f}" for change in lines[-1]), flush=True)
+    for name, summary in (("mean", np.mean), ("median", np.median), ("least", np.min), ("most", np.max)):
+        print(f"{name:34}" + "".join(f"{change:11.2f}" for change in summary(lines, axis=0)), flush=True)
+
+
+class States(Callback):
+    """The network before training and after each epoch."""
+
+    def on_train_begin(self, net, **kwargs):
+        """Before the first epoch."""
+        self.modules = [deepcopy(net.module_)]
+
+    def on_epoch_end(self, net, **kwargs):
+        """After each epoch."""
+        self.modules.append(deepcopy(net.module_))
+
+
+def ways(estimator):
+    """A line for each setting: what the trained network gives, and what is gained by going back on the way to it.
+
+    Each way takes the network of largest log-likelihood of the samples left out; where it says so, only if a t test at
+    the level 0.1 does not put the difference to the trained network down to chance.
+    """
+    names = ["start", "best epoch", "epochs, t", "line, t", "start, t", "the best"]
+    print(f"{estimator.__name__:24}{'PCA':>10}{'trained':>10}" + "".join(f"{name:>12}" for name in names), flush=True)
+    for name, train, test, nz in (*first_settings(), *new_settings(), *wide_settings()):
+        fits = [found for seed in range(N_SEEDS) for found in gains(estimator(nz, random_state=seed), train, test)]
+        if fits:
+            line = np.median(fits, axis=0)
+            pca = PCAReducer(nz).fit(train).score(test)
+            print(f"{name:24}{pca:10.2f}{line[0]:10.2f}" + "".join(f"{gain:12.2f}" for gain in line[1:]), flush=True)
+
+
+def gains(model, train, test):
+    """The score of the trained network, and what each way adds, of one fit; nothing where no samples are left out."""
+    training, states = model._prepare(train), States()
+    if training.baseline is None:
+        return
+    model.n_features_in_ = train.shape[1]
+    model._net(training, [states], model._schedule(training)).train(training.train, training.valid)
+    epochs = states.modules
+    epochs[0] = training.baseline.module  # with the noise variance of the samples left out
+    line = [between(epochs[0], epochs[-1], share) for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
+
+    def scores(module):
+        found = model._learned(deepcopy(module), [], training, train).module
+        return [model._log_likelihood(found, X, seed=0) for X in (training.left_out.X, test)]
+
+    def chosen(found, level):
+        best = max(found, key=lambda pair: pair[0].mean())
+        difference = best[0] - last[0]
+        is_sure = level is None or ttest_1samp(difference, 0, alternative="greater").pvalue < level
+        return (best if is_sure and difference.any() else last)[1].mean()
+
+    some = sorted({0, 1, 2, 3, 5, 7, 10, 14, 20, 28, 40} & set(range(len(epochs) - 1)))
+    of_epochs, of_line, last = [scores(epochs[k]) for k in some], list(map(scores, line)), scores(epochs[-1])
+    start, trained = of_epochs[0], last[1].mean()
+    found = [start[1].mean(), chosen([*of_epochs, last], None), chosen([*of_epochs, last], 0.1)]
+    found += [chosen([start, *of_line, last], 0.1), chosen([start, last], 0.1)]
+    found += [max(pair[1].mean() for pair in (*of_epochs, *of_line, last))]
+    yield [trained, *(nats - trained for nats in found)]
+
+
+def between(start, end, share):
+    """The network on the line from one to another."""
+    module, ends = deepcopy(end), start.state_dict()
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            tensor.copy_(torch.lerp(ends[name], tensor, share))
+    return module
+
+
 def hostile(n_tables=8, n_seeds=2):
     """One line for each default fit: its loss in the first, the worst and the last epoch, and its worst score."""
     sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where some of the tables are tested
@@ -214,11 +324,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["vae", "autoencoder"], default="vae")
     parser.add_argument("--only", nargs="+", help="parameters to vary (default: all)")
-    parser.add_argument("--part", choices=["alternatives", "hostile", "tables"], default="alternatives")
+    parser.add_argument("--part", choices=["alternatives", "grid", "hostile", "tables", "wide"], default="alternatives")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of collapsed posteriors
     if arguments.part == "hostile":
         sys.exit(hostile())
     if arguments.part == "tables":
         sys.exit(compare_starts())
-    main({"vae": VAETransformer, "autoencoder": AutoencoderTransformer}[arguments.model], arguments.only)
+    chosen = {"vae": VAETransformer, "autoencoder": AutoencoderTransformer}[arguments.model]
+    if arguments.part in ("grid", "wide"):
+        sys.exit({"grid": grid, "wide": ways}[arguments.part](chosen))
+    main(chosen, arguments.only)

@@ -1,6 +1,6 @@
 """Beyond one machine: what the parts of a cluster take, counted and timed on this one.
 
-    python benchmarks/scale.py --part NAME [--size GB]
+    python benchmarks/scale.py --part NAME [--size GB] [--trials N]
 
 Each part prints what it does while it does it, and ends with the line that belongs on the benchmarks page.
 """
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torchrun import torchrun, torchrun_kill, torchrun_model
 
 PARTS = {}
 
@@ -28,6 +29,13 @@ def part(function):
     """Register a part under the name of its function: it is called with the arguments of the command line."""
     PARTS[function.__name__.replace("_", "-")] = function
     return function
+
+
+def timed(function):
+    """Seconds of a call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def say(text, start=time.perf_counter()):  # noqa: B008
@@ -40,10 +48,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=sorted(PARTS), action="append", required=True)
     parser.add_argument("--size", type=float, help="gigabytes of data, where a part has a choice")
+    parser.add_argument("--trials", type=int, help="repetitions, where a part has a choice")
     arguments = parser.parse_args()
     for name in arguments.part:
         say(f"{name}: {PARTS[name].__doc__.splitlines()[0]}")
         PARTS[name](arguments)
+
+
+# Data-parallel training
+
+for function in (torchrun, torchrun_kill, torchrun_model):
+    part(function)
 
 
 # PCA on dask arrays, and Parquet
@@ -53,7 +68,7 @@ def workers(n=2, memory="1.5GB", **kwargs):
     """A client of a cluster on this machine, of processes with one thread each."""
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=memory, dashboard_address=None, **kwargs)
+    cluster = LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=memory, dashboard_address=":0", **kwargs)
     return Client(cluster)
 
 
@@ -122,7 +137,7 @@ def dask_memory(arguments):
 
     from sklatent import PCAReducer
 
-    client, X = workers(), generated(arguments.size or 8, 1000)
+    client, X = workers(), generated(arguments.size or 8, 250)
     say(f"X: {X.shape[0]:,} x {X.shape[1]} in {X.npartitions} blocks, {X.nbytes / 1e9:.1f} GB")
     before, peak = states(client), Peak()
     model = PCAReducer(20).fit(X)
@@ -131,7 +146,7 @@ def dask_memory(arguments):
         model.transform(X).to_zarr(f"{folder}/codes.zarr")
         codes = zarr.open_array(f"{folder}/codes.zarr", mode="r")
         say(f"latent codes in zarr: {codes.shape}")
-        first = generate([0], X.chunks[0][0], 1000, "float64")
+        first = generate([0], X.chunks[0][0], X.shape[1], "float64")
         assert np.allclose(codes[: len(first)], model.transform(first))
     say(f"mean log-likelihood: {model.score(X):.6f}, of the first block alone {model.score(first):.3f}")
     after = states(client)
@@ -226,12 +241,11 @@ def dask_kill(arguments):
 
     X = generated(arguments.size or 0.4, 200, block=8e6)
     client, rng = workers(memory=0), np.random.default_rng(0)
-    start = time.perf_counter()
-    expected = PCAReducer(5).fit(X)
-    seconds, n_same, n_hit = time.perf_counter() - start, 0, 0
+    expected = PCAReducer(5).fit(X)  # and the workers import what they need
+    duration, n_same, n_hit = timed(partial(PCAReducer(5).fit, X)), 0, 0
     for trial in range(20):
         pids, ended = [pid for pid, _ in states(client).values()], threading.Event()
-        delay, victim = rng.uniform(0, seconds), int(rng.choice(pids))
+        delay, victim = rng.uniform(0, duration), int(rng.choice(pids))
         thread = threading.Thread(target=strike, args=(victim, delay, ended))
         thread.start()
         found = PCAReducer(5).fit(X)
@@ -355,11 +369,161 @@ def exponent(found):
     return np.polyfit(*np.log(np.transpose(found)), 1)[0]
 
 
-def timed(function):
-    """Seconds of a call."""
+# Searches over workers
+
+
+def digits_search(n_candidates=16, max_epochs=30, n_splits=5, **params):
+    """A search of VAEs over `nz` and `beta` on the digits, of so many candidates, and its samples."""
+    from sklearn.datasets import load_digits
+
+    from sklatent import VAETransformer
+    from sklatent.model_selection import FusedGridSearchCV
+
+    vae = VAETransformer(hidden_sizes=(128,), max_epochs=max_epochs, batch_size=64, random_state=0)
+    grid = {"nz": [2, 4, 8, 16], "beta": np.linspace(0.5, 4, n_candidates // 4).tolist()}
+    return FusedGridSearchCV(vae, grid, cv=n_splits, refit=False, **params), load_digits().data / 16
+
+
+ALONE = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from scale import digits_search
+search, X = digits_search()
+digits_search(max_epochs=1)[0].fit(X)
+for line in sys.stdin:
     start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    scores = search.fit(X).cv_results_["mean_test_score"]
+    print(time.perf_counter() - start, *scores, flush=True)
+"""
+
+
+@part
+def search(arguments):
+    """80 VAEs of the digits: 2 workers of one thread, one process of 2 threads, in turn. Needs a quiet machine."""
+    from joblib import parallel_config
+
+    threads = {name: "2" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    command = [sys.executable, "-W", "ignore", "-c", ALONE.format(folder=str(Path(__file__).parent))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    ratios, differences, client = [], [], workers(memory=0)
+    with subprocess.Popen(command, env=os.environ | threads, **pipes) as alone, parallel_config(backend="dask"):
+        candidates, X = digits_search()
+        digits_search(max_epochs=1)[0].fit(X)  # what is loaded or started at the first
+        for _ in range(3):
+            print("fit", file=alone.stdin, flush=True)
+            seconds, *expected = map(float, alone.stdout.readline().split())
+            ours = timed(lambda: candidates.fit(X))
+            difference = np.abs(candidates.cv_results_["mean_test_score"] / expected - 1).max()
+            say(f"one process {seconds:.1f} s, two workers {ours:.1f} s, scores differ by {difference:.1e}, relative")
+            ratios.append(seconds / ours)
+            differences.append(difference)
+        alone.stdin.close()
+    say(f"RESULT workers over one process {np.median(ratios):.2f}; scores differ by {max(differences):.1e} at most")
+    close(client)
+
+
+@part
+def search_bytes(arguments):
+    """Bytes that the client and the scheduler write in a search, by the number of samples and of parts."""
+    from distributed.comm.tcp import TCP
+    from joblib import parallel_config
+
+    from sklatent import PCAReducer
+    from sklatent.model_selection import FusedGridSearchCV
+
+    sent, write = [], TCP.write
+
+    async def counted(self, *args, **kwargs):
+        sent.append(await write(self, *args, **kwargs))
+        return sent[-1]
+
+    TCP.write = counted
+    client = workers(memory=0)
+    with parallel_config(backend="dask"):
+        for n_samples in (2_000, 20_000, 200_000):
+            for n_parts in (2, 8, 32):
+                X = generate([0], n_samples, 50, "float64")
+                sent.clear()
+                FusedGridSearchCV(PCAReducer(), {"nz": range(1, 17)}, refit=False, n_jobs=n_parts).fit(X)
+                rest = sum(sent) - 2 * X.nbytes
+                say(f"RESULT {n_samples:,} samples, {n_parts} parts: {sum(sent) / X.nbytes:.2f} X, 2 X and {rest:,}")
+    TCP.write = write
+    close(client)
+
+
+@part
+def search_kill(arguments):
+    """A worker killed at a random moment of a search, 20 times: the scores must be the same."""
+    from joblib import parallel_config
+
+    client, rng, n_hit, worst = workers(memory=0), np.random.default_rng(0), 0, 0.0
+    with parallel_config(backend="dask"):
+        candidates, X = digits_search(max_epochs=10, n_splits=2)
+        candidates.fit(X)
+        expected = candidates.cv_results_["mean_test_score"]
+        seconds = timed(lambda: candidates.fit(X))
+        for trial in range(20):
+            pids, ended = [pid for pid, _ in states(client).values()], threading.Event()
+            delay, victim = rng.uniform(0, seconds), int(rng.choice(pids))
+            thread = threading.Thread(target=strike, args=(victim, delay, ended))
+            thread.start()
+            found = candidates.fit(X).cv_results_["mean_test_score"]
+            ended.set()
+            thread.join()
+            client.wait_for_workers(2, timeout=60)
+            was_hit = set(pids) != {pid for pid, _ in states(client).values()}
+            n_hit += was_hit
+            worst = max(worst, np.abs(found / expected - 1).max())
+            say(f"trial {trial + 1}: struck after {delay:.2f} of {seconds:.2f} s, {'hit' if was_hit else 'missed'}")
+    say(f"RESULT {n_hit} of 20 workers killed within a search; scores differ by {worst:.1e} at most")
+    close(client)
+
+
+@part
+def search_without(arguments):
+    """A worker on which sklatent is not installed: the search must end with an error that says so."""
+    from joblib import parallel_config
+
+    client = workers(1, preload=[textwrap.dedent(BLOCKER)])
+    candidates, X = digits_search()
+    start = time.perf_counter()
+    try:
+        with parallel_config(backend="dask"):
+            candidates.fit(X)
+    except Exception as error:
+        say(f"RESULT {type(error).__name__} after {time.perf_counter() - start:.1f} s: {error}")
+    close(client)
+
+
+@part
+def search_model(arguments):
+    """Cost of a search on paper, for 1,000 candidates on 50 workers, and its slopes beside those measured here."""
+    from sklearn.model_selection import ParameterGrid
+
+    from sklatent._search.plan import Plan
+
+    n_candidates, n_splits, n_workers, n, d, epochs = 1000, 5, 50, 1797, 64, 30
+    candidates, X = digits_search(n_candidates)
+    plan = Plan(candidates.estimator, list(ParameterGrid(candidates.param_grid)))
+    parts = plan.divide(n_splits, n_workers)
+    plan.close()
+    largest, folds = max(map(len, parts)), max(len({fold for _, fold in part}) for part in parts)
+    n_weights = 2 * d * 128 + 3 * 128 * 7.5  # of both networks, with the mean nz
+    flops = 6 * n_weights * n * (n_splits - 1) / n_splits * epochs
+    say(f"paper: {n_candidates} candidates, {n_splits} folds, {n_workers} workers, X of {n} x {d}")
+    say(f"  {len(parts)} parts of at most {largest} networks and {folds} folds")
+    say(f"  flops {flops:.1e} a network, {flops * largest:.1e} a worker")
+    say(f"  {n_workers * X.nbytes / 1e6:.0f} MB of data to all workers, once: {np.ceil(np.log2(n_workers)):.0f} rounds")
+    sizes, times = [4, 8, 16, 32, 64], []
+    for size in sizes:
+        candidates, _ = digits_search(size, max_epochs=5)
+        times.append(min(timed(lambda candidates=candidates: candidates.fit(X)) for _ in range(2)))
+        say(f"{size * n_splits} networks: {times[-1]:.2f} s")
+    slope, first = np.polyfit(np.array(sizes) * n_splits, times, 1)
+    power = np.polyfit(np.log(sizes), np.log(times), 1)[0]
+    say(f"RESULT time ~ networks^{power:.2f}, on paper ^1 beside {first:.2f} s that any stack takes")
+    seconds = epochs / 5 * (first + slope * largest)
+    say(f"RESULT {slope * 1e3:.1f} ms for a network of 5 epochs, so {seconds:.0f} s for a worker")
 
 
 if __name__ == "__main__":

@@ -178,6 +178,9 @@ class AutoencoderTransformer(BaseAutoencoder):
         The latent dimension, equal to `nz`.
     n_iter_ : int
         Number of epochs of the training.
+    improved_ : bool
+        False if training overfitted, so that the network is the linear model of `init="pca"`; `history_` is then that
+        of the network that was given up (see Notes). True otherwise.
     loss_curve_ : list of float
         Mean training loss of each epoch, in nats per sample.
     history_ : list of dict
@@ -205,6 +208,11 @@ class AutoencoderTransformer(BaseAutoencoder):
     where e1 is the error that is expected of a linear model (Mallows 1973), but at most sqrt(n_features / nz) e, and
     the correction c is the mean squared error under PCA of all samples over that of the samples left out. Each epoch
     ends with this estimate. A linear network uses all samples, as PCA does.
+
+    With few samples for its many weights a network learns them by heart. So with `init="pca"` the trained network is
+    compared with the linear model on at most 50 of the samples left out. If a one-sided t test of the differences of
+    the log-likelihoods is significant at the level 0.1, the linear model is kept, with the noise variance of the
+    samples left out, and `improved_` is False. `partial_fit`, which leaves no samples out, keeps what it has trained.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor
@@ -458,6 +466,9 @@ class AutoencoderTransformer(BaseAutoencoder):
         ratios = squares / variances
         mean = ratios.mean() if weights is None else np.average(ratios.mean(axis=1), weights=weights)
         return float(mean) * n_features / max(n_features - self.nz, 1)
+
+    def _log_likelihood(self, module: Autoencoder, X: NDArray[Any], seed: int) -> NDArray[Any]:
+        return self._by_chunks(partial(infer, module, laplace_evidence), X, n_values=4 * X.shape[1])
 
     def _log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         score_samples, _ = DENSITIES[self.density]

@@ -31,6 +31,9 @@ from sklatent._ppca.factors import shrink
 from sklatent._ppca.moments import total_weight
 from sklatent._sklearn_compat import Interval, StrOptions
 
+# Importance samples by which a trained network and the linear model that it started from are compared.
+N_DRAWS_COMPARED = 32
+
 
 class VAETransformer(BaseAutoencoder):
     r"""Variational autoencoder (VAE), trained by maximizing the evidence lower bound.
@@ -180,6 +183,9 @@ class VAETransformer(BaseAutoencoder):
         The latent dimension, equal to `nz`.
     n_iter_ : int
         Number of epochs of the training.
+    improved_ : bool
+        False if training overfitted, so that the network is the linear model of `init="pca"`; `history_` is then that
+        of the network that was given up (see Notes). True otherwise.
     loss_curve_ : list of float
         Mean training loss of each epoch, in nats per sample.
     history_ : list of dict
@@ -209,6 +215,11 @@ class VAETransformer(BaseAutoencoder):
     where e1 is the error that is expected of a linear model (Mallows 1973), but at most sqrt(n_features / nz) e, and
     the correction c is the mean squared error under PCA of all samples over that of the samples left out. Each epoch
     ends with this estimate. A linear network uses all samples, as PCA does.
+
+    With few samples for its many weights a network learns them by heart. So with `init="pca"` the trained network is
+    compared with the linear model on at most 50 of the samples left out. If a one-sided t test of the differences of
+    the log-likelihoods is significant at the level 0.1, the linear model is kept, with the noise variance of the
+    samples left out, and `improved_` is False. `partial_fit`, which leaves no samples out, keeps what it has trained.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor
@@ -449,16 +460,21 @@ class VAETransformer(BaseAutoencoder):
                 ConvergenceWarning,
             )
 
+    def _log_likelihood(self, module: VariationalAutoencoder, X: NDArray[Any], seed: int) -> NDArray[Any]:
+        eps = np.random.default_rng(seed).standard_normal((len(X), N_DRAWS_COMPARED, self.nz), dtype=np.float32)
+        is_rough = np.isnan(X).any() or module.likelihood.has_missing
+        bound = incomplete_bound if is_rough else _bound
+        side_by_side = lambda module, x, eps: bound(module, x, eps.movedim(1, 0))  # noqa: E731
+        n_values = 4 * X.shape[1] * N_DRAWS_COMPARED
+        return self._by_chunks(partial(infer, module, side_by_side), X, eps.astype(X.dtype), n_values=n_values)
+
     def _log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
-        bound = lambda module, x, eps: importance_bound(  # noqa: E731
-            module.log_likelihood(x), module.posterior(x), module.prior_density(), eps
-        )
         # An encoder that was trained on incomplete samples is less exact for all of them.
         is_rough = np.isnan(X).any(axis=1) | self.module_.likelihood.has_missing
         if not is_rough.any():
-            return self._infer(bound, X, self._draws(X))
+            return self._infer(_bound, X, self._draws(X))
         scores = np.empty(len(X), dtype=X.dtype)
-        for chosen, function in ((is_rough, incomplete_bound), (~is_rough, bound)):
+        for chosen, function in ((is_rough, incomplete_bound), (~is_rough, _bound)):
             if chosen.any():  # complete samples have the scores that they have without the others
                 scores[chosen] = self._infer(function, X[chosen], self._draws(X[chosen]))
         return scores
@@ -543,6 +559,11 @@ class VAETransformer(BaseAutoencoder):
         return VariationalAutoencoder(
             *parts, posterior=posterior, nz=self.nz, beta=self.beta, n_train_draws=self.n_train_draws
         )
+
+
+def _bound(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """Importance-weighted bound on ln p(x), (n,), by `eps` of shape (n_draws, n, nz)."""
+    return importance_bound(module.log_likelihood(x), module.posterior(x), module.prior_density(), eps)
 
 
 def _rate_and_distortion(module: VariationalAutoencoder, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:

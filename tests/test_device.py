@@ -56,6 +56,6 @@ def test_rows_and_draws_lie_on_the_device(X, device):
     generator = torch.Generator(device).manual_seed(0)
     weights = np.ones(len(X))
     for rows in (Rows(X, device, weights), MappedRows(X, device, weights=weights)):
-        found = {part.device.type for block in rows.blocks(generator) for part in block}
+        found = {part.device.type for block in rows.blocks(generator) for part in block.samples}
         assert found == {torch.device(device).type}
     assert {part.device.type for part in Draws((2, 3), generator, 5).take(3)} == {torch.device(device).type}

@@ -35,9 +35,10 @@ from sklatent._base import (
     with_attributes,
 )
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, as_tensor, batch_sizes
+from sklatent._nn.data import MappedRows, Rows, batch_sizes
+from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
 from sklatent._nn.inference import evaluate, halve_out_of_memory
-from sklatent._nn.left_out import LeftOut, left_out_samples
+from sklatent._nn.left_out import Baseline, LeftOut, left_out_samples, linear_baseline
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
 from sklatent._nn.priors import Prior
@@ -119,12 +120,14 @@ class Training:
     train: Any
     valid: Any
     left_out: "LeftOut | None"
+    baseline: "Baseline | None"
     batch_size: int
     max_epochs: int
     lr: float
     max_gradient_norm: float | None
     device: str
     weights: NDArray[Any] | None = None
+    processes: SingleProcess = ALONE
 
     @property
     def n_steps(self) -> int:
@@ -146,6 +149,8 @@ class Learned:
         For the Monte Carlo samples of scores.
     latent_space : dict
         Fitted attributes that describe the latent codes of the training samples.
+    improved : bool
+        Whether it is what was trained, and not the linear model that training started from.
     training_state : dict or None
         What the next call of `partial_fit` goes on from, after one.
     """
@@ -154,6 +159,7 @@ class Learned:
     history: list[dict[str, Any]]
     draw_seed: int
     latent_space: dict[str, Any]
+    improved: bool = True
     training_state: dict[str, Any] | None = None
 
 
@@ -316,7 +322,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _learn(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Learned:
         X, weights = with_weight(X, weights)
-        training = self._prepare(X, former=getattr(self, "module_", None), weights=weights)
+        with process_group(resolve_device(self.device)) as processes:
+            return self._learn_with(processes, X, weights)
+
+    def _learn_with(self, processes: SingleProcess, X: NDArray[Any], weights: NDArray[Any] | None) -> Learned:
+        """Learn in one process, or in one of several."""
+        processes.check_equal(partial(self._description, X, weights))
+        training = self._prepare(X, former=getattr(self, "module_", None), weights=weights, processes=processes)
         self._check_callbacks(training)
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
@@ -327,19 +339,27 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks, self._schedule(training)).train(training.train, training.valid)
-        learned = self._learned(net.module_, net.records(), training, X)
+        learned = self._better_of_both(self._learned(net.module_, net.records(), training, X), training, X)
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
+        processes.end_equal(learned.module)
         return learned
 
     def _learn_further(self, X: NDArray[Any], weights: NDArray[Any] | None = None) -> Learned:
         """Learn for one epoch, with the state of the optimizer and the generators of the previous call."""
         X, weights = with_weight(X, weights)
+        with process_group(resolve_device(self.device)) as processes:
+            return self._learn_further_with(processes, X, weights)
+
+    def _learn_further_with(self, processes: SingleProcess, X: NDArray[Any], weights: NDArray[Any] | None) -> Learned:
+        """Learn for one epoch in one process, or in one of several."""
+        processes.check_equal(partial(self._description, X, weights))
         former = getattr(self, "module_", None)
-        history = getattr(self, "history_", [])
-        state = (getattr(self, "_training_state", None) or {}) | {"history": deepcopy(history)}
-        training = self._prepare(X, former=former, max_epochs=len(history) + 1, weights=weights)
+        history = deepcopy(getattr(self, "history_", []))
+        state = processes.from_first((getattr(self, "_training_state", None) or {}) | {"history": history})
+        n_epochs = len(state["history"]) + 1
+        training = self._prepare(X, former=former, max_epochs=n_epochs, weights=weights, processes=processes)
         if "likelihood" in state:  # its variance may have been set after the training
             training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
@@ -347,8 +367,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
             "likelihood": deepcopy(net.module_.likelihood.state_dict()),
         }
-        training.seeds["draws"] = getattr(self, "_draw_seed", training.seeds["draws"])
-        return replace(self._learned(net.module_, net.records(), training, X), training_state=state)
+        training.seeds["draws"] = processes.from_first(getattr(self, "_draw_seed", training.seeds["draws"]))
+        learned = self._learned(net.module_, net.records(), training, X)
+        processes.end_equal(learned.module)
+        return replace(learned, training_state=state)
 
     @classmethod
     def _learn_many(
@@ -362,7 +384,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         progress: Any = None,
         **limits: Any,
     ) -> list[Any]:
-        """Train networks of one architecture as one."""
+        """Train networks of one architecture as one; where several processes train together, one by one."""
+        if is_parallel():
+            return [None] * len(models)
         from sklatent._nn.grouping import train_together
 
         pairs = list(zip(Xs, [None] * len(Xs) if weights is None else weights, strict=True))
@@ -376,7 +400,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         for k, outcome in zip(numbered, train_together(trainees, max_models, n_beside, progress), strict=True):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
-                learned[k] = models[k]._learned(outcome.module_, outcome.records(), numbered[k], pairs[k][0])
+                model, training, (X, _) = models[k], numbered[k], pairs[k]
+                trained = model._learned(outcome.module_, outcome.records(), training, X)
+                learned[k] = model._better_of_both(trained, training, X)
         return learned
 
     @property
@@ -414,20 +440,32 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         latent_space = self._describe_latent_space(module, rows, training, weights)
         return Learned(module, history, training.seeds["draws"], latent_space)
 
+    def _better_of_both(self, learned: Learned, training: Training, X: Any) -> Learned:
+        """What was learned, or the linear model of the start where that is better on samples left out."""
+        baseline, seed = training.baseline, learned.draw_seed
+        if baseline is None:
+            return learned
+        agreed = training.processes.from_first  # scores that rounding moves must not part the processes
+        scores = self._log_likelihood(learned.module, baseline.X, seed)
+        if not agreed(baseline.beats(scores)):
+            return learned
+        start = baseline.module.to(learned.module.standardizer.loc.device)
+        linear = replace(self._learned(start, learned.history, training, X), improved=False)
+        # Layers may be too narrow for the linear model, and with tanh it is not exact.
+        found = replace(baseline, log_density=self._log_likelihood(start, baseline.X, seed))
+        return linear if agreed(found.beats(scores)) else learned
+
     def _prepare(
         self,
         X: Any,
         former: Autoencoder | None = None,
         max_epochs: int | None = None,
         weights: NDArray[Any] | None = None,
+        processes: SingleProcess | None = None,
     ) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
-        device = resolve_device(self.device)
-        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
-        if self.random_state is None and self.checkpoint is not None and Path(self.checkpoint).exists():
-            from sklatent._nn.checkpoint import read_header
-
-            seeds = read_header(self.checkpoint)["seeds"]
+        processes = processes or SingleProcess(resolve_device(self.device))
+        device, seeds = processes.device, self._seeds(processes)
         module = self._build_module(X, seeds["weights"], weights, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
@@ -436,9 +474,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
         spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
         left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
-        if former is None:
-            self._start(module, spectrum, X, weights)
-        else:
+        factors = self._start(module, spectrum, train) if former is None or left_out is not None else None
+        baseline = None if factors is None or left_out is None else linear_baseline(module, factors, train, left_out)
+        if former is not None:
             _adopt(module, former)
         tail = tail_weight(X, module.standardizer, weights)
         return Training(
@@ -447,13 +485,22 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             train,
             valid,
             left_out,
+            baseline,
             batch_size=self._n_batch(len(train)),
             max_epochs=max_epochs or self._n_epochs(len(train)),
             lr=self.lr / lr_divisor(tail),
             max_gradient_norm=GRADIENT_NORM * math.sqrt(X.shape[1]) if tail > CLIPPED_TAIL else None,
             device=device,
             weights=weights,
+            processes=processes,
         )
+
+    def _seeds(self, processes: SingleProcess) -> dict[str, int]:
+        """Random seeds of the parts of a fit, the same in all processes."""
+        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
+        if self.random_state is None and (header := self._checkpoint_header(processes)) is not None:
+            return header["seeds"]
+        return processes.from_first(seeds)
 
     def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
         """Leading principal components of the standardized training samples."""
@@ -461,14 +508,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         solve = rough_spectrum if module.likelihood.has_missing else decompose
         return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
 
-    def _start(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray[Any] | None) -> None:
-        """Set the weights and the noise variance from which training starts."""
+    def _start(self, module: Autoencoder, spectrum: Spectrum, train: Any) -> Factors | None:
+        """Set the weights and the noise variance from which training starts; return the linear model if it is one."""
         standardizer, likelihood = module.standardizer, module.likelihood
         is_linear = self._is_gaussian() and self.output_activation is None
         is_diagonal = self.likelihood == "gaussian_diagonal"
         if not (self._starts_at_pca() or is_diagonal):
-            return
-        factors = self._factors(module, spectrum, X, weights)
+            return None
+        factors = self._factors(module, spectrum, train)
         noise = torch.from_numpy(factors.noise) * standardizer.scale**2
         if not (self._starts_at_pca() and is_linear):  # the level is that of the data
             noise *= standardizer.variances.mean() / noise.mean()
@@ -483,19 +530,20 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
         if isinstance(likelihood, Gaussian):
             likelihood.set_noise_variance(noise)
+        return factors if self._starts_at_pca() and is_linear else None
 
     def _starts_at_pca(self) -> bool:
         return self.init == "pca" and self.backbone == "mlp"
 
-    def _factors(self, module: Autoencoder, spectrum: Spectrum, X: Any, weights: NDArray[Any] | None) -> Factors:
+    def _factors(self, module: Autoencoder, spectrum: Spectrum, train: Any) -> Factors:
         """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
         if self.likelihood == "gaussian_diagonal":
-            rows, weights = some_weighted_rows(X, weights)
+            rows, weights = some_standardized(train, module.standardizer)
             fit_factors = factors_of_incomplete if module.likelihood.has_missing else factor_analysis
-            return fit_factors(module.standardizer(as_tensor(rows)).double().cpu().numpy(), self.nz, weights)
+            return fit_factors(rows.astype(np.float64), self.nz, weights)
         noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
         k = min(self.nz, len(spectrum.components))
-        return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(X.shape[1], noise))
+        return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(len(module.standardizer.loc), noise))
 
     def _is_gaussian(self) -> bool:
         return self.likelihood in GAUSSIANS
@@ -559,6 +607,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             precision=self.precision,
             module_seed=training.seeds["layers"] if callable(self.backbone) else None,
             callbacks=list(callbacks),
+            processes=training.processes,
             device=training.device,
             verbose=self.verbose,
         )
@@ -575,6 +624,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             "history_": learned.history,
             "loss_curve_": _loss_curve(learned.history),
             "n_iter_": len(learned.history),
+            "improved_": learned.improved,
             "n_components_": int(self.nz),
             "noise_variance_": learned.module.likelihood.noise_variance,
             "_architecture": {name: getattr(self, name) for name in self._ARCHITECTURE},
@@ -633,21 +683,43 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """The callback that writes checkpoints. Raise ValueError if the file belongs to a different fit."""
         if self.checkpoint is None:
             return []
-        from sklatent._nn.checkpoint import Checkpoint, fingerprint, read_header
+        from sklatent._nn.checkpoint import Checkpoint
 
-        irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
-        params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
-        data = chain(row_blocks(X), [] if training.weights is None else [training.weights])
-        header = {**fingerprint(data, params, training.module.state_dict()), "seeds": training.seeds}
-        if Path(self.checkpoint).exists():
-            found = read_header(self.checkpoint)
+        start = training.module.state_dict()
+        header = {**self._fingerprint(X, training.weights, start), "seeds": training.seeds}
+        if (found := self._checkpoint_header(training.processes)) is not None:
             differences = [name for name in header if header[name] != found.get(name)]
             if differences:
                 raise ValueError(
                     f"checkpoint={str(self.checkpoint)!r} belongs to another fit: its {' and '.join(differences)} are "
                     "not those of this one. Remove it, or pass another path."
                 )
-        return [Checkpoint(self.checkpoint, header, early_stopping)]
+        return [Checkpoint(self.checkpoint, header, early_stopping, training.processes)]
+
+    def _checkpoint_header(self, processes: SingleProcess) -> dict[str, Any] | None:
+        """The header of the checkpoint that the first process finds; None if there is none."""
+        if self.checkpoint is None:
+            return None
+        from sklatent._nn.checkpoint import read_header
+
+        is_found = processes.rank == 0 and Path(self.checkpoint).exists()
+        found: dict[str, Any] | None = processes.from_first(read_header(self.checkpoint) if is_found else None)
+        return found
+
+    def _description(self, X: Any, weights: NDArray[Any] | None) -> dict[str, str]:
+        """What all processes must have in common to train together."""
+        given = {name: str(getattr(self, name) is not None) for name in ("random_state", "checkpoint")}
+        return {**self._fingerprint(X, weights), **given}
+
+    def _fingerprint(
+        self, X: Any, weights: NDArray[Any] | None, start: dict[str, torch.Tensor] | None = None
+    ) -> dict[str, str]:
+        """Strings that identify a fit: of its data, its parameters, and its initial weights if they are given."""
+        from sklatent._nn.checkpoint import fingerprint
+
+        irrelevant = ("callbacks", "checkpoint", "device", "random_state", "verbose", "warm_start")
+        params = {name: value for name, value in self.get_params().items() if name not in irrelevant}
+        return fingerprint(chain(row_blocks(X), [] if weights is None else [weights]), params, start or {})
 
     def _report(self, context: Any, training: Training, X: Any) -> list[Any]:
         """The callback that tells scikit-learn's callbacks, if there are any, of the epochs."""
@@ -753,6 +825,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None = None
     ) -> dict[str, Any]:
         """Estimate fitted attributes from latent codes of training samples, and set those of the module."""
+
+    @abstractmethod
+    def _log_likelihood(self, module: Any, X: NDArray[Any], seed: int) -> NDArray[Any]:
+        """Log-likelihoods of samples under a network, whatever the parameters of `score_samples` are."""
 
     def _input_shape(self, n_features: int) -> tuple[int, ...]:
         if self.image_shape is not None:

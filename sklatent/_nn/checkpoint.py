@@ -20,6 +20,7 @@ from skorch.callbacks import Callback
 from skorch.net import NeuralNet
 from torch import Tensor
 
+from sklatent._nn.distributed import ALONE, SingleProcess
 from sklatent._nn.randomness import SEEDS
 
 # State of skorch's early stopping, in addition to the best weights.
@@ -36,9 +37,12 @@ class Checkpoint(Callback):
         Numbers and strings that identify the fit.
     early_stopping : EarlyStopping or None
         Callback whose state is saved as well.
+    processes : SingleProcess or DataParallel, default=SingleProcess()
+        The first one writes the file, and reads it for all.
     """
 
-    def __init__(self, path: Any, header: dict[str, Any], early_stopping: Any = None):
+    def __init__(self, path: Any, header: dict[str, Any], early_stopping: Any = None, processes: SingleProcess = ALONE):
+        self.processes = processes
         self.path = path
         self.header = header
         self.early_stopping = early_stopping
@@ -51,9 +55,10 @@ class Checkpoint(Callback):
         ValueError
             If the file does not contain the state of a training of this net.
         """
-        if not Path(self.path).exists():
+        is_found = self.processes.rank == 0 and Path(self.path).exists()
+        state = self.processes.from_first(load(self.path) if is_found else None)
+        if state is None:
             return
-        state = load(self.path)
         try:
             self._check(net, state)
             net.load_state(state)
@@ -66,7 +71,8 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Replace the file by one with the current state."""
-        save(self.path, self._state(net))
+        if self.processes.rank == 0:
+            save(self.path, self._state(net))
 
     def _state(self, net: NeuralNet) -> dict[str, Any]:
         state = {"header": self.header, **net.state()}

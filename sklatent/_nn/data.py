@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sklatent._nn.distributed import ALONE, Share, SingleProcess
 from sklatent._nn.modules import Noise
 from sklatent._ppca.moments import total_weight
 from sklatent._sources.stored import block_slices, read
@@ -50,6 +51,22 @@ class Samples(NamedTuple):
         return Samples(torch.cat([part.x for part in parts]), torch.cat(weights) if weights else None)
 
 
+class Block(NamedTuple):
+    """Samples that are read at once."""
+
+    samples: Samples
+    order: Tensor | None
+    """Indices of the samples in the order in which they are used; None for all as they are."""
+
+
+# From the number of samples in a block to the order of those that are chosen.
+Choice = Callable[[int], Tensor | None]
+
+
+def no_choice(n_samples: int) -> None:
+    """All samples as they are."""
+
+
 class Batch(NamedTuple):
     """What a step of training takes."""
 
@@ -58,6 +75,8 @@ class Batch(NamedTuple):
     noise: Noise
     weight: Tensor | None = None
     """As in `Samples`."""
+    fraction: float = 1.0
+    """Number of these samples over that of the batch of all processes."""
 
 
 class Rows(Dataset[Any]):
@@ -80,9 +99,9 @@ class Rows(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.X)
 
-    def blocks(self, generator: torch.Generator | None) -> Iterator[Samples]:
+    def blocks(self, generator: torch.Generator | None, choose: Choice = no_choice) -> Iterator[Block]:
         """All samples as one block."""
-        yield Samples(self.X, self.relative)
+        yield Block(Samples(self.X, self.relative), choose(len(self)))
 
     @cached_property
     def observed(self) -> Tensor | None:
@@ -137,18 +156,26 @@ class MappedRows(Dataset[Any]):
     def __len__(self) -> int:
         return self.X.shape[0] if self.keep is None else int(self.keep.sum())
 
-    def blocks(self, generator: torch.Generator | None) -> Iterator[Samples]:
-        """Blocks of samples, in shuffled order if there is a generator."""
-        order = torch.arange(len(self.cuts))
+    def blocks(self, generator: torch.Generator | None, choose: Choice = no_choice) -> Iterator[Block]:
+        """Blocks of samples, in shuffled order if there is a generator. Samples that are not chosen may be left out."""
+        numbers = torch.arange(len(self.cuts))
         if generator is not None:
-            order = torch.randperm(len(order), generator=generator, device=generator.device)
-        for number in order.tolist():
+            numbers = torch.randperm(len(numbers), generator=generator, device=generator.device)
+        for number in numbers.tolist():
             cut = self.cuts[number]
-            chosen = slice(None) if self.keep is None else self.keep[cut]
-            block = read(self.X, cut)[chosen]
-            if len(block):
-                weight = None if self.relative is None else self.relative[cut][chosen]
-                yield Samples(as_tensor(block), weight).map(lambda tensor: tensor.to(self.device))
+            n_read = len(range(*cut.indices(self.X.shape[0])))
+            used = np.arange(n_read) if self.keep is None else np.flatnonzero(self.keep[cut])
+            if len(used):
+                order = choose(len(used))
+                if order is not None and len(order) < len(used):
+                    chosen, order = order.unique(return_inverse=True)
+                    used = used[chosen.cpu().numpy()]
+                yield Block(self._read(cut, used if len(used) < n_read else slice(None)), order)
+
+    def _read(self, cut: slice, used: slice | NDArray[Any]) -> Samples:
+        """Some samples of a block. Of a memory map only these are read."""
+        weight = None if self.relative is None else self.relative[cut][used]
+        return Samples(as_tensor(read(self.X[cut], used)), weight).map(lambda tensor: tensor.to(self.device))
 
     @cached_property
     def observed(self) -> Tensor | None:
@@ -170,45 +197,66 @@ class Batches:
     batch_size : int
     generator : Generator or None, default=None
         Shuffles the samples in each epoch. None keeps their order.
+    processes : SingleProcess or DataParallel, default=SingleProcess()
+        Of several processes each takes its share of the samples of a batch.
 
     Attributes
     ----------
-    sizes : list of int
-        Number of samples in each batch of an epoch. Its length is the number of steps.
+    shares : list of Share
+        What this process takes of each batch of an epoch. Its length is the number of steps.
 
     Notes
     -----
     A batch may span two blocks of `MappedRows`, so the number of steps does not depend on the size of the blocks.
     """
 
-    def __init__(self, rows: Any, batch_size: int, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        rows: Any,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        processes: SingleProcess = ALONE,
+    ):
         self.rows = rows
         self.batch_size = batch_size
         self.generator = generator
-        self.sizes = batch_sizes(len(rows), batch_size)
+        self.processes = processes
+        self.shares = [processes.share(size) for size in batch_sizes(len(rows), batch_size)]
 
     def __iter__(self) -> Iterator[Samples]:
-        sizes = iter(self.sizes)
-        begun, missing = [], next(sizes)
-        for block in self.rows.blocks(self.generator):
-            take = self._shuffled(block)
-            start = 0
-            while start < len(block.x):
-                stop = min(start + missing, len(block.x))
-                begun.append(take(start, stop))
-                missing -= stop - start
-                start = stop
+        shares = iter(self.shares)
+        share = next(shares)
+        begun, missing = [], _length(share.places)
+        for block in self.rows.blocks(self.generator, self._choice()):
+            start, stop = 0, len(block.samples.x if block.order is None else block.order)
+            while start < stop:
+                end = min(start + missing, stop)
+                begun.append(_take(block, start, end))
+                missing -= end - start
+                start = end
                 if not missing:
-                    yield begun[0] if len(begun) == 1 else Samples.join(begun)
-                    begun, missing = [], next(sizes, 0)
+                    yield _joined(begun, share)
+                    share = next(shares, share)
+                    begun, missing = [], _length(share.places)
+            del block  # before the next one is read
 
-    def _shuffled(self, block: Samples) -> Callable[[int, int], Samples]:
-        """Function that takes samples start to stop of a block, shuffled if there is a generator."""
-        if self.generator is None:
-            return lambda start, stop: block.map(lambda tensor: tensor[start:stop])
-        order = torch.randperm(len(block.x), generator=self.generator, device=block.x.device)
-        # index_select takes half the time of tensor[index].
-        return lambda start, stop: block.map(partial(torch.index_select, dim=0, index=order[start:stop]))
+    def _choice(self) -> Choice:
+        """Which samples of the next block this process takes, in an order shuffled if there is a generator."""
+        if self.processes.size == 1:
+            return no_choice if self.generator is None else self._shuffled
+        is_taken = torch.cat([_is_taken(share) for share in self.shares])
+
+        def choose(n_samples: int) -> Tensor:
+            nonlocal is_taken
+            order = torch.arange(n_samples) if self.generator is None else self._shuffled(n_samples)
+            taken, is_taken = is_taken[:n_samples], is_taken[n_samples:]
+            return order[taken.to(order.device)].to(self.processes.device)
+
+        return choose
+
+    def _shuffled(self, n_samples: int) -> Tensor:
+        assert self.generator is not None
+        return torch.randperm(n_samples, generator=self.generator, device=self.generator.device)
 
 
 class Draws:
@@ -231,13 +279,13 @@ class Draws:
         self.n_rows = min(n_samples, N_DRAWS // max(n_values, 1))
         self.rest = torch.empty(0, n_values, device=generator.device)
 
-    def take(self, n_rows: int) -> Noise:
-        """The next random numbers, for n_rows samples."""
+    def take(self, n_rows: int, places: slice = slice(None)) -> Noise:
+        """The next random numbers, for n_rows samples, of which those in some places are returned."""
         if n_rows > len(self.rest):
             shape = (max(n_rows, self.n_rows), self.n_values)
             self.rest = torch.randn(shape, generator=self.generator, device=self.generator.device)
         eps, self.rest = self.rest[:n_rows], self.rest[n_rows:]
-        return Noise(*eps.split(self.widths, dim=1))
+        return Noise(*eps[places].split(self.widths, dim=1))
 
 
 def some_weights(rows: Rows | MappedRows, n_samples: int) -> NDArray[Any] | None:
@@ -271,6 +319,31 @@ def as_tensor(X: NDArray[Any]) -> Tensor:
     return torch.from_numpy(X)
 
 
+def _take(block: Block, start: int, stop: int) -> Samples:
+    """The samples start to stop of a block, in its order."""
+    if block.order is None:
+        return block.samples.map(lambda tensor: tensor[start:stop])
+    # index_select takes half the time of tensor[index].
+    return block.samples.map(partial(torch.index_select, dim=0, index=block.order[start:stop]))
+
+
+def _joined(parts: list[Samples], share: Share) -> Samples:
+    """The samples of a batch; with weights of zero if they only stand for a share that is empty."""
+    samples = parts[0] if len(parts) == 1 else Samples.join(parts)
+    return samples if share.fraction else samples._replace(weight=torch.zeros_like(samples.x[:, 0]))
+
+
+def _length(places: slice) -> int:
+    return int(places.stop - places.start)
+
+
+def _is_taken(share: Share) -> Tensor:
+    """Mask of the samples of a batch that a process takes."""
+    mask = torch.zeros(share.size, dtype=torch.bool)
+    mask[share.places] = True
+    return mask
+
+
 def _relative(weights: NDArray[Any], of: NDArray[Any]) -> Tensor:
     """Weights over the mean of some of them."""
     return torch.from_numpy(weights / of.mean()).float()
@@ -280,7 +353,7 @@ def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
     """Fraction of the samples, as their weights count them, in which each feature is not NaN; None if no value is."""
     n_observed: Any = 0.0
     has_missing, start = False, 0
-    for x, _ in rows.blocks(None):
+    for (x, _), _ in rows.blocks(None):
         observed = ~x.isnan()
         has_missing = has_missing or not bool(observed.all())
         if rows.weights is None:

@@ -242,6 +242,9 @@ class StackedNet(LatentNet):
             "kl": spread([part.kl for part in means]),
         }
 
+    def _backward(self, loss: Tensor, batch: Any) -> None:
+        loss.backward()
+
     def _submodules(self) -> Any:
         return self.module_.layers()
 

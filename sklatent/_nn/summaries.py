@@ -98,8 +98,13 @@ def tail_weight(X: Any, standardizer: Standardizer, weights: NDArray[Any] | None
     rate times the norm of the sample, however small the gradient is. So a step that suits typical samples is far too
     long for very large ones, and their loss can increase by many orders of magnitude.
     """
-    blocks = (standardizer(as_tensor(rows)) for rows in row_blocks(X))
-    squares = torch.cat([torch.where(h.isnan(), 0.0, h).double().square().sum(-1) for h in blocks])
+    squares, start = torch.empty(X.shape[0], dtype=torch.float64), 0
+    for rows in row_blocks(
+        X
+    ):  # results that are allocated between the blocks would keep their memory from being reused
+        h = standardizer(as_tensor(rows))
+        squares[start : start + len(rows)] = torch.where(h.isnan(), 0.0, h).double().square().sum(-1)
+        start += len(rows)
     relative = 1.0 if weights is None else torch.from_numpy(weights / weights.mean()).to(squares.device)
     mean = (relative * squares).mean()
     return float((relative * squares.square()).mean().sqrt() / mean) if mean > 0 else 1.0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklatent._nn.data import Batch, Batches, Draws
+from sklatent._nn.distributed import ALONE, SingleProcess
 from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.randomness import global_draws_from
 from sklatent._nn.schedules import PRECISIONS, Schedule
@@ -57,6 +58,8 @@ class LatentNet(NeuralNet):
     precision : {"float32", "bf16"}, default="float32"
     module_seed : int or None, default=None
         Seed for layers that use PyTorch's global generator, such as dropout. None for a module without such layers.
+    processes : SingleProcess or DataParallel, default=SingleProcess()
+        Of several processes each evaluates its share of every batch, and all take the same steps.
     lr, max_epochs, batch_size, device, verbose, callbacks
         The parameters of :class:`skorch.NeuralNet`.
 
@@ -79,6 +82,7 @@ class LatentNet(NeuralNet):
         generalization: Callable[[float], float] | None = None,
         precision: str = "float32",
         module_seed: int | None = None,
+        processes: SingleProcess = ALONE,
         device: str = "cpu",
         **kwargs: Any,
     ):
@@ -91,13 +95,16 @@ class LatentNet(NeuralNet):
         self.max_gradient_norm = max_gradient_norm
         self.generalization = generalization
         self.precision = precision
+        self.processes = processes
         super().__init__(
             module,
             criterion=nn.Identity,  # the module computes its own loss
             optimizer=torch.optim.AdamW,
             iterator_train=Batches,
             iterator_train__generator=self.order,
+            iterator_train__processes=processes,
             iterator_valid=Batches,
+            iterator_valid__processes=processes,
             device=device,
             **kwargs,
         )
@@ -117,8 +124,9 @@ class LatentNet(NeuralNet):
         self.module_.eval()  # so that the first step switches to training mode
         self.load_state(state or {})
         self.notify("on_train_begin", X=rows, y=None)  # a checkpoint restores its state here
+        self.processes.start_equal(self.module_)
         threads = limited_threads(self.product_size(min(self.batch_size, len(rows))), self.device)
-        with threads, suppress(EarlyStop):
+        with threads, self.processes.batch_norms_joined(self.module_), suppress(EarlyStop):
             self.fit_loop(rows, epochs=self.max_epochs - len(self.history))
         self.notify("on_train_end", X=rows, y=None)
         return self
@@ -183,19 +191,24 @@ class LatentNet(NeuralNet):
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         # Without PassthroughScoring, which iterates over a Python record of every batch, and without PrintLog if
         # nothing is printed, since it would format its table anyway.
-        log = [("print_log", PrintLog())] if self.verbose else []
+        log = [("print_log", PrintLog())] if self.verbose and self.processes.rank == 0 else []
         return [("epoch_timer", EpochTimer()), *log]
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks, and raise `EarlyStop` for skorch's early stopping, which raises KeyboardInterrupt."""
+        """Call the callbacks, and raise `EarlyStop` if one of them, in any process, stops the training."""
+        stops = False
         try:
             super().notify(method_name, **kwargs)
-        except KeyboardInterrupt:
-            stops = [callback for _, callback in self.callbacks_ if isinstance(callback, EarlyStopping)]
+        except EarlyStop:
+            stops = True
+        except KeyboardInterrupt:  # raised by skorch's early stopping, too
+            stopping = [callback for _, callback in self.callbacks_ if isinstance(callback, EarlyStopping)]
             # Ctrl-C may come before they have set their counters.
-            if not any(getattr(callback, "misses_", -1) >= callback.patience for callback in stops):
+            stops = any(getattr(callback, "misses_", -1) >= callback.patience for callback in stopping)
+            if not stops:
                 raise
-            raise EarlyStop from None
+        if self.processes.any(stops) if method_name == "on_epoch_end" else stops:
+            raise EarlyStop
 
     def run_single_epoch(
         self, iterator: Batches | None, training: bool, prefix: str, step_fn: Callable[..., Any], **fit_params: Any
@@ -206,8 +219,9 @@ class LatentNet(NeuralNet):
         noise = self.noise if training else torch.Generator(self.device).manual_seed(self.seeds[2])
         draws = Draws(self.module_.noise_widths, noise, len(iterator.rows))
         steps, sums = [], []
-        for x, weight in iterator:
-            batch = Batch(x, draws.take(len(x)), weight)
+        for (x, weight), share in zip(iterator, iterator.shares, strict=True):
+            batch = Batch(x, draws.take(share.size, share.places), weight, share.fraction)
+            self.processes.begin(share.fraction)
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             steps.append((step["loss"].detach(), *step["terms"]))
@@ -216,7 +230,8 @@ class LatentNet(NeuralNet):
                 sums.append(_sums(steps))
                 steps = []
         sums += [_sums(steps)] if steps else []
-        means = (torch.stack(sums).sum(dim=0) / len(iterator.rows)).tolist()  # the only copy from the device
+        total = self.processes.sum(torch.stack(sums).sum(dim=0))
+        means = (total / len(iterator.rows)).tolist()  # the only copy from the device
         self.record(prefix, means)
         if (factor := self.noise_factor(prefix)) is not None:
             observed = iterator.rows.observed
@@ -266,12 +281,16 @@ class LatentNet(NeuralNet):
                 parameter.grad = None
         with self._draws_of_layers():
             step = self._evaluate(batch, self.schedule.kl_weight(self.step_))
-            step["loss"].backward()
+            self._backward(step["loss"], batch)
         if self.max_gradient_norm is not None:
             clip_gradient(self.module_.parameters(), self.max_gradient_norm, self.n_stack_dims)
         self.optimizer_.step()
         self.step_ += 1
         return step
+
+    def _backward(self, loss: Tensor, batch: Batch) -> None:
+        """Compute the gradient of the mean loss of a batch, of which this process has some of the samples."""
+        self.processes.backward(loss, batch.fraction, self.module_.parameters())
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Compute the loss of a batch without training, with the weight of the KL divergence at the end of training."""
@@ -294,7 +313,7 @@ class LatentNet(NeuralNet):
 
     def _draws_of_layers(self) -> Any:
         """Context in which layers that use random numbers take them from a generator of this net."""
-        return nullcontext() if self.layers is None else global_draws_from(self.layers)
+        return nullcontext() if self.layers is None else global_draws_from(self.processes.generator(self.layers))
 
     def _evaluate(self, batch: Batch, kl_weight: Any) -> dict[str, Any]:
         with self._precision():

@@ -3,6 +3,7 @@
 __all__ = ["client_of", "n_threads_of_host", "run_on_cluster"]
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,10 +11,10 @@ from uuid import uuid4
 
 from joblib import parallel_config
 
-import sklatent
 from sklatent._search.parts import Part, PartResult, Shared
+from sklatent._sources.dask_arrays import check_workers
 
-# How often the data are sent anew, where all workers that held them were lost.
+# How often the data are sent, where a worker is lost at this moment, or all that hold them are lost later.
 N_TRIES = 10
 
 
@@ -60,10 +61,14 @@ def run_on_cluster(
     """
     as_completed: Any = sys.modules["distributed"].as_completed  # where a client is, it is loaded
 
-    _check_workers(client)
+    check_workers(client)
     waiting = list(parts)
     for _ in range(N_TRIES):
-        data = client.scatter(shared, broadcast=True, hash=False)
+        try:
+            data = client.scatter(shared, broadcast=True, hash=False)
+        except OSError:  # of the connection to a worker that is lost in this moment, or while there is none
+            time.sleep(1.0)
+            continue
         run = f"fused-search-{uuid4().hex}"
         futures = {
             client.submit(_run, part, data, key=f"{run}-{number}", pure=False, **submit_kwargs): part
@@ -89,21 +94,3 @@ def _run(part: Part, shared: Shared) -> PartResult:
     task = worker.state.tasks[worker.get_current_task()]
     with parallel_config(backend="threading"):  # the tasks fill the cluster
         return part.run(shared, lambda: task.state != "cancelled")
-
-
-def _check_workers(client: Any) -> None:
-    """Raise RuntimeError if a worker cannot import this version of the package."""
-
-    def version() -> str:  # sent by value, as all functions within others are: so a worker needs nothing to read it
-        import sklatent
-
-        return sklatent.__version__
-
-    expected = sklatent.__version__
-    for address, found in client.run(version, on_error="return").items():
-        if found != expected and not isinstance(found, OSError):  # of a worker that is lost in this moment
-            state = f"has version {found}" if isinstance(found, str) else f"fails to import it: {found!r}"
-            raise RuntimeError(
-                f"A search on a dask cluster needs sklatent {expected} on each worker, but {address} {state}. Install "
-                "this version there."
-            )

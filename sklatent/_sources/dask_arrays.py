@@ -2,6 +2,7 @@
 
 __all__ = [
     "DaskBlocks",
+    "check_workers",
     "counted",
     "is_lazy",
     "lazy_array",
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class DaskBlocks(Blocks):
     """
 
     def __init__(self, X: Any):
-        _check_workers()
+        _check_current_workers()
         self.X = X
         self.n_features = int(X.shape[1])
         self.dtype = X.dtype
@@ -173,7 +174,7 @@ def map_samples(model: Any, method: str, X: Any, n_columns: int | None, dtype: A
     """
     from dask import delayed
 
-    _check_workers()
+    _check_current_workers()
     width = () if n_columns is None else (n_columns,)
     return X.map_blocks(
         _call,
@@ -218,26 +219,36 @@ def _with_index(frame: Any, index: Any) -> Any:
     return frame.set_axis(index, axis=0)
 
 
-def _check_workers() -> None:
-    """Raise RuntimeError if workers of the current cluster lack this package.
+def check_workers(client: Any) -> None:
+    """Raise RuntimeError if workers of a cluster lack this package in this version.
 
     A worker that cannot unpickle a task drops its connection, and gets the task again, for ever.
     """
+    package = __name__.partition(".")[0]
+
+    def version() -> Any:  # sent by value, as functions within others are: a worker needs nothing to read it
+        return import_module(package).__version__
+
+    expected, found = sys.modules[package].__version__, client.run(version, on_error="return")
+    # A connection that breaks is that of a worker which is lost in this moment.
+    lacking = [worker for worker, state in found.items() if state != expected and not isinstance(state, OSError)]
+    if lacking:
+        state = found[lacking[0]]
+        raise RuntimeError(
+            f"Workers need {package} {expected}, the version of the client: {len(lacking)} of {len(found)} lack it, "
+            f"first {lacking[0]} ({state if isinstance(state, Exception) else f'version {state}'}). Install it there."
+        )
+
+
+def _check_current_workers() -> None:
+    """The same for the current cluster, if there is one."""
     distributed = sys.modules.get("distributed")
     try:
         client = distributed.default_client() if distributed is not None else None
     except ValueError:  # there is none
         return
-    if client is None or client.asynchronous:
-        return
-    package = __name__.partition(".")[0]
-    found = client.run(find_spec, package, on_error="return")
-    lacking = [worker for worker, spec in found.items() if spec is None or isinstance(spec, Exception)]
-    if lacking:
-        raise RuntimeError(
-            f"Workers need {package}, in the version that the client has: {len(lacking)} of {len(found)} cannot import "
-            f"it, first {lacking[0]}. Install it there."
-        )
+    if client is not None and not client.asynchronous:
+        check_workers(client)
 
 
 def _blocks_of(X: Any, weights: Any = None) -> tuple[list[Any], list[Any]]:

@@ -3,7 +3,7 @@
 __all__ = ["ParquetRows", "is_dataset", "opened"]
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from os import PathLike
 from typing import Any
 
@@ -76,18 +76,26 @@ class ParquetRows:
 
     def _slice(self, start: int, stop: int) -> NDArray[Any]:
         if start != self._position:
-            self._stream, self._rest = self._arrays_from(start), self._rest[:0]
+            self._close()
+            self._stream = self._arrays_from(start)
         self._position = -1  # until this ends well
-        parts, missing = [self._rest[:0]], stop - start
-        while missing:
+        found, n_read = np.empty((stop - start, len(self.columns)), dtype=self.dtype), 0
+        while n_read < len(found):
             rest = self._rest if len(self._rest) else next(self._stream)
-            parts.append(rest[:missing])
-            missing -= len(parts[-1])
-            self._rest = rest[len(parts[-1]) :]
+            part = rest[: len(found) - n_read]
+            found[n_read : n_read + len(part)] = part
+            n_read, self._rest = n_read + len(part), rest[len(part) :]
         self._position = stop
-        return np.concatenate(parts)
+        if stop == self.shape[0]:
+            self._close()
+        return found
 
-    def _arrays_from(self, start: int) -> Iterator[NDArray[Any]]:
+    def _close(self) -> None:
+        """End the reading in order. The decoders of an open row group hold about 2 MB for each column."""
+        self._stream.close()
+        self._position, self._rest = -1, self._rest[:0].copy()
+
+    def _arrays_from(self, start: int) -> Generator[NDArray[Any], None, None]:
         """The samples from number `start` on, some at a time."""
         first = int(np.searchsorted(self.ends, start, side="right"))
         skipped = start - self._begin(first)
@@ -99,6 +107,7 @@ class ParquetRows:
 
     def _chosen(self, numbers: NDArray[Any]) -> NDArray[Any]:
         """Samples of these numbers. Each row group that has some of them is read once."""
+        self._close()
         found = np.empty((len(numbers), len(self.columns)), dtype=self.dtype)
         for number in np.unique(np.searchsorted(self.ends, numbers, side="right")):
             start = self._begin(number)

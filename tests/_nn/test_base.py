@@ -328,7 +328,8 @@ def test_sliceable_rows_are_validated(network, X, small_blocks):
 @pytest.mark.slow
 def test_weight_decay_shrinks_the_weights_and_not_the_biases(network, X):
     plain, decayed = (
-        network(max_epochs=20, lr=0.01, weight_decay=decay, random_state=0).fit(X).module_ for decay in (0.0, 50.0)
+        network(init="random", max_epochs=20, lr=0.01, weight_decay=decay, random_state=0).fit(X).module_
+        for decay in (0.0, 50.0)
     )
     for net in ("encoder", "decoder"):
         before, after = getattr(plain, net)[0], getattr(decayed, net)[0]  # whose bias training hardly moves

@@ -67,9 +67,9 @@ def test_autoencoder_starts_with_the_scores_of_pca(X):
 
 
 def test_with_a_variance_for_each_feature_it_is_factor_analysis(X):
-    module, _ = start(VAETransformer(3, likelihood="gaussian_diagonal", random_state=0), X)
+    module, x = start(VAETransformer(3, likelihood="gaussian_diagonal", random_state=0), X)
     standardizer = module.standardizer
-    loadings, noise = factor_analysis(standardizer(torch.from_numpy(X)).numpy(), 3)
+    loadings, noise = factor_analysis(standardizer(x).numpy(), 3)
     scale = standardizer.scale.numpy()
     covariance = (loadings @ loadings.T + np.diag(noise)) * np.outer(scale, scale)
     expected = multivariate_normal(standardizer.loc.numpy(), covariance).logpdf(X)
@@ -81,11 +81,9 @@ def test_with_a_variance_for_each_feature_it_is_factor_analysis(X):
 @pytest.mark.parametrize("params", [{"output_activation": "sigmoid"}, {"init": "random"}])
 def test_the_ratios_of_the_variances_are_those_of_factor_analysis_from_any_start(network, X, params):
     X = (X - X.min(axis=0)) / np.ptp(X, axis=0).max()
-    module = network(3, likelihood="gaussian_diagonal", random_state=0, **params)._prepare(X).module
+    module, x = start(network(3, likelihood="gaussian_diagonal", random_state=0, **params), X)
     standardizer = module.standardizer
-    noise = (
-        factor_analysis(standardizer(torch.from_numpy(X)).double().numpy(), 3).noise * standardizer.scale.numpy() ** 2
-    )
+    noise = factor_analysis(standardizer(x).numpy(), 3).noise * standardizer.scale.numpy() ** 2
     found = module.likelihood.noise_variance
     np.testing.assert_allclose(found / found.mean(), noise / noise.mean(), rtol=1e-4)  # kept as float32 logarithms
     assert found.mean() == pytest.approx(X.var(axis=0).mean(), rel=1e-4)
