@@ -126,8 +126,13 @@ class Peak:
 
 
 def states(client):
-    """For each worker its process, and the bytes that it has written to disk for want of memory."""
-    return client.run(lambda dask_worker: (os.getpid(), getattr(dask_worker.data, "spilled_total", (0, 0))[1]))
+    """For each worker its process, and the bytes that it has written to disk so far for want of memory."""
+
+    def state(dask_worker):
+        metrics = getattr(dask_worker.data, "cumulative_metrics", {})  # of a worker with a limit
+        return os.getpid(), int(metrics.get(("disk-write", "bytes"), 0))
+
+    return client.run(state)
 
 
 @part
@@ -340,8 +345,8 @@ def model(arguments):
     say(f"  at most {moved / 1e9:.0f} GB between workers, {moved / 1e9 / n_workers:.2f} GB for each of them")
     say(f"  {8e-6 * d * d:.1f} MB to the client, whatever n is")
     with dask.config.set(scheduler="synchronous"):
-        lengths = seconds([(n, generated(n * 400 * 8e-9, 400)) for n in (40_000, 80_000, 160_000, 320_000, 640_000)])
-        widths = seconds([(d, generated(50_000 * d * 8e-9, d)) for d in (400, 600, 900, 1350, 2000)])
+        lengths = seconds([(n, generated(n * 400 * 8e-9, 400)) for n in (20_000, 40_000, 80_000, 160_000, 320_000)])
+        widths = seconds([(d, generated(20_000 * d * 8e-9, d)) for d in (400, 600, 900, 1350, 2000)])
         cuts = seconds([(k, generated(0.256, 400, block=0.256e9 / k)) for k in (8, 16, 32, 64, 128)])
     say(f"RESULT time ~ n^{exponent(lengths):.2f}, on paper n^1")
     say(f"RESULT time ~ d^{exponent(widths):.2f}, on paper d^2 where products take the time")

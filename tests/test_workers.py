@@ -167,7 +167,7 @@ def test_weights_of_samples_reach_the_fits(data):
     weights = np.linspace(0.0, 2.0, len(data[0]))
     searches = []
     for n_jobs in (None, 2):
-        search = FusedGridSearchCV(PCAReducer(), {"nz": [1, 2]}, cv=4, refit=False, n_jobs=n_jobs)
+        search = FusedGridSearchCV(PCAReducer(), {"nz": [1, 2]}, cv=4, refit=False, n_jobs=n_jobs)  # two folds a part
         with parallel_config(backend="threading"):
             searches.append(search.fit(*data, sample_weight=weights))
     assert_same(*searches)

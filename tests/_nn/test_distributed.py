@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,20 +141,17 @@ def one_process(tmp_path_factory):
         return cases.equal(folder), folder
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def several_processes(request, one_process):
-    return run("successes", one_process[1], request.param)
+@pytest.fixture(scope="module")
+def processes(one_process):
+    """From the number of processes to the fits in each of them."""
+    return cache(partial(run, "successes", one_process[1]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("several_processes", "name"),
-    [*product([2], cases.EQUAL), *product([3], cases.NARROW)],
-    indirect=["several_processes"],
-)
-def test_several_processes_train_the_network_of_one(name, one_process, several_processes):
+@pytest.mark.parametrize(("n_processes", "name"), [*product([2], cases.EQUAL), *product([3], cases.NARROW)])
+def test_several_processes_train_the_network_of_one(n_processes, name, one_process, processes):
     state, history, score = one_process[0][name]
-    outcomes = [found["equal"][name] for found in several_processes]
+    outcomes = [found["equal"][name] for found in processes(n_processes)]
     tolerance = 0.1 if name in cases.NORMED else 1e-3
     for found, their_history, their_score in outcomes:
         assert difference(found, state) <= (1e-3 if name in cases.NORMED else 1e-5)
@@ -169,17 +166,19 @@ def test_several_processes_train_the_network_of_one(name, one_process, several_p
 
 
 @pytest.mark.slow
-def test_batch_norm_and_pooling_differ_by_rounding_alone(several_processes, tmp_path):
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_batch_norm_and_pooling_differ_by_rounding_alone(n_processes, processes, tmp_path):
     """In float64, where rounding errors are small even after batch norm and Adam have let them grow."""
     for case, state in enumerate(cases.in_float64(tmp_path)):
-        for found in several_processes:
+        for found in processes(n_processes):
             assert difference(found["float64"][case], state) <= 1e-7
 
 
 @pytest.mark.slow
-def test_batch_norm_sees_the_whole_batch(several_processes, tmp_path):
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_batch_norm_sees_the_whole_batch(n_processes, processes, tmp_path):
     whole = cases.norms(tmp_path, ALONE)
-    for step, *parts in zip(whole, *(found["norms"] for found in several_processes), strict=True):
+    for step, *parts in zip(whole, *(found["norms"] for found in processes(n_processes)), strict=True):
         for share, y, gradient, *_ in parts:
             is_taken = share.fraction > 0
             torch.testing.assert_close(y, step[1][share.places], rtol=1e-9, atol=1e-9)
@@ -191,8 +190,9 @@ def test_batch_norm_sees_the_whole_batch(several_processes, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_share_random_numbers_and_decisions(several_processes):
-    first, *others = (found["shared"] for found in several_processes)
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_processes_share_random_numbers_and_decisions(n_processes, processes):
+    first, *others = (found["shared"] for found in processes(n_processes))
     for name, codes in first.items():
         for other in others:
             np.testing.assert_array_equal(other[name], codes)
