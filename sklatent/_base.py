@@ -167,7 +167,9 @@ class BaseLatentModel(Persistent, DocLinkMixin, ClassNamePrefixFeaturesOutMixin,
         super().__init_subclass__(**kwargs)
         # Around the container that scikit-learn makes of the result: it would load a dask array into memory.
         for name in ("transform", "fit_transform"):
-            setattr(cls, name, _lazily(getattr(cls, name)))
+            method = getattr(cls, name)
+            if (lazy := _lazily(method)) is not method:
+                setattr(cls, name, lazy)
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:

@@ -442,18 +442,18 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _better_of_both(self, learned: Learned, training: Training, X: Any) -> Learned:
         """What was learned, or the linear model of the start where that is better on samples left out."""
-        baseline, seed = training.baseline, learned.draw_seed
-        if baseline is None:
+        baseline, left_out, seed = training.baseline, training.left_out, learned.draw_seed
+        if baseline is None or left_out is None:
             return learned
         agreed = training.processes.from_first  # scores that rounding moves must not part the processes
-        scores = self._log_likelihood(learned.module, baseline.X, seed)
-        if not agreed(baseline.beats(scores)):
+        if not agreed(baseline.beats(self._log_likelihood(learned.module, baseline.X, seed))):
             return learned
         start = baseline.module.to(learned.module.standardizer.loc.device)
         linear = replace(self._learned(start, learned.history, training, X), improved=False)
-        # Layers may be too narrow for the linear model, and with tanh it is not exact.
-        found = replace(baseline, log_density=self._log_likelihood(start, baseline.X, seed))
-        return linear if agreed(found.beats(scores)) else learned
+        # On all samples left out, and by the network itself: layers may be too narrow for the linear model, and with
+        # tanh it is not exact.
+        found = Baseline(start, left_out.X, self._log_likelihood(start, left_out.X, seed), left_out.weights)
+        return linear if agreed(found.beats(self._log_likelihood(learned.module, left_out.X, seed))) else learned
 
     def _prepare(
         self,
