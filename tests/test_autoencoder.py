@@ -316,6 +316,7 @@ def test_sample_leaves_out_the_noise_when_asked(network, X):
     assert noisy.dtype == clean.dtype == np.float64
 
 
+@pytest.mark.slow
 def test_samples_are_bits_with_bernoulli(network, digits):
     X = (digits[0] > 0.5).astype(float)
     model = network(2, likelihood="bernoulli", max_epochs=3, random_state=0).fit(X)
@@ -402,6 +403,7 @@ def test_linear_evidence_with_a_variance_for_each_feature_is_that_of_its_normal_
     np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one sample", "constant", "heavy tails", "wide", "duplicated columns", "low rank"])
 def test_variances_of_the_features_are_bounded_on_any_table(network, name, rng):
     X = rng.standard_normal((40, 6))

@@ -477,6 +477,7 @@ def test_read_only_memory_map(model, tmp_path):
     np.testing.assert_array_equal(model.fit(X).transform(X), model.fit(X_GOOD).transform(X_GOOD))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mlp", "conv"])
 def test_a_last_batch_of_one_row(network, backbone):
     X = np.random.default_rng(0).standard_normal((9, 16))

@@ -519,6 +519,7 @@ def test_check_never_yielded(check):
     getattr(estimator_checks, check)("GenerativeClassifier", GenerativeClassifier(PCAReducer(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [PCAReducer(2), GaussianMixture(1), make_pipeline(StandardScaler(), PCAReducer(1))]
 )

@@ -306,6 +306,7 @@ PIPELINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pipeline", "method"), PIPELINES, ids=lambda value: value if isinstance(value, str) else "")
 def test_pipeline_equals_its_own_results(pipeline, method, iris):
     X = iris[0].astype(np.float32).astype(np.float64)
@@ -368,6 +369,7 @@ class Subclass(PCAReducer):
     """May compute anything."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "method", "message"),
     [

@@ -201,6 +201,7 @@ def test_complete_samples_score_the_same_beside_incomplete_ones(network, complet
     np.testing.assert_allclose(both[:10], model.score_samples(complete[:10]), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_float64(model, X):
     model.fit(X)
     single = X.astype(np.float32)

@@ -221,6 +221,7 @@ def test_quantiles_have_no_density_where_training_samples_agree():
         log_likelihood_samples(pipeline, [[0.01], [0.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "inside", "outside"),
     [

@@ -126,6 +126,7 @@ def test_splitters_and_groups(cv, rows):
     assert_same_search(ours, GridSearchCV(vae(), {"nz": [2, 3]}, cv=cv).fit(rows[0], groups=groups), "stacked")
 
 
+@pytest.mark.slow
 def test_data_frame(rows):
     X = pd.DataFrame(rows[0]).rename(columns="pixel{}".format)
     search = FusedGridSearchCV(vae(), {"nz": [2, 3]}, cv=3).fit(X)
@@ -142,6 +143,7 @@ def test_a_grid_of_estimators_takes_each_route(rows):
     assert list(ours.cv_results_["route"]) == ["individual", "stacked", "stacked", "shared_svd", "shared_svd"]
 
 
+@pytest.mark.slow
 def test_networks_of_different_architecture_form_groups(rows, monkeypatch):
     sizes = count_stacks(monkeypatch)
     grid = [{"hidden_sizes": [(8,), (16,)], "nz": [2, 3]}, {"lr": [1e-3]}]
@@ -220,6 +222,7 @@ def test_steps_within_another_estimator_are_fitted_once(wrap, frame, rows):
     assert Counter.n_fits == 3 * (2 if wrap is GenerativeClassifier else 6)
 
 
+@pytest.mark.slow
 def test_steps_that_cannot_be_hashed_are_the_candidates_own(rows):
     steps = Pipeline([("double", FunctionTransformer(lambda X: 2 * X)), ("latent", vae())])
     search = FusedGridSearchCV(steps, {"latent__nz": [2, 3]}, cv=3).fit(rows[0])
@@ -266,6 +269,7 @@ def random_backbone(input_shape, nz, n_code):
     return nn.Sequential(nn.Linear(64, n_code), nn.Dropout(0.1)), nn.Linear(nz, 64)
 
 
+@pytest.mark.slow
 def test_a_network_that_vmap_refuses_takes_the_ordinary_route(rows):
     search = FusedGridSearchCV(vae(backbone=random_backbone), {"beta": [0.5, 1.0]}, cv=3).fit(rows[0])
     assert set(search.cv_results_["route"]) == {"individual"}
@@ -291,6 +295,7 @@ def test_fits_share_the_time_of_their_training(rows, monkeypatch):
     np.testing.assert_allclose(times, 1e9, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_verbose_tells_of_each_stack(rows, capsys):
     FusedGridSearchCV(vae(), GRID, cv=3, verbose=2, refit=False).fit(rows[0])
     lines = capsys.readouterr().out.splitlines()

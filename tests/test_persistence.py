@@ -204,6 +204,7 @@ def test_sums_of_pca_resume_to_the_same_bits(way, iris):
     np.testing.assert_array_equal(kept.partial_fit(X[50:]).components_, model.partial_fit(X[50:]).components_)
 
 
+@pytest.mark.slow
 def test_warm_start_goes_on_from_a_file(way, iris):
     X, _ = iris
     model = VAETransformer(2, warm_start=True, **SMALL).fit(X)

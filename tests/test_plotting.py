@@ -451,6 +451,7 @@ def test_a_biplot_needs_two_dimensions(iris):
         LoadingsDisplay.from_estimator(PCA(1).fit(iris), iris, kind="tri")
 
 
+@pytest.mark.slow
 def test_loadings_of_constant_features_are_zero(rng):
     X = np.column_stack([rng.standard_normal((30, 2)), np.full(30, 7.0)])
     display = LoadingsDisplay.from_estimator(PCA(2).fit(X), X, standardized=True)

@@ -275,6 +275,7 @@ def test_bad_arguments_leave_no_file(arguments, error, message, pca, wine, path)
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_what_has_no_report_is_refused(wine, path):
     with pytest.raises(NotFittedError):
         write_report(PCAReducer(2), wine, path)

@@ -548,6 +548,7 @@ def test_weights_choose_the_number_of_components_of_the_default(rng):
     assert found == [1, 4]
 
 
+@pytest.mark.slow
 def test_routing_decides_which_steps_of_an_imputer_receive_weights(incomplete, weights):
     plain = StandardScaler().fit(incomplete[weights > 0])
     with sklearn.config_context(enable_metadata_routing=True):
@@ -627,6 +628,7 @@ def test_search_with_weights_trains_stacks_of_importance_weighted_networks(X, we
     assert assert_equal_to_scikit_learn(estimator, {"nz": [1, 2]}, X, {"sample_weight": weights}) == {"stacked"}
 
 
+@pytest.mark.slow
 def test_weights_change_what_a_search_finds(network, X, weights):
     search = FusedGridSearchCV(network(**QUICK), {"nz": [1, 2]}, cv=3)
     weighted, plain = (search.fit(X, **given).cv_results_ for given in ({"sample_weight": weights}, {}))
@@ -642,6 +644,7 @@ def test_search_with_weights_for_steps_trains_stacks(given, X, weights):
     assert assert_equal_to_scikit_learn(steps, {"network__nz": [1, 2]}, X, params) == {"stacked"}
 
 
+@pytest.mark.slow
 def test_search_with_weights_for_a_nested_step(X, weights):
     steps = make_pipeline(StandardScaler(), make_pipeline(PCAReducer(4), VAETransformer(**QUICK)))
     params = {"pipeline__pcareducer__sample_weight": weights, "pipeline__vaetransformer__sample_weight": weights}
@@ -678,6 +681,7 @@ def test_search_with_weights_in_several_processes(X, weights):
     assert assert_equal_to_scikit_learn(VAETransformer(**QUICK), {"nz": [1, 2]}, X, given, n_jobs=2) == {"stacked"}
 
 
+@pytest.mark.slow
 def test_search_with_weights_within_another_estimator_fits_one_by_one(classes):
     X, y, weights = classes
     classifier = GenerativeClassifier(VAETransformer(max_epochs=2, random_state=0))

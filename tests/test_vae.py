@@ -155,6 +155,7 @@ def test_a_learned_prior_follows_clusters(rng):
     assert vamp > standard - 0.2
 
 
+@pytest.mark.slow
 def test_pseudo_inputs_start_at_rows_and_move(X):
     model = VAETransformer(2, prior="vamp", n_prior_components=5, max_epochs=1, lr=1e-12, random_state=0).fit(X)
     seen = model.module_.standardizer(torch.as_tensor(X)).detach().numpy()

@@ -128,6 +128,7 @@ def test_what_is_not_planned_is_in_no_part():
 # Workers on this machine.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [2, 5])
 @pytest.mark.parametrize(
     ("estimator", "grid"),
@@ -186,6 +187,7 @@ def test_a_failure_is_raised(data):
         searched(data, vae(), {"nz": [2, 3], "beta": [1.0, 1e39]}, n_jobs=2)
 
 
+@pytest.mark.slow
 def test_stacks_are_told_of_as_they_end(data, capsys):
     with parallel_config(backend="threading"):
         searched(data, vae(), n_jobs=2, verbose=1)
@@ -194,6 +196,7 @@ def test_stacks_are_told_of_as_they_end(data, capsys):
     assert [line.partition(" in ")[0] for line in lines] == [expected] * 2
 
 
+@pytest.mark.slow
 def test_bars_of_a_search_on_workers_are_complete(data, capsys):
     pytest.importorskip("rich")
     bar = pytest.importorskip("sklearn.callback").ProgressBar(max_propagation_depth=0)
@@ -206,6 +209,7 @@ def test_bars_of_a_search_on_workers_are_complete(data, capsys):
     assert all("100%" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_learning_counts_as_fit_time(data):
     with parallel_config(backend="threading"):
         search = searched(data, vae(max_epochs=20), n_jobs=2)

@@ -55,6 +55,7 @@ def weights(model):
     return parameters_to_vector(model.module_.parameters()).detach()
 
 
+@pytest.mark.slow
 def test_partial_fit_keeps_the_state_of_the_optimizer(network, X):
     """Epoch by epoch it is the fit at a constant rate, which Adam's moments and the generators are a part of."""
     constant = {"lr_schedule": "constant", "random_state": 0, "hidden_sizes": ()}  # trains on all samples of `fit` too
@@ -215,6 +216,7 @@ def test_batch_norm_uses_its_running_statistics_for_one_sample(network, rng, n_s
         assert torch.equal(norm.running_var, torch.ones_like(norm.running_var))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [np.full((40, 6), 1e30), KeyboardInterrupt], ids=["infinite loss", "Ctrl-C"])
 def test_partial_fit_that_raises_is_as_if_it_had_not_been_called(network, X, failure, monkeypatch):
     """Adam's moments too: a state that is loaded is copied."""
@@ -491,6 +493,7 @@ def test_inference_halves_its_chunk_when_memory_is_short(network, X, monkeypatch
         model.transform(X)
 
 
+@pytest.mark.slow
 def test_read_only_rows_are_shared_without_a_warning(X):
     X.flags.writeable = False
     with warnings.catch_warnings():

@@ -127,6 +127,7 @@ def test_corruptions_of_different_strength_are_stacked(kind, digits):
     assert_equal_to_fits(models, [digits[0][:200]] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_of_unequal_number_are_batched_as_by_themselves(dtype, digits):
     # From the start at PCA some gradients vanish but for rounding, which Adam passes on.

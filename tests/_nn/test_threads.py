@@ -195,6 +195,7 @@ def test_threads_are_limited_and_get_their_setting_back(X):
     assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 2
 
 
+@pytest.mark.slow
 def test_classifier_with_jobs(X):
     y = np.arange(len(X)) % 2
     GenerativeClassifier(VAETransformer(1, max_epochs=2), n_jobs=2).fit(X, y).predict(X)

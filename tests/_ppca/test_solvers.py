@@ -222,6 +222,7 @@ def test_sparse_equals_dense(solver, shape, container, weighted, rng):
     np.testing.assert_allclose(found.mean, dense.mean, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["auto", "covariance", "randomized"])
 @pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
 @pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array, sparse.csc_array])

@@ -33,6 +33,7 @@ def batch_size(request, monkeypatch):
     monkeypatch.setattr(parquet, "BATCH_SIZE", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batch_size")
 def test_slices_are_those_of_an_array(X, folder, rng):
     rows = ParquetRows(folder)
