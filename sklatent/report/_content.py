@@ -39,7 +39,7 @@ from sklatent.report._decoders import decoder_of
 CALLER = "write_report"
 # Samples carry their values until the data of the page have so many bytes, which leaves a page of less than a megabyte.
 # Some are carried in any case.
-PAGE_BYTES, MIN_SAMPLE_BYTES = 930_000, 30_000
+PAGE_BYTES, MIN_SAMPLE_BYTES = 920_000, 30_000
 # Latent dimensions, features and samples of a figure.
 MAX_DIMENSIONS, MAX_FEATURES, N_SHOWN, N_REASONS = 8, 20, 8, 4
 N_STEPS = 11
