@@ -1,8 +1,6 @@
 """Pictures, by the data of their artists: against scikit-learn's PCA, closed forms and the estimators themselves."""
 
-import doctest
 import sys
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -760,14 +758,6 @@ def test_wine_has_three_components_above_noise():
     X = load_wine().data
     pipeline = make_pipeline(StandardScaler(), PCA()).fit(X)
     assert ScreeDisplay.from_estimator(pipeline, X, random_state=0).active.sum() == 3
-
-
-@pytest.mark.slow
-def test_the_snippets_of_the_guide_run():
-    page = Path(__file__).parents[1] / "docs" / "guide" / "pictures.rst"
-    found = doctest.testfile(str(page), module_relative=False)
-    assert found.attempted > 20
-    assert not found.failed
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, -1e12, 1e17, 1e-300])

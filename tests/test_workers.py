@@ -251,7 +251,7 @@ def interrupt(seconds):
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_ctrl_c_ends_all_parts(backend, data):
     n_threads = threading.active_count()
-    interrupt(3)
+    interrupt(1 if backend == "threading" else 3)  # processes have to begin
     start = time.monotonic()
     with parallel_config(backend=backend), pytest.raises(KeyboardInterrupt):
         searched(data, vae(max_epochs=100_000), n_jobs=2)
@@ -300,7 +300,7 @@ def act_while_running(cluster, action):
 
     def wait_and_act():
         wait_until(lambda: n_running(cluster) > 0, PATIENCE)
-        time.sleep(0.5)
+        time.sleep(0.25)
         action()
 
     thread = threading.Thread(target=wait_and_act)
@@ -353,7 +353,7 @@ def test_lost_workers_cost_time_and_nothing_else(n_lost, cluster, client, data):
         for worker in list(cluster.workers.values())[:n_lost]:
             os.kill(worker.pid, signal.SIGKILL)
 
-    estimator = vae(max_epochs=100)
+    estimator = vae(max_epochs=50)
     thread = act_while_running(cluster, kill)
     search = searched(data, estimator)
     thread.join()

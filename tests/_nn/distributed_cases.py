@@ -1,4 +1,4 @@
-"""What test_distributed.py runs in several processes: torchrun distributed_cases.py FUNCTION FOLDER."""
+"""What test_distributed.py runs in several processes: torchrun distributed_cases.py FOLDER FUNCTION..."""
 
 import os
 import pickle
@@ -8,6 +8,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -126,9 +127,9 @@ EQUAL = {
 NARROW = ("vae", "one sample left", "one sample at a time", "batch norm of two", "file and weights", "early stopping")
 
 
+@patch.multiple(stored, MAPPED_SIZE=0, BLOCK_SIZE=700)  # so that the small file is read in blocks of some samples
 def equal(folder):
     """State, history and score of each of these fits."""
-    stored.MAPPED_SIZE, stored.BLOCK_SIZE = 0, 700  # so that the small file is read in blocks of some samples
     found = {}
     for name in EQUAL if SIZE < 3 else NARROW:
         start = time.perf_counter()
@@ -263,6 +264,7 @@ def resumed(folder, callbacks=None):
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    name, path = sys.argv[1], Path(sys.argv[2])
-    outcome = globals()[name](path)
-    (path / f"{name}.{RANK}").write_bytes(pickle.dumps(outcome))
+    path, *names = sys.argv[1:]
+    for name in names:
+        outcome = globals()[name](Path(path))
+        Path(path, f"{name}.{RANK}").write_bytes(pickle.dumps(outcome))

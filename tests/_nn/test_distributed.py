@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -23,12 +22,17 @@ from sklatent._sources import stored
 SCRIPT = Path(cases.__file__)
 
 
-def run(function, folder, n_processes=2, timeout=300):
-    """What a function of the script gives in each process, or the error of torchrun."""
+def run(folder, n_processes, timeout=300):
+    """What functions of the script give in each process, by their names, and what torchrun says.
+
+    All in one start, since each process imports everything; the last function for two processes kills one of them.
+    """
+    names = ["successes", "failing"] if n_processes == 2 else ["successes"]
+    killed = ["killed"] if n_processes == 2 else []
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}", SCRIPT]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *command, function, folder],
+        [sys.executable, *command, folder, *names, *killed],
         env=environment,
         timeout=timeout,
         capture_output=True,
@@ -36,9 +40,12 @@ def run(function, folder, n_processes=2, timeout=300):
         check=False,
     )
     print(done.stdout, done.stderr)
-    if done.returncode:
-        return done.stderr
-    return [pickle.loads((folder / f"{function}.{rank}").read_bytes()) for rank in range(n_processes)]
+    (folder / "torchrun").touch()
+    found = {
+        name: [pickle.loads((folder / f"{name}.{rank}").read_bytes()) for rank in range(n_processes)] for name in names
+    }
+    assert bool(done.returncode) == bool(killed)
+    return found | {"said": done.stderr}
 
 
 # What a process takes
@@ -135,23 +142,20 @@ def one_process(tmp_path_factory):
     """The fits in this process, with a folder for those in others."""
     folder = tmp_path_factory.mktemp("equal")
     np.save(folder / "X.npy", cases.samples())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored, "MAPPED_SIZE", 0)
-        patch.setattr(stored, "BLOCK_SIZE", 700)
-        return cases.equal(folder), folder
+    return cases.equal(folder), folder
 
 
 @pytest.fixture(scope="module")
 def processes(one_process):
     """From the number of processes to the fits in each of them."""
-    return cache(partial(run, "successes", one_process[1]))
+    return cache(partial(run, one_process[1]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_processes", "name"), [*product([2], cases.EQUAL), *product([3], cases.NARROW)])
 def test_several_processes_train_the_network_of_one(n_processes, name, one_process, processes):
     state, history, score = one_process[0][name]
-    outcomes = [found["equal"][name] for found in processes(n_processes)]
+    outcomes = [found["equal"][name] for found in processes(n_processes)["successes"]]
     tolerance = 0.1 if name in cases.NORMED else 1e-3
     for found, their_history, their_score in outcomes:
         assert difference(found, state) <= (1e-3 if name in cases.NORMED else 1e-5)
@@ -170,7 +174,7 @@ def test_several_processes_train_the_network_of_one(n_processes, name, one_proce
 def test_batch_norm_and_pooling_differ_by_rounding_alone(n_processes, processes, tmp_path):
     """In float64, where rounding errors are small even after batch norm and Adam have let them grow."""
     for case, state in enumerate(cases.in_float64(tmp_path)):
-        for found in processes(n_processes):
+        for found in processes(n_processes)["successes"]:
             assert difference(found["float64"][case], state) <= 1e-7
 
 
@@ -178,7 +182,7 @@ def test_batch_norm_and_pooling_differ_by_rounding_alone(n_processes, processes,
 @pytest.mark.parametrize("n_processes", [2, 3])
 def test_batch_norm_sees_the_whole_batch(n_processes, processes, tmp_path):
     whole = cases.norms(tmp_path, ALONE)
-    for step, *parts in zip(whole, *(found["norms"] for found in processes(n_processes)), strict=True):
+    for step, *parts in zip(whole, *(found["norms"] for found in processes(n_processes)["successes"]), strict=True):
         for share, y, gradient, *_ in parts:
             is_taken = share.fraction > 0
             torch.testing.assert_close(y, step[1][share.places], rtol=1e-9, atol=1e-9)
@@ -192,7 +196,7 @@ def test_batch_norm_sees_the_whole_batch(n_processes, processes, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_processes", [2, 3])
 def test_processes_share_random_numbers_and_decisions(n_processes, processes):
-    first, *others = (found["shared"] for found in processes(n_processes))
+    first, *others = (found["shared"] for found in processes(n_processes)["successes"])
     for name, codes in first.items():
         for other in others:
             np.testing.assert_array_equal(other[name], codes)
@@ -203,8 +207,8 @@ def test_processes_share_random_numbers_and_decisions(n_processes, processes):
 
 
 @pytest.mark.slow
-def test_all_processes_raise_where_one_fails(tmp_path):
-    first, second = run("failing", tmp_path)
+def test_all_processes_raise_where_one_fails(processes):
+    first, second = processes(2)["failing"]
     assert first["fine"][0] == second["fine"][0] == first["fine, own group"][0]
     same = "ValueError: The 2 processes of a data-parallel training must all be given the same X, sample_weight and "
     for name, differing in [
@@ -233,13 +237,11 @@ def test_all_processes_raise_where_one_fails(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_training_which_can_be_resumed(tmp_path):
-    reference, folder = tmp_path / "whole", tmp_path / "killed"
-    for path in (reference, folder):
-        path.mkdir()
-    state, history = cases.resumed(reference)
-    assert "SIGKILL" in run("killed", folder)
-    assert time.time() - (folder / "killed").stat().st_mtime < 60
+def test_a_killed_process_ends_the_training_which_can_be_resumed(one_process, processes, tmp_path):
+    state, history = cases.resumed(tmp_path)
+    _, folder = one_process
+    assert "SIGKILL" in processes(2)["said"]
+    assert (folder / "torchrun").stat().st_mtime - (folder / "killed").stat().st_mtime < 60
     assert (folder / "fit.npz").exists()
     found, their_history = cases.resumed(folder)  # in one process
     assert len(their_history) == len(history)
