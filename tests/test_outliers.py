@@ -60,7 +60,7 @@ def X(rng):
         for detector in (
             LatentOutlierDetector(),
             LatentOutlierDetector(PCAReducer(1), n_splits=None),
-            LatentOutlierDetector(make_pipeline(StandardScaler(), PCAReducer(1)), support_fraction=0.75),
+            LatentOutlierDetector(make_pipeline(StandardScaler(), PCAReducer(1)), support_fraction=0.75, n_splits=2),
         )
         for pair in estimator_checks_generator(detector, mark=None)
     ],
