@@ -31,7 +31,6 @@ from sklatent._base import (
     check_total_weight,
     forget_fit,
     learns_like,
-    resolve_device,
     spawn_seeds,
 )
 from sklatent._memo import is_equal
@@ -804,10 +803,16 @@ class PCAReducer(BaseLatentModel):
             or (self.device == "auto" and "torch" not in sys.modules)
         ):
             return None
-        device = resolve_device(self.device)
-        if device == "cpu" or (is_torch_array(X) and self.device == "auto"):
-            return None
         import torch
+
+        from sklatent._nn.devices import has_float64, pays, resolve_device
+
+        device = resolve_device(self.device)
+        if not has_float64(device):
+            raise ValueError(f"device={self.device!r} is not supported by PCAReducer, which adds up in float64.")
+        n_products = math.prod(X.shape) * min(X.shape)
+        if device == "cpu" or (self.device == "auto" and (is_torch_array(X) or not pays(n_products, n_bytes=X.nbytes))):
+            return None
 
         return lambda rows: torch.as_tensor(rows).to(device)
 

@@ -91,7 +91,7 @@ class Checkpoint(Callback):
             if str(number) in state["optimizer"]  # a parameter without a gradient has no moments
         }
         if state.get("best"):
-            like["best"] = like["module"]
+            like["best"] = net.module_.state_dict()
         found = _leaf_types(state)
         misfits = [name for name, kind in _leaf_types(like).items() if found.get(name) != kind]
         if misfits:

@@ -357,9 +357,9 @@ def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
         observed = ~x.isnan()
         has_missing = has_missing or not bool(observed.all())
         if rows.weights is None:
-            n_observed = n_observed + observed.sum(0).double()
+            n_observed = n_observed + observed.sum(0).cpu().double()
         else:
-            weights = torch.from_numpy(rows.weights[start : start + len(x)]).to(x.device)
-            n_observed = n_observed + weights @ observed.double()
+            weights = torch.from_numpy(rows.weights[start : start + len(x)])
+            n_observed = n_observed + weights @ observed.cpu().double()
         start += len(x)
     return n_observed / total_weight(rows.weights, len(rows))[0] if has_missing else None

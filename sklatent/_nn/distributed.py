@@ -257,10 +257,17 @@ def process_group(device: str) -> Iterator[SingleProcess]:
     Parameters
     ----------
     device : str
+
+    Raises
+    ------
+    ValueError
+        If there are several processes, and no way to add up their gradients on the device.
     """
     if not is_parallel():
         yield SingleProcess(device)
         return
+    if (kind := torch.device(device).type) not in ("cpu", "cuda"):
+        raise ValueError(f"device={kind!r} is not supported for a data-parallel training. Use 'cuda' or 'cpu'.")
     with _lock, _default_group(device):
         processes = DataParallel(device)
         try:
