@@ -164,9 +164,9 @@ class PCAReducer(BaseLatentModel):
         Used by "randomized". Number of blocks of the Krylov space, each of which requires two products with X. "auto"
         is 7.
     device : str, default="auto"
-        Device for the matrix products: "cpu", "cuda" or "cuda:<number>". NumPy arrays are moved to it chunk by chunk.
-        "auto" selects CUDA if PyTorch is already loaded and a CUDA device is available, and leaves tensors on their
-        device. The fitted attributes are on the device of X.
+        Device for the matrix products: "cpu", "cuda" or "xpu", or with a number ("cuda:1"). NumPy arrays are moved to
+        it chunk by chunk. "auto" selects CUDA or XPU if PyTorch is already loaded and X is large enough, by a rule on
+        sizes, and leaves tensors on their device. The fitted attributes are on the device of X.
     random_state : int, RandomState instance or None, default=None
         Controls the initialization of "randomized" and the random signs of `nz="parallel"`. Pass an int for
         reproducible results.

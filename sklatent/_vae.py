@@ -144,7 +144,10 @@ class VAETransformer(BaseAutoencoder):
         Minimum decrease of the validation loss, in nats, that counts as an improvement. Only used if `early_stopping`
         is True.
     device : str, default="auto"
-        Device of the network: "cpu", "cuda" or "cuda:<number>". "auto" selects CUDA if it is available.
+        Device on which the network is trained: "cpu", "cuda", "mps" or "xpu", or with a number ("cuda:1"). "auto"
+        selects CUDA or XPU if the matrix products of the training are large enough, by a rule on sizes, and otherwise
+        the CPU. Training that continues does so where the network is. Devices without float64, such as "mps", train
+        on X in float32 only, and the network is on the CPU afterwards.
     precision : {"float32", "bf16"}, default="float32"
         Precision of the layers in training. "bf16" computes matrix products in bfloat16, which is faster on some
         hardware. Weights, losses and everything after training are float32.

@@ -181,7 +181,7 @@ class DataParallel(SingleProcess):
 
     def any(self, flag: bool) -> bool:
         """Whether the flag of any process is set."""
-        return bool(self._range(torch.tensor([flag], dtype=torch.int64))[1])
+        return bool(self._range(torch.tensor([flag], dtype=torch.int64, device="cpu"))[1])
 
     def from_first(self, value: Any) -> Any:
         """The value in the first process."""
@@ -194,7 +194,7 @@ class DataParallel(SingleProcess):
         """Raise ValueError unless the described strings are those of all other processes."""
         strings = describe()
         digests = [int.from_bytes(sha256(text.encode()).digest()[:7]) for text in strings.values()]
-        least, largest = self._range(torch.tensor(digests))
+        least, largest = self._range(torch.tensor(digests, device="cpu"))
         differing = [name for name, differs in zip(strings, least != largest, strict=True) if differs]
         if differing:
             raise ValueError(

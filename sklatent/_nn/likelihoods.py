@@ -58,7 +58,7 @@ class Standardizer(nn.Module):
     def __init__(self, loc: Tensor, scale: float | NDArray[Any], variances: Tensor):
         super().__init__()
         self.register_buffer("loc", loc)
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64, device=loc.device))
         # Converted once, instead of in each training step.
         self.register_buffer("loc32", self.loc.float())
         self.register_buffer("scale32", self.scale.float())
