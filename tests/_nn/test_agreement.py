@@ -10,7 +10,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from second_device import There, second_device
 from sklearn.base import clone
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklatent import AutoencoderTransformer, VAETransformer
@@ -195,3 +197,55 @@ def test_the_default_device_is_not_asked_by_what_is_kept(network, X, tmp_path):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(again, expected[0])
     np.testing.assert_array_equal(kept, saved.transform(X))
+
+
+def with_dropout(input_shape, nz, n_code):
+    encoder = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.Linear(8, n_code))
+    return encoder, nn.Sequential(nn.Linear(nz, 8), nn.Tanh(), nn.Linear(8, 6))
+
+
+OF_THE_USER = {"VAE, dropout": VAETransformer(2, backbone=with_dropout, max_epochs=2, random_state=0)}
+
+
+@pytest.mark.parametrize("has_missing", [False, True])
+@pytest.mark.parametrize("model", (FITS | OF_THE_USER).values(), ids=(FITS | OF_THE_USER).keys())
+def test_a_second_device_computes_the_same(model, X, has_missing):
+    """Fits, scores and samples on a device that refuses the tensors of the CPU."""
+    if has_missing:
+        X[::3, 2] = np.nan
+    expected = list(everything(model, X))
+    with second_device():
+        found = list(everything(model, X))
+        assert isinstance(model.module_.standardizer.loc, There)
+    for one, other in zip(found, expected, strict=True):  # sums of views may have another order
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_a_second_device_keeps_and_searches_as_well(network, X, tmp_path):
+    """A checkpoint, a pickle, a search that trains stacks, a memory map, and going on."""
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    model = network(2, hidden_sizes=(8,), max_epochs=2, early_stopping=True, random_state=0)
+    search = FusedGridSearchCV(model, {"nz": [1, 2]}, cv=2)
+    expected = [clone(model).fit(mapped).transform(X), search.fit(X).cv_results_["mean_test_score"]]
+    with second_device():
+        saved = clone(model).set_params(checkpoint=tmp_path / "fit.npz").fit(mapped)
+        found = [saved.transform(X), search.fit(X).cv_results_["mean_test_score"]]
+        assert set(search.cv_results_["route"]) == {"stacked"}
+        again = clone(saved).fit(mapped).transform(X)
+        moved = pickle.loads(pickle.dumps(saved))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    np.testing.assert_array_equal(again, found[0])
+    assert not isinstance(moved.module_.standardizer.loc, There)
+    np.testing.assert_allclose(moved.transform(X), found[0], rtol=1e-6)
+    np.testing.assert_allclose(clone(saved).fit(mapped).transform(X), found[0], rtol=1e-6)
+
+
+def test_a_second_device_refuses_tensors_of_the_cpu():
+    with second_device():
+        there = torch.ones(2, device="meta")
+        assert (there + torch.tensor(1.0)).tolist() == [2.0, 2.0]
+        assert there.cpu().add(torch.ones(2)).tolist() == [2.0, 2.0]
+        with pytest.raises(RuntimeError, match="all tensors on the second device"):
+            there + torch.ones(2)
