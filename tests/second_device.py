@@ -2,7 +2,7 @@
 
 As on an accelerator, an operation with tensors of both devices raises RuntimeError, unless those of the CPU are single
 numbers, indices, or what is copied. So a training on it, and all that follows, finds tensors on the wrong device, and
-its numbers are those of the CPU to the bit. What it does not find is what only other kernels do.
+its numbers are those of the CPU. What it does not find is what only other kernels do, and generators of the CPU.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -78,20 +78,25 @@ class SecondDevice(TorchDispatchMode):
 
 
 class Generator(torch.Generator):
-    """A generator of the second device, which gives the numbers of the CPU's."""
+    """A generator of either device; that of the second gives the numbers of the CPU's."""
 
-    device = DEVICE
+    def __new__(cls, device="cpu"):
+        generator = super().__new__(cls)
+        generator.where = torch.device(device)
+        return generator
+
+    @property
+    def device(self):
+        return self.where
 
 
 def call(function, args, kwargs):
     """The results of an operation, on the device of its arguments."""
     tensors = tensors_of(args, kwargs)
-    is_there = any(isinstance(tensor, There) for tensor in tensors)
-    name = function._schema.name
-    if is_there and name not in COPIES:
-        check(function, tensors[:1] if name in INDEXED else tensors)
-    device = kwargs.get("device")
+    is_there, device = any(isinstance(tensor, There) for tensor in tensors), kwargs.get("device")
     goes_there = is_there if device is None else torch.device(device) == DEVICE
+    if is_there:
+        check(function, tensors)
     if device is not None and goes_there:
         kwargs = kwargs | {"device": torch.device("cpu")}
     here = function(*tree_map(to_here, args), **tree_map(to_here, kwargs))
@@ -99,9 +104,12 @@ def call(function, args, kwargs):
 
 
 def check(function, tensors):
-    strays = [t for t in tensors if not isinstance(t, There) and t.ndim > 0]
+    """Raise RuntimeError where a device does not find all that it needs."""
+    name = function._schema.name
+    needed = [] if name in COPIES else tensors[:1] if name in INDEXED else tensors
+    strays = [tensor.shape for tensor in needed if not isinstance(tensor, There) and tensor.ndim > 0]
     if strays:
-        raise RuntimeError(f"{function} expects all tensors on the second device, got {strays[0].shape} on the CPU.")
+        raise RuntimeError(f"{function} expects all tensors on the second device, got {strays} on the CPU.")
 
 
 def tensors_of(*values):
@@ -133,11 +141,11 @@ def second_device():
     with ExitStack() as stack:
         stack.enter_context(SecondDevice())
         for owner, name, value in (
-            (torch, "Generator", generator),
+            (torch, "Generator", Generator),
             (torch, "tensor", tensor),
             (torch, "get_device_module", lambda device: MODULE),
             (optimizer, "_get_fused_kernels_supported_devices", lambda: kinds),
-            (base, "resolve_device", lambda name: NAME),
+            (base, "resolve_device", lambda name: NAME if name == "auto" else name),
             (base, "pays", lambda *sizes: True),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
@@ -145,10 +153,6 @@ def second_device():
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
         yield
-
-
-def generator(device="cpu"):
-    return Generator() if torch.device(device) == DEVICE else torch._C.Generator(device)
 
 
 def tensor(data, *, device="cpu", **kwargs):
