@@ -98,5 +98,6 @@ def _accelerator() -> str | None:
 def _devices() -> list[str]:
     """Names of all devices of this machine: of an accelerator by itself, and with each number."""
     kind = _accelerator()
-    numbers = () if kind is None else range(torch.accelerator.device_count())
-    return ["cpu", *([kind] if numbers else []), *(f"{kind}:{number}" for number in numbers)]
+    if kind is None:
+        return ["cpu"]
+    return ["cpu", kind, *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()))]

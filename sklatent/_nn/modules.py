@@ -278,8 +278,8 @@ class Corruption(nn.Module):
         # Tensors, so that networks with different amounts can be stacked. They are not part of the state, since they
         # are parameters of the fit.
         for name, value in (("amount", 0.0 if is_auto else amount), ("share", float(is_auto))):
-            value = torch.tensor(value, dtype=torch.float32, device="cpu")
-            self.register_buffer(name, value, persistent=False)
+            tensor = torch.tensor(value, dtype=torch.float32, device="cpu")
+            self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, h: Tensor, eps: Tensor, deviations: Tensor | float) -> Tensor:
         """Corrupt inputs h with random numbers eps from N(0, 1), both (n, n_features)."""

@@ -221,6 +221,7 @@ def test_a_second_device_computes_the_same(model, X, has_missing):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_second_device_keeps_and_searches_as_well(network, X, tmp_path):
     """A checkpoint, a pickle, a search that trains stacks, a memory map, and going on."""
     np.save(tmp_path / "X.npy", X)
