@@ -340,9 +340,10 @@ sys.meta_path.insert(0, Absent())
 import pickle
 import numpy as np
 with open({path!r}, "rb") as file:
-    model, X, expected = pickle.load(file)
-for name, values in expected.items():
-    np.testing.assert_array_equal(getattr(model, name)(X), values)
+    X, fitted = pickle.load(file)
+for model, expected in fitted:
+    for name, values in expected.items():
+        np.testing.assert_array_equal(getattr(model, name)(X), values, err_msg=repr(model))
 try:
     import {package}
 except ImportError:
@@ -352,24 +353,31 @@ except ImportError:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "package"),
+    ("package", "models"),
     [
-        (AutoencoderTransformer(2, **SMALL), "skorch"),
-        (VAETransformer(2, prior="mixture", **SMALL), "skorch"),
-        (GenerativeClassifier(VAETransformer(2, **SMALL)), "skorch"),
-        (LatentOutlierDetector(VAETransformer(2, **SMALL)), "skorch"),
-        (FusedGridSearchCV(VAETransformer(2, **SMALL), {"nz": [1, 2]}, cv=2), "skorch"),
-        (PCAReducer(2), "torch"),
-        (LatentOutlierDetector(), "torch"),
+        (
+            "skorch",
+            [
+                AutoencoderTransformer(2, **SMALL),
+                VAETransformer(2, prior="mixture", **SMALL),
+                GenerativeClassifier(VAETransformer(2, **SMALL)),
+                LatentOutlierDetector(VAETransformer(2, **SMALL)),
+                FusedGridSearchCV(VAETransformer(2, **SMALL), {"nz": [1, 2]}, cv=2),
+            ],
+        ),
+        ("torch", [PCAReducer(2), LatentOutlierDetector()]),
     ],
-    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+    ids=["skorch", "torch"],
 )
-def test_models_load_and_predict_without(model, package, iris, tmp_path):
+def test_models_load_and_predict_without(package, models, iris, tmp_path):
     X, y = iris
-    model = clone(model).fit(X, y)
-    expected = {name: values for name, values in results(model, X).items() if name != "inverse_transform"}
-    path = tmp_path / "model.pickle"
-    path.write_bytes(pickle.dumps((model, X, expected)))
+    fitted = []
+    for model in models:
+        model = clone(model).fit(X, y)
+        expected = {name: values for name, values in results(model, X).items() if name != "inverse_transform"}
+        fitted.append((model, expected))
+    path = tmp_path / "models.pickle"
+    path.write_bytes(pickle.dumps((X, fitted)))
     code = WITHOUT.format(package=package, path=str(path))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.strip() == "checked", run.stderr
