@@ -215,8 +215,8 @@ class AutoencoderTransformer(BaseAutoencoder):
     With few samples for its many weights a network learns them by heart. So with `init="pca"` the trained network is
     compared with the linear model on at most 50 of the samples left out, and then on all of them. If both one-sided t
     tests of the differences of the log-likelihoods are significant at the level 0.1, the linear model is kept, with the
-    noise variance of the samples left out, and `improved_` is False. `partial_fit`, which leaves no samples out, keeps
-    what it has trained.
+    noise variance of the samples left out, `improved_` is False, and a ConvergenceWarning says so. `partial_fit`, which
+    leaves no samples out, keeps what it has trained.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor

@@ -645,6 +645,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             setattr(self, name, value)
         if learned.training_state is None:  # the samples of `partial_fit` differ from call to call
             self._warn_where_worse()
+        if not learned.improved:
+            warnings.warn(
+                f"{type(self).__name__} is the linear model from which its training started: that describes the "
+                "samples left out better than the trained network does. Pass more samples or smaller hidden_sizes, or "
+                "use PCAReducer.",
+                ConvergenceWarning,
+            )
 
     def _fitted_attributes(self, learned: Learned) -> dict[str, Any]:
         return {
