@@ -1,6 +1,7 @@
 """scikit-learn's own checks, those that `check_estimator` yields and those that it does not."""
 
 import pytest
+from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -8,7 +9,7 @@ from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 
 pytestmark = pytest.mark.slow
 
-ESTIMATORS = [PCAReducer, AutoencoderTransformer, VAETransformer]
+ESTIMATORS = [PCAReducer(), AutoencoderTransformer(max_epochs=2), VAETransformer(max_epochs=2)]
 
 NEVER_YIELDED = [
     "check_dataframe_column_names_consistency",
@@ -40,7 +41,7 @@ def name_of(item):
 @pytest.mark.filterwarnings("default")  # what a check does with warnings is its own affair
 @pytest.mark.parametrize(
     ("estimator", "check"),
-    [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator(), mark=None)],
+    [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator, mark=None)],
     ids=name_of,
 )
 def test_check_estimator(estimator, check):
@@ -51,6 +52,6 @@ def test_check_estimator(estimator, check):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("check", NEVER_YIELDED)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
 def test_check_never_yielded(estimator, check):
-    getattr(estimator_checks, check)(estimator.__name__, estimator())
+    getattr(estimator_checks, check)(type(estimator).__name__, clone(estimator))

@@ -444,13 +444,12 @@ def test_no_warning_of_names_in_each_block(X):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 def test_other_schedulers_give_the_same(X, scheduler):
-    blocks = lazily(X, 100, 0, 150)
-    for model in fitted(X):
-        with dask.config.set(scheduler=scheduler, num_workers=2):
-            found = model.score_samples(blocks).compute()
-        np.testing.assert_allclose(found, model.score_samples(X), rtol=1e-9)
+    blocks, models = lazily(X, 100, 0, 150), fitted(X)
     with dask.config.set(scheduler=scheduler, num_workers=2):
+        scores = dask.compute(*(model.score_samples(blocks) for model in models))  # in the same two processes
         found = PCAReducer(3).fit(blocks)
+    for ours, model in zip(scores, models, strict=True):
+        np.testing.assert_allclose(ours, model.score_samples(X), rtol=1e-9)
     np.testing.assert_array_equal(found.components_, PCAReducer(3).fit(blocks).components_)
 
 

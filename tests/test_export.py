@@ -175,8 +175,8 @@ def test_network_of_the_digits_equals_its_own_results(network, digits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", list(networks())[::5], ids=lambda network: str(network).replace(" ", ""))
-def test_every_fifth_network_equals_its_own_results(network, digits):
+@pytest.mark.parametrize("network", list(networks())[::9], ids=lambda network: str(network).replace(" ", ""))
+def test_every_ninth_network_equals_its_own_results(network, digits):
     check_network(clone(network), digits[0][:100])
 
 
@@ -266,14 +266,12 @@ def test_classifier_of_full_rank_is_quadratic_discriminant_analysis(rng):
 @pytest.mark.slow
 def test_classifier_where_all_densities_vanish_gives_the_prior(iris):
     X, y = iris
-    classifier = GenerativeClassifier(
-        AutoencoderTransformer(1, density="residual", **QUICK), class_prior=[0.2, 0.3, 0.5]
-    )
-    classifier.fit(X, y)
+    classifier = GenerativeClassifier(AutoencoderTransformer(1, density="residual", **QUICK), class_prior=[0.3, 0.7])
+    classifier.fit(X, y > 0)
     far = np.full((1, 4), 1e30, dtype=np.float32)
     assert classifier.score_samples(far).tolist() == [-np.inf]
     assert run(to_onnx(classifier, method="score_samples"), far).tolist() == [-np.inf]
-    assert run(to_onnx(classifier, method="predict"), far).tolist() == classifier.predict(far).tolist() == [2]
+    assert run(to_onnx(classifier, method="predict"), far).tolist() == classifier.predict(far).tolist() == [True]
     found = run(to_onnx(classifier, method="predict_proba"), far)
     assert error(found, classifier.predict_proba(far)) < TOLERANCE
 
@@ -357,7 +355,7 @@ def test_samples_that_are_not_finite_give_nan(estimator, iris):
 def test_samples_that_are_not_finite_are_rejected(iris):
     X, y = iris
     for density in (PCAReducer(2), AutoencoderTransformer(1, density="residual", **QUICK)):
-        classifier = GenerativeClassifier(density).fit(X, y)
+        classifier = GenerativeClassifier(density).fit(X, np.minimum(y, 1))
         assert run(to_onnx(classifier, method="predict"), BAD).tolist() == [-1] * 4
         assert np.isnan(run(to_onnx(classifier, method="predict_proba"), BAD)).all()
         detector = LatentOutlierDetector(density, n_splits=None).fit(X)

@@ -31,7 +31,7 @@ GRID = {"nz": [2, 4], "beta": [0.5, 2.0]}
 
 
 def vae(**params):
-    return VAETransformer(random_state=0, **({"hidden_sizes": (16,), "max_epochs": 5, "batch_size": 64} | params))
+    return VAETransformer(random_state=0, **({"hidden_sizes": (16,), "max_epochs": 3, "batch_size": 64} | params))
 
 
 def pipeline(latent, **params):

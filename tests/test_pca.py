@@ -117,7 +117,7 @@ def low_noise_rows(rng):
 @pytest.mark.slow
 def test_noise_of_float32_rows_is_that_of_their_singular_values(rng):
     """Whatever sign the rounding of float32 products has."""
-    for _ in range(400):
+    for _ in range(200):
         X, nz = low_noise_rows(rng)
         (n, d), rows = X.shape, X.astype(np.float64)
         variances = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2 / (n - 1)

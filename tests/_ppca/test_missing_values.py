@@ -115,6 +115,7 @@ def test_a_complete_row_is_treated_as_ever(X, complete):
 @pytest.mark.slow
 @pytest.mark.parametrize("nz", [None, 0.9, "mle", 1, 19, 20])
 def test_every_nz(X, nz):
+    X = X[:200]
     pca = PCAReducer(nz).fit(X)
     assert np.isfinite(pca.transform(X)).all()
     assert np.isfinite(pca.score_samples(X)).all()
