@@ -141,7 +141,10 @@ class AutoencoderTransformer(BaseAutoencoder):
         Minimum decrease of the validation loss, in nats, that counts as an improvement. Only used if `early_stopping`
         is True.
     device : str, default="auto"
-        Device of the network: "cpu", "cuda" or "cuda:<number>". "auto" selects CUDA if it is available.
+        Device on which the network is trained: "cpu", "cuda", "mps" or "xpu", or with a number ("cuda:1"). "auto"
+        selects CUDA or XPU if the matrix products of the training are large enough, by a rule on sizes, and otherwise
+        the CPU. Training that continues does so where the network is. Devices without float64, such as "mps", train
+        on X in float32 only, and the network is on the CPU afterwards.
     precision : {"float32", "bf16"}, default="float32"
         Precision of the layers in training. "bf16" computes matrix products in bfloat16, which is faster on some
         hardware. Weights, losses and everything after training are float32.
@@ -212,8 +215,8 @@ class AutoencoderTransformer(BaseAutoencoder):
     With few samples for its many weights a network learns them by heart. So with `init="pca"` the trained network is
     compared with the linear model on at most 50 of the samples left out, and then on all of them. If both one-sided t
     tests of the differences of the log-likelihoods are significant at the level 0.1, the linear model is kept, with the
-    noise variance of the samples left out, and `improved_` is False. `partial_fit`, which leaves no samples out, keeps
-    what it has trained.
+    noise variance of the samples left out, `improved_` is False, and a ConvergenceWarning says so. `partial_fit`, which
+    leaves no samples out, keeps what it has trained.
 
     With `likelihood="gaussian_diagonal"` the network sees each feature in units of its own standard deviation (its
     variance plus a hundredth of the mean variance). In training the ratios of the noise variances are those of factor

@@ -20,7 +20,6 @@ __all__ = [
     "learns_like",
     "posterior_means",
     "rate_distortion_samples",
-    "resolve_device",
     "route",
     "spawn_seeds",
     "training_samples",
@@ -834,23 +833,6 @@ def has_method(name: str) -> Callable[[Any], bool]:
         return estimator is None or hasattr(estimator, name)
 
     return condition
-
-
-def resolve_device(device: str) -> str:
-    """Return the device to compute on; "auto" is CUDA if available. Imports PyTorch."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or 'cuda:<number>'.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r} is not available: PyTorch finds no CUDA device. Use 'auto' or 'cpu'.")
-    return device
 
 
 def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:

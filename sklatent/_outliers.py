@@ -23,10 +23,10 @@ from sklatent._search.crossfit import (
     allows_missing,
     complements,
     concentrated_supports,
-    ends_in_latent_model,
     extrapolated_scores,
     fit_subsets,
     folds,
+    is_maximum_likelihood,
     n_steps_to_skip,
     out_of_fold_scores,
     route_to_fit,
@@ -121,13 +121,15 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
 
     The folds are chosen at random, and are the same in each fit. The densities without a fold are fitted to fewer
     samples than `estimator_`, so their scores :math:`s_k` are too low for a threshold on its scores s if there are few
-    samples. For the estimators of this package, with K folds, `training_scores_` are therefore extrapolated to the
-    number of samples that `estimator_` is fitted to,
+    samples. For :class:`PCAReducer`, with K folds, `training_scores_` are therefore extrapolated to the number of
+    samples that `estimator_` is fitted to,
 
     .. math:: s_k(x_i) + \frac{s(x_i) - s_k(x_i)}{2 K - 1}:
 
-    to first order in 1 / m, a density of m samples scores one of them as much too high as others too low, in proportion
-    to 1 / m. The p-values compare scores of the same densities, and need no such correction.
+    to first order in 1 / m, a density of largest likelihood scores one of its m samples as much too high as others too
+    low, in proportion to 1 / m. Networks score their samples much higher than that, since they learn them by heart and
+    are kept from losing as much on others, so their scores stay as they are. The p-values compare scores of the same
+    densities, and need no such correction.
 
     If `estimator` takes NaN as a missing value, as the models of this package do, so does the detector, unless
     `estimator` is None or `support_fraction` is set. A score is then the log-likelihood of the observed values.
@@ -559,7 +561,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
 
     def _scores_as_of_new_samples(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Scores of the training samples by densities that were fitted to as many others, so far as they are known."""
-        if self.n_splits is None or not ends_in_latent_model(self.estimator_):
+        if self.n_splits is None or not is_maximum_likelihood(self.estimator_):
             return self._fold_scores
         in_sample = log_density(self.estimator_, X, self._n_skipped)
         return extrapolated_scores(self._fold_scores, in_sample, self.n_splits)

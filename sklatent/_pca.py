@@ -31,7 +31,6 @@ from sklatent._base import (
     check_total_weight,
     forget_fit,
     learns_like,
-    resolve_device,
     spawn_seeds,
 )
 from sklatent._memo import is_equal
@@ -165,9 +164,9 @@ class PCAReducer(BaseLatentModel):
         Used by "randomized". Number of blocks of the Krylov space, each of which requires two products with X. "auto"
         is 7.
     device : str, default="auto"
-        Device for the matrix products: "cpu", "cuda" or "cuda:<number>". NumPy arrays are moved to it chunk by chunk.
-        "auto" selects CUDA if PyTorch is already loaded and a CUDA device is available, and leaves tensors on their
-        device. The fitted attributes are on the device of X.
+        Device for the matrix products: "cpu", "cuda" or "xpu", or with a number ("cuda:1"). NumPy arrays are moved to
+        it chunk by chunk. "auto" selects CUDA or XPU if PyTorch is already loaded and X is large enough, by a rule on
+        sizes, and leaves tensors on their device. The fitted attributes are on the device of X.
     random_state : int, RandomState instance or None, default=None
         Controls the initialization of "randomized" and the random signs of `nz="parallel"`. Pass an int for
         reproducible results.
@@ -804,10 +803,16 @@ class PCAReducer(BaseLatentModel):
             or (self.device == "auto" and "torch" not in sys.modules)
         ):
             return None
-        device = resolve_device(self.device)
-        if device == "cpu" or (is_torch_array(X) and self.device == "auto"):
-            return None
         import torch
+
+        from sklatent._nn.devices import has_float64, pays, resolve_device
+
+        device = resolve_device(self.device)
+        if not has_float64(device):
+            raise ValueError(f"device={self.device!r} is not supported by PCAReducer, which adds up in float64.")
+        n_products = math.prod(X.shape) * min(X.shape)
+        if device == "cpu" or (self.device == "auto" and (is_torch_array(X) or not pays(n_products, n_bytes=X.nbytes))):
+            return None
 
         return lambda rows: torch.as_tensor(rows).to(device)
 

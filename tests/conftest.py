@@ -13,7 +13,24 @@ collect_ignore_glob = ["typing/*"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", default="cpu", help="where tests/test_device.py trains: cpu (default), cuda")
+    parser.addoption("--device", help="where networks train whose device is 'auto': cpu, cuda, cuda:1, mps, xpu")
+
+
+def pytest_configure(config):
+    """Let networks train on the device that is tested, whatever their size."""
+    device = config.getoption("--device")
+    if device is None:
+        return
+    from sklatent._nn import base
+    from sklatent._nn.devices import resolve_device
+
+    try:
+        resolve_device(device)
+    except ValueError as error:
+        raise pytest.UsageError(f"--device: {error}") from error
+    base.resolve_device = lambda name: device if name == "auto" else resolve_device(name)
+    base.pays = lambda *sizes: True
+    config.addinivalue_line("filterwarnings", "ignore:device=.* has no float64")
 
 
 def pytest_collection_modifyitems(items):
@@ -26,7 +43,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def device(request):
     """The device to test."""
-    return request.config.getoption("--device")
+    return request.config.getoption("--device") or "cpu"
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ ORDER = [
     "_base",
     "_nn.randomness",
     "_nn.threads",
+    "_nn.devices",
     "_nn.distributed",
     "_nn.likelihoods",
     "_nn.posteriors",

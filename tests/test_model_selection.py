@@ -163,7 +163,7 @@ def test_max_models_splits_a_group(max_models, sizes, rows, monkeypatch):
 
 def test_memory_splits_a_group(rows, monkeypatch):
     found = count_stacks(monkeypatch)
-    monkeypatch.setattr("sklatent._nn.grouping._free_memory", lambda device: 4e6)
+    monkeypatch.setattr("sklatent._nn.grouping.free_memory", lambda device: 4e6)
     FusedGridSearchCV(vae(), GRID, cv=3, refit=False).fit(rows[0])
     assert sum(found) == 12
     assert len(found) > 1

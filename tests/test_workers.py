@@ -362,7 +362,8 @@ def test_lost_workers_cost_time_and_nothing_else(n_lost, cluster, client, data):
 
 @pytest.mark.slow
 def test_a_worker_lost_while_the_data_are_sent(client, data, monkeypatch):
-    scatter, errors = client.scatter, [OSError("Stream is closed"), TimeoutError("No valid workers found")]
+    errors = [OSError("Stream is closed"), TimeoutError("No valid workers found"), KeyError("tcp://127.0.0.1:37937")]
+    scatter = client.scatter
 
     def scatter_at_last(*args, **kwargs):
         if errors:

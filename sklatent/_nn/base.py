@@ -30,14 +30,14 @@ from sklatent._base import (
     all_or_nothing,
     default_parameters,
     learns_like,
-    resolve_device,
     spawn_seeds,
     with_attributes,
 )
 from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
 from sklatent._nn.data import MappedRows, Rows, batch_sizes
+from sklatent._nn.devices import has_float64, pays, resolve_device
 from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
-from sklatent._nn.inference import evaluate, halve_out_of_memory
+from sklatent._nn.inference import evaluate, halving_out_of_memory
 from sklatent._nn.left_out import Baseline, LeftOut, left_out_samples, linear_baseline
 from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
 from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
@@ -64,6 +64,7 @@ from sklatent._nn.summaries import (
     tail_weight,
     with_weight,
 )
+from sklatent._nn.threads import product_sizes
 from sklatent._ppca.density import bound_noise_variance, initial_loadings
 from sklatent._ppca.factors import Factors, factor_analysis
 from sklatent._ppca.missing_values import (
@@ -339,7 +340,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             *self._checkpoint(X, training, *early_stopping),
         ]
         net = self._net(training, callbacks, self._schedule(training)).train(training.train, training.valid)
-        learned = self._better_of_both(self._learned(net.module_, net.records(), training, X), training, X)
+        learned = self._better_of_both(self._learned(net.trained(), net.records(), training, X), training, X)
         if context is not None:
             attributes = partial(self._fitted_attributes, learned)
             context.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes=attributes)
@@ -363,12 +364,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if "likelihood" in state:  # its variance may have been set after the training
             training.module.likelihood.load_state_dict(state["likelihood"])
         net = self._net(training, []).train(training.train, state=state)
+        module = net.trained()
         state = {
             **{name: net.state()[name] for name in ("optimizer", "generators", "step")},
-            "likelihood": deepcopy(net.module_.likelihood.state_dict()),
+            "likelihood": deepcopy(module.likelihood.state_dict()),
         }
         training.seeds["draws"] = processes.from_first(getattr(self, "_draw_seed", training.seeds["draws"]))
-        learned = self._learned(net.module_, net.records(), training, X)
+        learned = self._learned(module, net.records(), training, X)
         processes.end_equal(learned.module)
         return replace(learned, training_state=state)
 
@@ -401,7 +403,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
                 model, training, (X, _) = models[k], numbered[k], pairs[k]
-                trained = model._learned(outcome.module_, outcome.records(), training, X)
+                trained = model._learned(outcome.trained(), outcome.records(), training, X)
                 learned[k] = model._better_of_both(trained, training, X)
         return learned
 
@@ -465,8 +467,9 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     ) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
         processes = processes or SingleProcess(resolve_device(self.device))
-        device, seeds = processes.device, self._seeds(processes)
+        seeds = self._seeds(processes)
         module = self._build_module(X, seeds["weights"], weights, former)
+        device = self._device(processes, module, X, max_epochs, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
         train, valid = self._split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
@@ -494,6 +497,31 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             weights=weights,
             processes=processes,
         )
+
+    def _device(
+        self, processes: SingleProcess, module: Autoencoder, X: Any, max_epochs: int | None, former: Autoencoder | None
+    ) -> str:
+        """Where to train: for "auto" where the network is, or else on an accelerator where that pays."""
+        device = processes.device
+        if not has_float64(device) and X.dtype != np.float32:
+            warnings.warn(
+                f"device={device!r} has no float64, so {type(self).__name__} was trained on the CPU. Pass X "
+                "in float32 to train on the device."
+            )
+            return "cpu"
+        if self.device != "auto" or device == "cpu" or processes.size > 1:
+            return device
+        if former is not None:
+            return str(former.standardizer.loc.device)
+        return device if self._pays(module, X.shape[0], max_epochs) else "cpu"
+
+    def _pays(self, module: Autoencoder, n_samples: int, max_epochs: int | None) -> bool:
+        """Whether a training is long enough, and its steps are large enough, for an accelerator."""
+        n_epochs = max_epochs or self._n_epochs(n_samples)
+        n_steps = n_epochs * len(batch_sizes(n_samples, self._n_batch(n_samples)))
+        # Each layer multiplies once on the way forward, and twice on the way back.
+        n_products = 3 * sum(product_sizes(module, n_samples * module.n_train_draws))
+        return pays(n_epochs * n_products, n_steps)
 
     def _seeds(self, processes: SingleProcess) -> dict[str, int]:
         """Random seeds of the parts of a fit, the same in all processes."""
@@ -617,6 +645,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             setattr(self, name, value)
         if learned.training_state is None:  # the samples of `partial_fit` differ from call to call
             self._warn_where_worse()
+        if not learned.improved:
+            warnings.warn(
+                f"{type(self).__name__} is the linear model from which its training started: that describes the "
+                "samples left out better than the trained network does. Pass more samples or smaller hidden_sizes, or "
+                "use PCAReducer.",
+                ConvergenceWarning,
+            )
 
     def _fitted_attributes(self, learned: Learned) -> dict[str, Any]:
         return {
@@ -731,7 +766,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _attributes_in_training(self, training: Training, X: Any, net: "LatentNet") -> dict[str, Any]:
         """The attributes as if training ended here."""
-        learned = self._learned(deepcopy(net.module_), deepcopy(net.records()), training, X)
+        learned = self._learned(deepcopy(net.trained()), deepcopy(net.records()), training, X)
         return dict(vars(self)) | self._fitted_attributes(learned)
 
     def _begin_reports(self, X: Any, training: Training) -> Any:
@@ -905,7 +940,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return evaluate(self.module_, function, *arrays)
 
     def _by_chunks(self, hook: Callable[..., NDArray[Any]], *arrays: NDArray[Any], **kwargs: Any) -> NDArray[Any]:
-        return super()._by_chunks(partial(halve_out_of_memory, hook), *arrays, **kwargs)
+        return super()._by_chunks(halving_out_of_memory(hook), *arrays, **kwargs)
 
     def _validate_training_rows(self, X: Any) -> Any:
         if is_lazy(X):

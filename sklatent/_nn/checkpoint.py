@@ -86,12 +86,12 @@ class Checkpoint(Callback):
         like = self._state(net)
         parameters = (parameter for group in net.optimizer_.param_groups for parameter in group["params"])
         like["optimizer"] = {
-            number: {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+            number: {"step": torch.tensor(0.0, device="cpu"), "exp_avg": parameter, "exp_avg_sq": parameter}
             for number, parameter in enumerate(parameters)
             if str(number) in state["optimizer"]  # a parameter without a gradient has no moments
         }
         if state.get("best"):
-            like["best"] = like["module"]
+            like["best"] = net.module_.state_dict()
         found = _leaf_types(state)
         misfits = [name for name, kind in _leaf_types(like).items() if found.get(name) != kind]
         if misfits:

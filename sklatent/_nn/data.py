@@ -158,7 +158,7 @@ class MappedRows(Dataset[Any]):
 
     def blocks(self, generator: torch.Generator | None, choose: Choice = no_choice) -> Iterator[Block]:
         """Blocks of samples, in shuffled order if there is a generator. Samples that are not chosen may be left out."""
-        numbers = torch.arange(len(self.cuts))
+        numbers = torch.arange(len(self.cuts), device="cpu")
         if generator is not None:
             numbers = torch.randperm(len(numbers), generator=generator, device=generator.device)
         for number in numbers.tolist():
@@ -248,7 +248,7 @@ class Batches:
 
         def choose(n_samples: int) -> Tensor:
             nonlocal is_taken
-            order = torch.arange(n_samples) if self.generator is None else self._shuffled(n_samples)
+            order = torch.arange(n_samples, device="cpu") if self.generator is None else self._shuffled(n_samples)
             taken, is_taken = is_taken[:n_samples], is_taken[n_samples:]
             return order[taken.to(order.device)].to(self.processes.device)
 
@@ -339,7 +339,7 @@ def _length(places: slice) -> int:
 
 def _is_taken(share: Share) -> Tensor:
     """Mask of the samples of a batch that a process takes."""
-    mask = torch.zeros(share.size, dtype=torch.bool)
+    mask = torch.zeros(share.size, dtype=torch.bool, device="cpu")
     mask[share.places] = True
     return mask
 
@@ -357,9 +357,9 @@ def observed_fractions(rows: Rows | MappedRows) -> Tensor | None:
         observed = ~x.isnan()
         has_missing = has_missing or not bool(observed.all())
         if rows.weights is None:
-            n_observed = n_observed + observed.sum(0).double()
+            n_observed = n_observed + observed.sum(0).cpu().double()
         else:
-            weights = torch.from_numpy(rows.weights[start : start + len(x)]).to(x.device)
-            n_observed = n_observed + weights @ observed.double()
+            weights = torch.from_numpy(rows.weights[start : start + len(x)])
+            n_observed = n_observed + weights @ observed.cpu().double()
         start += len(x)
     return n_observed / total_weight(rows.weights, len(rows))[0] if has_missing else None

@@ -3,7 +3,6 @@
 __all__ = ["Trainee", "train_together"]
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import nullcontext
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from sklatent._nn.data import Rows, batch_sizes
+from sklatent._nn.devices import free_memory
 from sklatent._nn.stack import can_stack, n_activations
 from sklatent._nn.stacked_training import Follow, StackedNet
 from sklatent._nn.training import LatentNet
@@ -123,14 +122,4 @@ def _n_that_fit(trainee: Trainee, n_beside: int) -> int:
     n_numbers = 4 * n_weights  # with gradients and the two moments of the optimizer
     n_numbers += len(trainee.train) * (sum(module.noise_widths) + 2)  # noise and order of an epoch
     n_numbers += 4 * net.batch_size * n_activations(module, trainee.train.X[:2])  # and their gradients
-    return max(1, int(MEMORY_FRACTION * _free_memory(net.device) / (1 + n_beside) / (4 * n_numbers)))
-
-
-def _free_memory(device: str) -> float:
-    """Free memory in bytes; infinity if it is not known."""
-    if device != "cpu":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return math.inf
+    return max(1, int(MEMORY_FRACTION * free_memory(net.device) / (1 + n_beside) / (4 * n_numbers)))

@@ -1,7 +1,8 @@
 """Calls of a fitted network: in the precision of the samples, with the threads that pay, within the memory there is."""
 
-__all__ = ["evaluate", "halve_out_of_memory", "infer"]
+__all__ = ["evaluate", "halving_out_of_memory", "infer"]
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -39,16 +40,28 @@ def evaluate(module: Autoencoder, function: Callable[..., torch.Tensor], *arrays
         return function(module, *(as_tensor(array).to(device) for array in arrays)).cpu().numpy()
 
 
-def halve_out_of_memory(hook: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> NDArray[Any]:
-    """Call a hook, on halves of the samples (recursively) if the memory of the accelerator is too small for all."""
-    n_samples = len(arrays[0])
-    try:
-        return hook(*arrays)
-    except torch.OutOfMemoryError:
-        if n_samples == 1:
-            raise
-    halves = slice(n_samples // 2), slice(n_samples // 2, None)
-    return np.concatenate([halve_out_of_memory(hook, *(array[half] for array in arrays)) for half in halves])
+def halving_out_of_memory(hook: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    """A hook that halves a chunk of samples, and all later ones, until the memory of the accelerator holds it.
+
+    One sample that is too large raises torch.OutOfMemoryError.
+    """
+    largest = math.inf  # number of samples
+
+    def call(*arrays: NDArray[Any]) -> NDArray[Any]:
+        nonlocal largest
+        n_samples = len(arrays[0])
+        half = -(-n_samples // 2)
+        if n_samples <= largest:
+            try:
+                return hook(*arrays)
+            except torch.OutOfMemoryError:
+                if n_samples == 1:
+                    raise
+                largest = half
+        # Here, where the exception keeps no tensors any more.
+        return np.concatenate([call(*(array[cut] for array in arrays)) for cut in (slice(half), slice(half, None))])
+
+    return call
 
 
 def _float64_twin(module: Autoencoder) -> Autoencoder:

@@ -58,7 +58,7 @@ class Standardizer(nn.Module):
     def __init__(self, loc: Tensor, scale: float | NDArray[Any], variances: Tensor):
         super().__init__()
         self.register_buffer("loc", loc)
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64, device=loc.device))
         # Converted once, instead of in each training step.
         self.register_buffer("loc32", self.loc.float())
         self.register_buffer("scale32", self.scale.float())
@@ -110,9 +110,9 @@ class Likelihood(nn.Module):
     """Variance of x given z, as a number or one for each feature; NaN for likelihoods without one."""
 
     @property
-    def deviations(self) -> Tensor:
+    def deviations(self) -> Tensor | float:
         """Standard deviation of x given z in the units of X, (1,) or (n_features,); 0 if it is not a parameter."""
-        return torch.zeros(1)
+        return 0.0
 
     def update_noise_variance(
         self, log_prob: float, factor: Callable[[float], float] = float, observed: Tensor | None = None
@@ -235,7 +235,7 @@ class Gaussian(Likelihood):
     @property
     def noise_variance(self) -> float | NDArray[np.float64]:  # type: ignore[override]
         """Variance s^2 in squared units of X, as a number or one for each feature."""
-        variance = (self._log_variance().detach().double().exp() * self.standardizer.scale**2).cpu().numpy()
+        variance = (self._log_variance().detach().cpu().double().exp() * self.standardizer.scale.cpu() ** 2).numpy()
         return variance if self.is_diagonal else float(variance[0])
 
     def set_noise_variance(self, variances: Tensor) -> None:
@@ -261,7 +261,7 @@ class Gaussian(Likelihood):
 
         .. math:: q = -\frac{2 L + \sum_j f_j \ln 2 \pi s_j^2}{\sum_j f_j}
         """
-        constants = (self._log_variance() + self.log_unit).double()
+        constants = (self._log_variance() + self.log_unit).cpu().double()
         if observed is None:
             n_observed, constant = float(len(self.standardizer.loc)), float(constants.mean())
         else:

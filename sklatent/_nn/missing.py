@@ -34,11 +34,11 @@ from sklatent._nn.conditionals import eta_variances
 from sklatent._nn.derivatives import linearize
 from sklatent._nn.objectives import (
     climb,
+    gauss_newton,
     importance_bound,
     importance_shares,
     latent_codes,
     most_probable,
-    quadratic,
 )
 from sklatent._nn.posteriors import FullNormal, NormalPosterior
 from sklatent._ppca.moments import total_weight, weighted_sum
@@ -201,7 +201,7 @@ class CodeStatistics(NamedTuple):
 def code_statistics(model: Any, x: Tensor) -> Tensor:
     """The fields of `CodeStatistics` side by side, float64."""
     z, target = model.encode(x), model.target(x)
-    about = quadratic(model, target, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
+    about = gauss_newton(model, target, z)
     errors = (x - model.likelihood.mean(model.decode(z))) / model.likelihood.deviations
     rest = torch.stack([errors.double().square().nansum(-1), (~x.isnan()).sum(-1).double()], dim=1)
     return torch.cat([z.double(), about.gradient, about.information.flatten(1), rest], dim=1)
@@ -292,7 +292,7 @@ def _weighted(model: Any, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _curvature(model: Any, prior: Any, target: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factor of S^-1 + J' C J, and the gradient of ln p(x, z), in float64; the prior's if not finite."""
-    about = quadratic(model, target, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
+    about = gauss_newton(model, target, z)
     normal = prior.normal_near(z)
     precision = 1 / normal.variances.double()
     sound = (about.gradient.sum(-1) + about.information.sum((-1, -2))).isfinite()

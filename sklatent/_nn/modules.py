@@ -277,8 +277,9 @@ class Corruption(nn.Module):
         is_auto = isinstance(amount, str)
         # Tensors, so that networks with different amounts can be stacked. They are not part of the state, since they
         # are parameters of the fit.
-        self.register_buffer("amount", torch.tensor(0.0 if is_auto else amount, dtype=torch.float32), persistent=False)
-        self.register_buffer("share", torch.tensor(float(is_auto), dtype=torch.float32), persistent=False)
+        for name, value in (("amount", 0.0 if is_auto else amount), ("share", float(is_auto))):
+            tensor = torch.tensor(value, dtype=torch.float32, device="cpu")
+            self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, h: Tensor, eps: Tensor, deviations: Tensor | float) -> Tensor:
         """Corrupt inputs h with random numbers eps from N(0, 1), both (n, n_features)."""

@@ -2,13 +2,14 @@
 
 __all__ = [
     "Expansion",
+    "GaussNewton",
     "ImportanceTerms",
-    "Quadratic",
     "Terms",
     "climb",
     "elbo_terms",
     "expansion_slices",
     "finite_or_minus_infinity",
+    "gauss_newton",
     "gauss_newton_codes",
     "importance_bound",
     "importance_shares",
@@ -20,7 +21,6 @@ __all__ = [
     "log_weights",
     "most_probable",
     "most_probable_codes",
-    "quadratic",
     "reconstruction_terms",
     "residual_density",
 ]
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sklatent._nn.derivatives import taylor_expansion
+from sklatent._nn.derivatives import linearize, taylor_expansion
 from sklatent._nn.posteriors import NormalPosterior
 from sklatent._ppca.chunks import slices
 
@@ -299,16 +299,26 @@ def gauss_newton_codes(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     covariance : Tensor of shape (n, nz, nz), float64
     """
     z, x = model.encode(x), model.target(x)
-    about = quadratic(model, x, z, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
-    gradient, information = about.gradient, about.information
+    gradient, information = gauss_newton(model, x, z)
     sound = (gradient.sum(-1) + _trace(information)).isfinite()
-    values, vectors = torch.linalg.eigh(torch.where(sound[:, None, None], information, 0.0))
-    values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
-    covariance = torch.where(sound[:, None, None], (vectors / values[:, None, :]) @ vectors.mT, 0.0)
+    covariance = torch.where(sound[:, None, None], _inverse(torch.where(sound[:, None, None], information, 0.0)), 0.0)
     step = (covariance @ torch.where(sound[:, None], gradient, 0.0)[..., None])[..., 0]
     return climb(
         lambda z: finite_or_minus_infinity(model.likelihood.log_prob(x, model.decode(z))), z, step
     ).double(), covariance
+
+
+def _inverse(information: Tensor) -> Tensor:
+    """Inverses of positive semidefinite matrices, whose eigenvalues count as at least 1e-9 of the largest."""
+    factor, fails = torch.linalg.cholesky_ex(information)
+    inverse = torch.cholesky_inverse(torch.where((fails == 0)[:, None, None], factor, _axes(factor[0])))
+    # The product of the traces is at least the condition number: no eigenvalue is raised where it is below 1e9.
+    (raised,) = ((fails != 0) | ~(_trace(information) * _trace(inverse) < 1e9)).nonzero(as_tuple=True)
+    if len(raised):  # eigenvalues take ten times as long
+        values, vectors = torch.linalg.eigh(information[raised])
+        values = torch.maximum(values, 1e-9 * values[:, -1:]).clamp(min=torch.finfo(values.dtype).tiny)
+        inverse[raised] = (vectors / values[:, None, :]) @ vectors.mT
+    return inverse
 
 
 def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
@@ -325,8 +335,7 @@ def leverages(model: Any, x: Tensor, covariance: Tensor) -> Tensor:
         Covariance (J' C J)^-1 of the latent codes, from `gauss_newton_codes`.
     """
     z, x = model.encode(x), model.target(x)
-    directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    eta, _, tangents, _ = taylor_expansion(model, z, directions, lambda eta: model.likelihood.gradient(x, eta))
+    eta, tangents = linearize(model, z, _axes(z))
     tangents = tangents.double()  # (n, nz, n_features)
     return model.likelihood.observed_information(x, eta).double() * ((covariance @ tangents) * tangents).sum(1)
 
@@ -422,6 +431,39 @@ def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
+class GaussNewton(NamedTuple):
+    """Derivatives of ln p(x | z) in z, the second ones for a decoder that is linear."""
+
+    gradient: Tensor
+    """J' r, with r the derivative of ln p(x | z) with respect to eta, shape (n, nz), float64."""
+    information: Tensor
+    """J' C J, shape (n, nz, nz), float64."""
+
+
+def gauss_newton(model: Any, x: Tensor, z: Tensor) -> GaussNewton:
+    """Derivatives of ln p(x | z) of targets x (n, n_features) at z (n, nz): `quadratic` without the decoder's bend."""
+    cuts = expansion_slices(len(x), x.shape[-1], z.shape[-1])
+    parts = [_gauss_newton_of_some(model, x[cut], z[cut]) for cut in cuts]
+    return GaussNewton(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
+def _gauss_newton_of_some(model: Any, x: Tensor, z: Tensor) -> GaussNewton:
+    eta, tangents = linearize(model, z, _axes(z))
+    gradient = (tangents @ model.likelihood.gradient(x, eta)[..., None])[..., 0]
+    return GaussNewton(gradient.double(), _information(model.likelihood, x, eta, tangents))
+
+
+def _axes(z: Tensor) -> Tensor:
+    """The directions of the latent dimensions, (nz, nz)."""
+    return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+
+
+def _information(likelihood: Any, x: Tensor, eta: Tensor, tangents: Tensor) -> Tensor:
+    """J' C J for the derivatives (n, n_directions, n_features) of eta."""
+    root = likelihood.observed_information(x, eta).double().sqrt()[:, None] * tangents.double()
+    return root @ root.mT
+
+
 class Quadratic(NamedTuple):
     """Second-order expansion of ln p(x | z) in z along some directions."""
 
@@ -450,5 +492,5 @@ def expansion_slices(n_samples: int, n_features: int, n_directions: int) -> Iter
 def _quadratic_of_some(model: Any, x: Tensor, z: Tensor, directions: Tensor) -> Quadratic:
     likelihood = model.likelihood
     eta, gradient, tangents, bend = taylor_expansion(model, z, directions, lambda eta: likelihood.gradient(x, eta))
-    root = likelihood.observed_information(x, eta).double().sqrt()[:, None] * tangents.double()  # (n, n_directions, d)
-    return Quadratic(likelihood.log_prob(x, eta).double(), gradient.double(), root @ root.mT, bend.double())
+    information = _information(likelihood, x, eta, tangents)
+    return Quadratic(likelihood.log_prob(x, eta).double(), gradient.double(), information, bend.double())

@@ -26,19 +26,14 @@ def global_draws_from(generator: torch.Generator) -> Iterator[None]:
     generator : torch.Generator
         Random generator, which also determines the device.
     """
-    shared = _global_generator(generator.device)
+    is_cpu = generator.device.type == "cpu"
+    shared = torch.random if is_cpu else torch.get_device_module(generator.device)
+    where = () if is_cpu else (generator.device,)
     with _lock:
-        before = shared.get_state()
-        shared.set_state(generator.get_state())
+        before = shared.get_rng_state(*where)
+        shared.set_rng_state(generator.get_state(), *where)
         try:
             yield
         finally:
-            generator.set_state(shared.get_state())
-            shared.set_state(before)
-
-
-def _global_generator(device: torch.device) -> torch.Generator:
-    if device.type != "cuda":
-        return torch.default_generator
-    torch.cuda.init()
-    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+            generator.set_state(shared.get_rng_state(*where))
+            shared.set_rng_state(before, *where)

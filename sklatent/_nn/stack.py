@@ -206,8 +206,8 @@ def _slots(module: nn.Module) -> list[list[tuple[dict[str, Any], str]]]:
 def _code_places(module: Any, width: int, widest: int) -> dict[int, Tensor]:
     """Positions of the latent dimensions, and of the encoder's outputs, among the padded ones, by their number."""
     starts = accumulate(module.code_blocks(widest), initial=0)
-    places = [start + torch.arange(n) for start, n in zip(starts, module.code_blocks(width))]  # noqa: B905
-    return {width: torch.arange(width), sum(map(len, places)): torch.cat(places)}
+    places = [start + torch.arange(n, device="cpu") for start, n in zip(starts, module.code_blocks(width))]  # noqa: B905
+    return {width: torch.arange(width, device="cpu"), sum(map(len, places)): torch.cat(places)}
 
 
 def _stack(tensors: Sequence[Tensor | None], like: Tensor, places: Sequence[dict[int, Tensor]]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklatent._nn.data import Draws, Rows, batch_sizes
+from sklatent._nn.devices import sum_dtype
 from sklatent._nn.modules import Noise
 from sklatent._nn.schedules import Schedule
 from sklatent._nn.stack import Stack, stack_noise
@@ -213,7 +214,8 @@ class StackedNet(LatentNet):
             losses.append(step["losses"])
             reconstruction.append(step["reconstruction"])
             kl.append(step["kl"])
-        totals = [torch.cat(sums, dim=1).sum(1, dtype=torch.float64).tolist() for sums in (losses, reconstruction, kl)]
+        dtype = sum_dtype(losses[0].device)
+        totals = [torch.cat(sums, dim=1).sum(1, dtype=dtype).tolist() for sums in (losses, reconstruction, kl)]
         for k, net in list(self.running_.items()):
             try:
                 means = [total[k] / iterator.rows.lengths[k] for total in totals]

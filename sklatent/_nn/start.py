@@ -112,7 +112,7 @@ def _carry(
             return last
         _set_pairs(first, _pair(size * before / scale))
         for layer in others:
-            pair = _pair(torch.eye(k)) / gain
+            pair = _pair(torch.eye(k, device="cpu")) / gain
             _set_pairs(layer, torch.cat([pair, -pair], dim=1))
         last.weight[:, : 2 * k] = 0
         last.weight[:n_out, : 2 * k] = torch.cat([after, -after], dim=1) / (size * gain)

@@ -103,7 +103,7 @@ def load_standardizer(arrays: Mapping[str, Any], n_features: int, has_scales: bo
     shapes = {"loc": (n_features,), "scale": (n_features,) if has_scales else (), "variances": (n_features,)}
     for name, shape in shapes.items():
         _check(f"standardizer.{name}", arrays[name], shape, np.dtype(np.float64))
-    return Standardizer(*(torch.tensor(arrays[name]) for name in STANDARDIZER))  # type: ignore[arg-type]
+    return Standardizer(*(_tensor(arrays[name]) for name in STANDARDIZER))  # type: ignore[arg-type]
 
 
 def load_arrays(module: Autoencoder, arrays: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ def load_arrays(module: Autoencoder, arrays: Mapping[str, Any]) -> None:
     _check_names("module_", arrays, expected)
     for name, like in expected.items():
         _check(name, arrays[name], like.shape, _dtype(like))
-    module.load_state_dict({name: torch.tensor(arrays[name]) for name in expected}, strict=False, assign=True)
+    module.load_state_dict({name: _tensor(arrays[name]) for name in expected}, strict=False, assign=True)
     if isinstance(module.prior, Normal) and torch.linalg.cholesky_ex(module.prior.covariance).info != 0:
         raise ValueError("prior.covariance must be positive definite.")
 
@@ -159,7 +159,12 @@ def _tensors(module: Autoencoder) -> dict[str, Tensor]:
 def _to_tensors(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _to_tensors(part) for name, part in value.items()}
-    return torch.tensor(value) if isinstance(value, np.ndarray) else value
+    return _tensor(value) if isinstance(value, np.ndarray) else value
+
+
+def _tensor(array: Any) -> Tensor:
+    """A copy on the CPU, whatever PyTorch's default device is."""
+    return torch.tensor(array, device="cpu")
 
 
 def _check(name: str, array: Any, shape: Any, dtype: np.dtype) -> None:
@@ -179,10 +184,10 @@ def _check_generator(name: str, array: Any) -> None:
     generator = torch.Generator()
     if len(array) == len(generator.get_state()):  # on the CPU
         try:
-            generator.set_state(torch.tensor(array))
+            generator.set_state(_tensor(array))
         except RuntimeError as error:
             raise ValueError(f"generators.{name} must be the state of a generator: {error}") from error
 
 
 def _dtype(tensor: Tensor) -> np.dtype:
-    return torch.empty(0, dtype=tensor.dtype).numpy().dtype
+    return torch.empty(0, dtype=tensor.dtype, device="cpu").numpy().dtype

@@ -98,7 +98,7 @@ def tail_weight(X: Any, standardizer: Standardizer, weights: NDArray[Any] | None
     rate times the norm of the sample, however small the gradient is. So a step that suits typical samples is far too
     long for very large ones, and their loss can increase by many orders of magnitude.
     """
-    squares, start = torch.empty(X.shape[0], dtype=torch.float64), 0
+    squares, start = torch.empty(X.shape[0], dtype=torch.float64, device="cpu"), 0
     for rows in row_blocks(
         X
     ):  # results that are allocated between the blocks would keep their memory from being reused

@@ -1,6 +1,6 @@
 """How many threads PyTorch uses for a network, by a rule on the size of its matrix products."""
 
-__all__ = ["limited_threads", "product_size"]
+__all__ = ["limited_threads", "product_size", "product_sizes"]
 
 import _thread
 import math
@@ -23,14 +23,18 @@ _lock = Lock()
 
 
 def product_size(module: Any, n_samples: int) -> int:
-    """Number of multiply-adds of the largest layer of a module, for a batch.
+    """Number of multiply-adds of the largest layer of a module, for a batch."""
+    return max(product_sizes(module, n_samples), default=0)
+
+
+def product_sizes(module: Any, n_samples: int) -> list[int]:
+    """Number of multiply-adds of each layer of a module, for a batch.
 
     The kernels of convolutions count as if they were applied at each pixel of the input, which is an upper bound where
     the layers before them reduce the image.
     """
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
-    sizes = (p.numel() * (math.prod(module.input_shape[1:]) if p.ndim == 4 else 1) for p in matrices)
-    return n_samples * max(sizes, default=0)
+    return [n_samples * p.numel() * (math.prod(module.input_shape[1:]) if p.ndim == 4 else 1) for p in matrices]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklatent._nn.data import Batch, Batches, Draws
+from sklatent._nn.devices import fitting_to, sum_dtype
 from sklatent._nn.distributed import ALONE, SingleProcess
 from sklatent._nn.objectives import ImportanceTerms, Terms
 from sklatent._nn.randomness import global_draws_from
@@ -96,8 +97,9 @@ class LatentNet(NeuralNet):
         self.generalization = generalization
         self.precision = precision
         self.processes = processes
+        self.original = module
         super().__init__(
-            module,
+            fitting_to(device, module),
             criterion=nn.Identity,  # the module computes its own loss
             optimizer=torch.optim.AdamW,
             iterator_train=Batches,
@@ -131,6 +133,15 @@ class LatentNet(NeuralNet):
         self.notify("on_train_end", X=rows, y=None)
         return self
 
+    def trained(self) -> Any:
+        """The module with its weights so far: back from a device without float64, with the constants it had before."""
+        if self.module is self.original:
+            return self.module_
+        weights, before = self.module_.state_dict(), self.original.state_dict()
+        constants = {name: tensor for name, tensor in before.items() if tensor.dtype == torch.float64}
+        self.original.load_state_dict({**weights, **constants})
+        return self.original
+
     def product_size(self, n_samples: int) -> int:
         """Number of multiply-adds of the largest layer for a batch."""
         return product_size(self.module, n_samples * self.module.n_train_draws)
@@ -138,7 +149,7 @@ class LatentNet(NeuralNet):
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on: tensors, numbers and the history."""
         return {
-            "module": self.module_.state_dict(),
+            "module": self.trained().state_dict(),
             "optimizer": self.optimizer_.state_dict()["state"],
             "generators": {name: generator.get_state() for name, generator in self._generators().items()},
             "step": self.step_,
@@ -345,6 +356,7 @@ def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float, n_stack_d
 def _sums(steps: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """Sums over the samples of some batches: of the loss, of minus ln p(x | z) and of the KL divergence."""
     losses, log_prob, kl = zip(*steps, strict=True)
-    sizes = torch.tensor([len(batch) for batch in kl], device=kl[0].device)
-    log_prob_sum, kl_sum = (torch.cat(terms).sum(dtype=torch.float64) for terms in (log_prob, kl))
-    return torch.stack([torch.stack(losses).double() @ sizes.double(), -log_prob_sum, kl_sum])
+    device, dtype = kl[0].device, sum_dtype(kl[0].device)
+    sizes = torch.tensor([len(batch) for batch in kl], dtype=dtype, device=device)
+    log_prob_sum, kl_sum = (torch.cat(terms).sum(dtype=dtype) for terms in (log_prob, kl))
+    return torch.stack([torch.stack(losses).to(dtype) @ sizes, -log_prob_sum, kl_sum])

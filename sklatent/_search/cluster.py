@@ -66,7 +66,9 @@ def run_on_cluster(
     for _ in range(N_TRIES):
         try:
             data = client.scatter(shared, broadcast=True, hash=False)
-        except OSError:  # of the connection to a worker that is lost in this moment, or while there is none
+        # Of the connection to a worker that is lost in this moment, of the scheduler which knows it no more, or while
+        # there is none.
+        except (OSError, KeyError):
             time.sleep(1.0)
             continue
         run = f"fused-search-{uuid4().hex}"

@@ -7,10 +7,10 @@ __all__ = [
     "at",
     "complements",
     "concentrated_supports",
-    "ends_in_latent_model",
     "extrapolated_scores",
     "fit_subsets",
     "folds",
+    "is_maximum_likelihood",
     "n_steps_to_skip",
     "out_of_fold_scores",
     "route_to_fit",
@@ -33,7 +33,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
-from sklatent._base import BaseLatentModel
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._pca import PCAReducer
 from sklatent._search.plan import learned_together
@@ -147,17 +146,17 @@ def out_of_fold_scores(
 def extrapolated_scores(out_of_fold: NDArray[Any], in_sample: NDArray[Any], n_splits: int) -> NDArray[np.float64]:
     """Scores by densities of n other samples, from those of n - n / K others and of a density of all n.
 
-    To first order, a density that was fitted to m samples scores one of them too high by a / m, and any other sample
-    like it too low by a / m. The two scores of a sample differ by a / n + a / (n - n / K), of which the 2 K - 1st part
-    is what the density of fewer samples lacks.
+    To first order, a density of largest likelihood for m samples scores one of them too high by a / m, and any other
+    sample like it too low by a / m. The two scores of a sample differ by a / n + a / (n - n / K), of which one part of
+    2 K - 1 is what the density of fewer samples lacks.
     """
     weight = 1 / (2 * n_splits - 1)
     return (1 - weight) * out_of_fold + weight * in_sample
 
 
-def ends_in_latent_model(estimator: Any) -> bool:
-    """Whether the scores of a fitted estimator are those of a model of this package."""
-    return isinstance(unroll(estimator)[-1], BaseLatentModel)
+def is_maximum_likelihood(estimator: Any) -> bool:
+    """Whether a fitted estimator is a density of this package that has the largest likelihood for its samples."""
+    return isinstance(unroll(estimator)[-1], PCAReducer)
 
 
 def n_steps_to_skip(models: Sequence[Any], X: NDArray[Any], parts: Sequence[Subset]) -> int:

@@ -15,7 +15,7 @@ from sklatent._ppca.chunks import slices
 
 # Memory maps with more bytes are read in blocks, and the bytes of a block.
 MAPPED_SIZE = 2**30
-BLOCK_SIZE = 2**26
+BLOCK_SIZE = 2**25
 
 
 def is_sliceable(X: Any) -> bool:

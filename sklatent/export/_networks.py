@@ -42,7 +42,7 @@ def network_model(module: nn.Module, function: Callable[[Any, Tensor], Tensor], 
         If PyTorch cannot export the layers of the module for any number of samples.
     """
     require("onnxscript")  # PyTorch's exporter is written in it
-    example = torch.zeros(N_TRACED, width)
+    example = torch.zeros(N_TRACED, width, device="cpu")
     try:
         with torch.no_grad(), _quiet():
             # Given the module itself, `torch.onnx.export` would fall back to a graph for N_TRACED samples alone where

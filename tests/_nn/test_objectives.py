@@ -13,6 +13,8 @@ from sklatent._nn.likelihoods import Bernoulli, Gaussian, Standardizer
 from sklatent._nn.objectives import (
     ImportanceTerms,
     elbo_terms,
+    gauss_newton,
+    gauss_newton_codes,
     importance_bound,
     importance_terms,
     reconstruction_terms,
@@ -244,3 +246,43 @@ def test_importance_weights_that_overflow_count_as_zero():
     terms = ImportanceTerms(*torch.tensor([[[0.0], [math.inf]], [[0.0], [0.0]], [[0.0], [0.0]]]))
     assert terms.bound().item() == pytest.approx(-math.log(2))
     assert terms.averages().log_prob.item() == 0
+
+
+class Curved(nn.Module):
+    """A decoder with a hidden layer, for samples in {0, 1}, whose encoder returns given latent codes."""
+
+    def __init__(self, z, n_features):
+        super().__init__()
+        standardizer = Standardizer(torch.zeros(n_features), 1.0, torch.ones(n_features))
+        self.likelihood = Bernoulli(standardizer).double()
+        torch.manual_seed(0)
+        self.decoder = nn.Sequential(nn.Linear(z.shape[1], 7), nn.SiLU(), nn.Linear(7, n_features)).double()
+        self.decode, self.encode, self.target = self.decoder, lambda x: z, lambda x: x
+
+
+@pytest.mark.parametrize("nz", [1, 3])
+def test_gauss_newton_is_the_gradient_and_the_fisher_information(nz, monkeypatch):
+    monkeypatch.setattr("sklatent._nn.objectives.EXPANSION_ROWS", 4)  # several parts
+    z = normal(11, nz)
+    model, x = Curved(z, 6), (normal(11, 6, seed=1) > 0).double()
+    found = gauss_newton(model, x, z)
+    for k in range(len(x)):
+        jacobian = torch.func.jacrev(model.decode)(z[k])
+        p = model.decode(z[k]).sigmoid()
+        torch.testing.assert_close(found.gradient[k], jacobian.T @ (x[k] - p))
+        torch.testing.assert_close(found.information[k], jacobian.T @ torch.diag(p * (1 - p)) @ jacobian)
+
+
+def test_latent_codes_have_the_inverse_information_with_floored_eigenvalues_as_covariance():
+    """One feature tells one of two directions at most; two features tell both, however differently."""
+    z = normal(5, 2)
+    for weights in ([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1e-6]], [[1.0, 0.0], [0.5, 0.1]]):
+        model, x = Curved(z, len(weights)), torch.zeros(5, len(weights), dtype=torch.float64)
+        model.decoder = model.decode = nn.Linear(2, len(weights), bias=False).double()
+        model.decoder.weight.data = torch.tensor(weights, dtype=torch.float64)
+        _, covariance = gauss_newton_codes(model, x)
+        p = (z @ model.decoder.weight.T).sigmoid()
+        information = np.einsum("ij,jk,jl->ikl", (p * (1 - p)).detach(), weights, weights)
+        values, vectors = np.linalg.eigh(information)
+        expected = (vectors / np.maximum(values, 1e-9 * values[:, -1:])[:, None]) @ vectors.swapaxes(1, 2)
+        np.testing.assert_allclose(covariance.detach(), expected, rtol=1e-9, atol=1e-9 * expected.max())
