@@ -190,22 +190,23 @@ def test_private_names_of_scikit_learn_have_one_home(module):
             assert not any(part.startswith("_") for part in parts), f"{module} imports {name}.{imported}"
 
 
+NOT_NEEDED = {
+    "import sklatent": {"torch", "sklearn", "skorch", "numpy"},
+    "from sklatent import PCAReducer; PCAReducer().fit([[0.0, 1.0], [1.0, 3.0]])": {"torch", "skorch", "dask"},
+    "from sklatent.model_selection import FusedGridSearchCV": {"torch", "skorch"},
+    "import sklatent.plotting": {"torch", "skorch", "matplotlib"},
+    "import sklatent.export": {"torch", "skorch", "onnx", "skl2onnx"},
+    "import sklatent.report": {"torch", "skorch", "matplotlib"},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("statement", "absent"),
-    [
-        ("import sklatent", {"torch", "sklearn", "skorch", "numpy"}),
-        ("from sklatent import PCAReducer; PCAReducer().fit([[0.0, 1.0], [1.0, 3.0]])", {"torch", "skorch", "dask"}),
-        ("from sklatent.model_selection import FusedGridSearchCV", {"torch", "skorch"}),
-        ("import sklatent.plotting", {"torch", "skorch", "matplotlib"}),
-        ("import sklatent.export", {"torch", "skorch", "onnx", "skl2onnx"}),
-        ("import sklatent.report", {"torch", "skorch", "matplotlib"}),
-    ],
-)
-def test_import_loads_no_more_than_it_needs(statement, absent):
-    code = f"import sys; {statement}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not absent & set(loaded)
+def test_import_loads_no_more_than_it_needs():
+    """One after the other in a process: what none of them needs is there after none of them."""
+    code = "import sys" + "".join(f"\n{statement}; print(*sys.modules)" for statement in NOT_NEEDED)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for (statement, absent), loaded in zip(NOT_NEEDED.items(), run.stdout.splitlines(), strict=True):
+        assert not absent & set(loaded.split()), statement
 
 
 def test_dir_lists_the_public_names():
