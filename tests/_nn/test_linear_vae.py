@@ -69,7 +69,7 @@ class LinearVAE(nn.Module):
     def fit(self, x, beta):
         """Minimize distortion + beta rate to rounding."""
         parameters = [self.decoder, self.encoder, self.log_var]
-        options = {"max_iter": 3000, "tolerance_grad": 1e-9, "tolerance_change": 0.0, "history_size": 50}
+        options = {"max_iter": 3000, "tolerance_grad": 1e-12, "tolerance_change": 0.0, "history_size": 50}
         optimizer = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **options)
 
         def loss():
