@@ -241,6 +241,14 @@ def test_nothing_but_the_search_sees_its_workers(cv, data):
         assert type(get_active_backend()[0]).__name__ == "ThreadingBackend"
 
 
+@pytest.fixture
+def ctrl_c():
+    """What Ctrl-C does: Python leaves it out in a process that was started in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(seconds):
     timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT])
     timer.start()
@@ -248,6 +256,7 @@ def interrupt(seconds):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_ctrl_c_ends_all_parts(backend, data):
     n_threads = threading.active_count()
@@ -375,6 +384,7 @@ def test_a_worker_lost_while_the_data_are_sent(client, data, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_tasks_of_a_cluster(cluster, client, data):
     thread = act_while_running(cluster, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
