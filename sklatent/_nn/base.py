@@ -646,12 +646,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         if learned.training_state is None:  # the samples of `partial_fit` differ from call to call
             self._warn_where_worse()
         if not learned.improved:
-            warnings.warn(
-                f"{type(self).__name__} is the linear model from which its training started: that describes the "
-                "samples left out better than the trained network does. Pass more samples or smaller hidden_sizes, or "
-                "use PCAReducer.",
-                ConvergenceWarning,
-            )
+            self._warn_of_linear_model()
 
     def _fitted_attributes(self, learned: Learned) -> dict[str, Any]:
         return {
@@ -667,6 +662,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             "_training_state": learned.training_state,
             **learned.latent_space,
         }
+
+    def _warn_of_linear_model(self) -> None:
+        warnings.warn(
+            f"{type(self).__name__} is the linear model from which its training started: that describes the samples "
+            "left out better than the trained network does. Pass more samples or smaller hidden_sizes, or use "
+            "PCAReducer.",
+            ConvergenceWarning,
+        )
 
     def _warn_where_worse(self) -> None:
         problem = None if self.early_stopping else self._problem(self.history_[0], self.history_[-1])

@@ -180,13 +180,18 @@ def test_the_default_device_is_not_asked(model, X, has_missing):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_default_device_is_not_asked_by_what_is_kept(network, X, tmp_path):
-    """A checkpoint, a pickle, a search that trains stacks, and a memory map."""
-    np.save(tmp_path / "X.npy", X)
-    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+def on_the_cpu(network, X, folder):
+    """A memory map, a model and a search, and what both learn on the CPU."""
+    np.save(folder / "X.npy", X)
+    mapped = np.load(folder / "X.npy", mmap_mode="r")
     model = network(2, hidden_sizes=(8,), max_epochs=2, early_stopping=True, random_state=0)
     search = FusedGridSearchCV(model, {"nz": [1, 2]}, cv=2)
-    expected = [clone(model).fit(mapped).transform(X), search.fit(X).cv_results_["mean_test_score"]]
+    return mapped, model, search, [clone(model).fit(mapped).transform(X), search.fit(X).cv_results_["mean_test_score"]]
+
+
+def test_the_default_device_is_not_asked_by_what_is_kept(network, X, tmp_path):
+    """A checkpoint, a pickle, a search that trains stacks, and a memory map."""
+    mapped, model, search, expected = on_the_cpu(network, X, tmp_path)
     with torch.device("meta"):
         saved = clone(model).set_params(checkpoint=tmp_path / "fit.npz")
         found = [saved.fit(mapped).transform(X), search.fit(X).cv_results_["mean_test_score"]]
@@ -224,11 +229,7 @@ def test_a_second_device_computes_the_same(model, X, has_missing):
 @pytest.mark.slow
 def test_a_second_device_keeps_and_searches_as_well(network, X, tmp_path):
     """A checkpoint, a pickle, a search that trains stacks, a memory map, and going on."""
-    np.save(tmp_path / "X.npy", X)
-    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    model = network(2, hidden_sizes=(8,), max_epochs=2, early_stopping=True, random_state=0)
-    search = FusedGridSearchCV(model, {"nz": [1, 2]}, cv=2)
-    expected = [clone(model).fit(mapped).transform(X), search.fit(X).cv_results_["mean_test_score"]]
+    mapped, model, search, expected = on_the_cpu(network, X, tmp_path)
     with second_device():
         saved = clone(model).set_params(checkpoint=tmp_path / "fit.npz").fit(mapped)
         found = [saved.transform(X), search.fit(X).cv_results_["mean_test_score"]]
