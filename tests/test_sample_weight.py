@@ -23,6 +23,7 @@ from sklatent._nn.data import Batches, MappedRows, Rows
 from sklatent._nn.left_out import left_out_samples
 from sklatent._nn.missing import CodeStatistics, fit_latent_density
 from sklatent._nn.modules import Noise
+from sklatent._nn.start import leading_components
 from sklatent._nn.summaries import moments_of_samples, tail_weight
 from sklatent._ppca.factors import factor_analysis
 from sklatent._ppca.missing_values import column_moments, factors_of_incomplete, spectrum_of_incomplete
@@ -186,7 +187,7 @@ def test_statistics_of_integer_weights_are_those_of_repetition(n_left_out, sampl
     theirs = [Rows(samples[part].repeat(counts[part], axis=0)) for part in parts]
     module = model._build_module(samples, 0, w)
     left_out = [
-        left_out_samples(model._spectrum(module, train), standardizer, train, valid, 2)
+        left_out_samples(leading_components(module, train, 2), standardizer, train, valid, 2)
         for train, valid in (ours, theirs)
     ]
     assert left_out[0].correction == pytest.approx(left_out[1].correction, rel=1e-9)

@@ -12,14 +12,12 @@ from functools import partial
 from itertools import chain
 from numbers import Integral, Real
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
@@ -33,20 +31,23 @@ from sklatent._base import (
     spawn_seeds,
     with_attributes,
 )
-from sklatent._nn.backbones import ACTIVATIONS, BACKBONES, add_indicators, build_backbone
-from sklatent._nn.data import MappedRows, Rows, batch_sizes
+from sklatent._nn.architecture import Architecture
+from sklatent._nn.backbones import ACTIVATIONS, BACKBONES
+from sklatent._nn.data import batch_sizes, has_values, split
 from sklatent._nn.devices import has_float64, pays, resolve_device
 from sklatent._nn.distributed import ALONE, SingleProcess, is_parallel, process_group
 from sklatent._nn.inference import evaluate, halving_out_of_memory
 from sklatent._nn.left_out import Baseline, LeftOut, left_out_samples, linear_baseline
-from sklatent._nn.likelihoods import GAUSSIANS, LIKELIHOODS, MIN_VARIANCE, SUPPORTS, Gaussian, Likelihood, Standardizer
-from sklatent._nn.modules import CORRUPTIONS, Autoencoder, Corruption
+from sklatent._nn.likelihoods import LIKELIHOODS, Likelihood, Standardizer
+from sklatent._nn.modules import CORRUPTIONS, Autoencoder
+from sklatent._nn.outcomes import Learned, loss_curve, problem_of
 from sklatent._nn.priors import Prior
 from sklatent._nn.randomness import SEEDS
 from sklatent._nn.schedules import PRECISIONS, SCHEDULES, Schedule
-from sklatent._nn.start import start_at_pca
+from sklatent._nn.start import leading_components, start
 from sklatent._nn.state import (
     PickledModule,
+    adopt,
     load_arrays,
     load_history,
     load_standardizer,
@@ -58,20 +59,12 @@ from sklatent._nn.state import (
 from sklatent._nn.summaries import (
     lr_divisor,
     moments_of_samples,
-    rough_spectrum,
-    some_standardized,
     some_weighted_rows,
     tail_weight,
     with_weight,
 )
 from sklatent._nn.threads import product_sizes
-from sklatent._ppca.density import bound_noise_variance, initial_loadings
-from sklatent._ppca.factors import Factors, factor_analysis
-from sklatent._ppca.missing_values import (
-    factors_of_incomplete,
-)
 from sklatent._ppca.moments import total_weight
-from sklatent._ppca.solvers import Spectrum, decompose
 from sklatent._sklearn_compat import (
     CallbackSupportMixin,
     Interval,
@@ -95,21 +88,12 @@ if TYPE_CHECKING:
 # tables have smaller tail weights.
 CLIPPED_TAIL = 1.5
 GRADIENT_NORM = 0.3
-# Increase of the loss over the training that causes a warning, in nats per feature and as a fraction of the first loss.
-# Random fluctuations are smaller.
-WORSE_BY = 0.02
-# Mean squared error that causes a warning, as a multiple of the mean variance of the features.
-WORSE_THAN_MEAN = 1.5
 # Parameters in which networks trained as one may differ: widths that can be padded, numbers that can be stacked, and
 # what matters before or after training only.
 FREE_PARAMETERS = frozenset({"nz", "beta", "noise", "kl_warmup", "random_state", "n_draws", "density", "verbose"})
 # Fraction of the samples that are left out of the training for the noise variance, and their largest number.
 LEFT_OUT_FRACTION = 0.1
 MAX_LEFT_OUT = 100
-# With a variance for each feature a network sees each in units of its own standard deviation: in one unit for all it
-# learns those of small variance too slowly, and a linear VAE of the digits is 9 nats worse. But a nearly constant one
-# would be large where it varies, and throw training about: so much of the common unit is added in squares.
-MIN_UNIT = 0.1
 
 
 @dataclass
@@ -134,34 +118,6 @@ class Training:
     def n_steps(self) -> int:
         """Number of optimizer steps."""
         return self.max_epochs * len(batch_sizes(len(self.train), self.batch_size))
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a network learns from samples.
-
-    Attributes
-    ----------
-    module : Autoencoder
-        Trained, in evaluation mode.
-    history : list of dict
-        A record of each epoch.
-    draw_seed : int
-        For the Monte Carlo samples of scores.
-    latent_space : dict
-        Fitted attributes that describe the latent codes of the training samples.
-    improved : bool
-        Whether it is what was trained, and not the linear model that training started from.
-    training_state : dict or None
-        What the next call of `partial_fit` goes on from, after one.
-    """
-
-    module: Autoencoder
-    history: list[dict[str, Any]]
-    draw_seed: int
-    latent_space: dict[str, Any]
-    improved: bool = True
-    training_state: dict[str, Any] | None = None
 
 
 class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
@@ -198,17 +154,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     _ROUTE = "stacked"
     # The parameters from which the module is built. What they were in `fit` is kept beside it.
-    _ARCHITECTURE: ClassVar[tuple[str, ...]] = (
-        "nz",
-        "backbone",
-        "hidden_sizes",
-        "activation",
-        "image_shape",
-        "likelihood",
-        "output_activation",
-        "noise",
-        "noise_kind",
-    )
+    _ARCHITECTURE: ClassVar[tuple[str, ...]] = Architecture.names()
     kl_warmup: float = 0.0  # a parameter of the estimators with a KL divergence
     module_: Autoencoder
     _training_state: dict[str, Any] | None
@@ -330,7 +276,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """Learn in one process, or in one of several."""
         processes.check_equal(partial(self._description, X, weights))
         training = self._prepare(X, former=getattr(self, "module_", None), weights=weights, processes=processes)
-        self._check_callbacks(training)
+        if self.callbacks:
+            from sklatent._nn.callbacks import check_monitors
+
+            check_monitors(self.callbacks, has_validation=training.valid is not None)
         early_stopping = self._early_stopping()
         context = self._begin_reports(X, training)
         callbacks = [
@@ -472,15 +421,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         device = self._device(processes, module, X, max_epochs, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
-        train, valid = self._split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
-        has_left_out = valid is not None and self._is_gaussian() and _has_values(valid)
-        needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
-        spectrum: Any = self._spectrum(module, train) if needs_spectrum else None
-        left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
-        factors = self._start(module, spectrum, train) if former is None or left_out is not None else None
-        baseline = None if factors is None or left_out is None else linear_baseline(module, factors, train, left_out)
+        train, valid = split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
+        left_out, baseline = self._start(module, train, valid, former)
         if former is not None:
-            _adopt(module, former)
+            adopt(module, former)
         tail = tail_weight(X, module.standardizer, weights)
         return Training(
             module,
@@ -497,6 +441,20 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             weights=weights,
             processes=processes,
         )
+
+    def _start(
+        self, module: Autoencoder, train: Any, valid: Any, former: Autoencoder | None
+    ) -> tuple[LeftOut | None, Baseline | None]:
+        """Set the weights from which training starts; what tells the noise variance, and the linear model to beat."""
+        has_left_out = valid is not None and self._design.is_gaussian and has_values(valid)
+        needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
+        spectrum: Any = leading_components(module, train, self.nz) if needs_spectrum else None
+        left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
+        if former is not None and left_out is None:
+            return None, None
+        factors = start(module, self._design, spectrum, train, is_carried=self._starts_at_pca())
+        baseline = None if factors is None or left_out is None else linear_baseline(module, factors, train, left_out)
+        return left_out, baseline
 
     def _device(
         self, processes: SingleProcess, module: Autoencoder, X: Any, max_epochs: int | None, former: Autoencoder | None
@@ -524,60 +482,17 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return pays(n_epochs * n_products, n_steps)
 
     def _seeds(self, processes: SingleProcess) -> dict[str, int]:
-        """Random seeds of the parts of a fit, the same in all processes."""
-        seeds = dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True))
-        if self.random_state is None and (header := self._checkpoint_header(processes)) is not None:
-            return header["seeds"]
-        return processes.from_first(seeds)
+        """Random seeds of the parts of a fit, the same in all processes; those of a checkpoint, to go on from it."""
+        if self.random_state is None and self.checkpoint is not None:
+            from sklatent._nn.checkpoint import read_by_first, read_header
 
-    def _spectrum(self, module: Autoencoder, train: Any) -> Spectrum:
-        """Leading principal components of the standardized training samples."""
-        rows, weights = some_standardized(train, module.standardizer)
-        solve = rough_spectrum if module.likelihood.has_missing else decompose
-        return solve(rows, nz=min(self.nz, *rows.shape), weights=weights)
-
-    def _start(self, module: Autoencoder, spectrum: Spectrum, train: Any) -> Factors | None:
-        """Set the weights and the noise variance from which training starts; return the linear model if it is one."""
-        standardizer, likelihood = module.standardizer, module.likelihood
-        is_linear = self._is_gaussian() and self.output_activation is None
-        is_diagonal = self.likelihood == "gaussian_diagonal"
-        if not (self._starts_at_pca() or is_diagonal):
-            return None
-        factors = self._factors(module, spectrum, train)
-        noise = torch.from_numpy(factors.noise) * standardizer.scale**2
-        if not (self._starts_at_pca() and is_linear):  # the level is that of the data
-            noise *= standardizer.variances.mean() / noise.mean()
-        if self._starts_at_pca():
-            # A logit changes by at least four times as much as the probability. A quarter of that is enough of a start,
-            # and better on MNIST; with the other links the decoder's share costs up to 13 nats on digits.
-            unit = 1.0 if is_linear else float(standardizer.scale) if self.likelihood == "bernoulli" else None
-            origin = likelihood.start(standardizer.loc)
-            # Without a KL divergence, beta = 1 gives the best codes of samples with as much noise again. With beta = 0
-            # the gradient of the encoder would be zero but for rounding, which Adam turns into whole steps.
-            parts = module.encoder, module.decoder, factors, self.nz, module.beta or 1.0
-            start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
-        if isinstance(likelihood, Gaussian):
-            likelihood.set_noise_variance(noise)
-        return factors if self._starts_at_pca() and is_linear else None
+            header = read_by_first(read_header, self.checkpoint, processes)
+            if header is not None:
+                return dict(header["seeds"])
+        return processes.from_first(dict(zip(SEEDS, spawn_seeds(self.random_state, len(SEEDS)), strict=True)))
 
     def _starts_at_pca(self) -> bool:
         return self.init == "pca" and self.backbone == "mlp"
-
-    def _factors(self, module: Autoencoder, spectrum: Spectrum, train: Any) -> Factors:
-        """The linear model of the standardized samples: factor analysis for a variance for each feature, or PCA."""
-        if self.likelihood == "gaussian_diagonal":
-            rows, weights = some_standardized(train, module.standardizer)
-            fit_factors = factors_of_incomplete if module.likelihood.has_missing else factor_analysis
-            return fit_factors(rows.astype(np.float64), self.nz, weights)
-        noise = max(bound_noise_variance(spectrum, self.nz, module.beta), MIN_VARIANCE)
-        k = min(self.nz, len(spectrum.components))
-        return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(len(module.standardizer.loc), noise))
-
-    def _is_gaussian(self) -> bool:
-        return self.likelihood in GAUSSIANS
-
-    def _is_linear(self) -> bool:
-        return self.backbone == "mlp" and self.hidden_sizes is not None and len(self.hidden_sizes) == 0
 
     def _n_left_out(self, n_samples: int) -> int | float:
         """Number or fraction of samples that are not trained on.
@@ -588,36 +503,10 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         """
         if self.early_stopping:
             return self.validation_fraction
-        if not self._is_gaussian() or self._is_linear():
+        if not self._design.is_gaussian or self._design.is_linear:
             return 0
         n_left_out = min(round(LEFT_OUT_FRACTION * n_samples), MAX_LEFT_OUT)
         return n_left_out if n_left_out > 1 else 0
-
-    def _split(
-        self,
-        X: Any,
-        n_left_out: int | float,
-        seed: int,
-        device: str,
-        weights: NDArray[Any] | None = None,
-        has_missing: bool = False,
-    ) -> tuple[Any, Any]:
-        """Samples to train on, and those that are left out or None."""
-        if not is_sliceable(X):
-            if not n_left_out:
-                return Rows(X, device, weights), None
-            parts = train_test_split(np.arange(len(X)), test_size=n_left_out, random_state=seed)
-            train, valid = (Rows(X[part], device, None if weights is None else weights[part]) for part in parts)
-            return train, valid
-        used = None if weights is None else weights > 0
-        if not n_left_out:
-            return MappedRows(X, device, used, weights, has_missing), None
-        numbers = np.arange(X.shape[0]) if used is None else np.flatnonzero(used)
-        left_out = np.zeros(X.shape[0], dtype=bool)
-        left_out[train_test_split(numbers, test_size=n_left_out, random_state=seed)[1]] = True
-        kept = ~left_out if used is None else used & ~left_out
-        given: dict[str, Any] = {"weights": weights, "has_missing": has_missing}
-        return MappedRows(X, device, kept, **given), MappedRows(X, device, left_out, **given)
 
     def _net(self, training: Training, callbacks: Sequence[Any], schedule: Schedule | None = None) -> "LatentNet":
         from sklatent._nn.training import LatentNet
@@ -652,7 +541,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return {
             "module_": learned.module,
             "history_": learned.history,
-            "loss_curve_": _loss_curve(learned.history),
+            "loss_curve_": loss_curve(learned.history),
             "n_iter_": len(learned.history),
             "improved_": learned.improved,
             "n_components_": int(self.nz),
@@ -672,27 +561,13 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         )
 
     def _warn_where_worse(self) -> None:
-        problem = None if self.early_stopping else self._problem(self.history_[0], self.history_[-1])
+        problem = None if self.early_stopping else problem_of(self.module_, self.history_[0], self.history_[-1])
         if problem is not None:
             warnings.warn(
                 f"{type(self).__name__} ended its training with {problem}. Try a smaller lr (now {self.lr}), or "
                 "scale the features of X.",
                 ConvergenceWarning,
             )
-
-    def _problem(self, first: dict[str, Any], last: dict[str, Any]) -> str | None:
-        """In words, whether reconstructions are worse than the mean, or the loss is worse than after the first epoch.
-
-        Where there is a noise variance the loss does not tell, since the samples left out may raise the variance.
-        """
-        variance = float(self.module_.standardizer.variances.mean())
-        if "noise_variance" in last:
-            before, after = first["noise_variance"], last["noise_variance"]
-            words = f"a mean squared error of {after:.6g}, more than {before:.6g} after the first epoch"
-            return words if variance and after > max(2 * before, WORSE_THAN_MEAN * variance) else None
-        before, after = (end["train_reconstruction"] + self.module_.beta * end["train_kl"] for end in (first, last))
-        words = f"a loss of {after:.6g} nats per sample, worse than {before:.6g} after the first epoch"
-        return words if variance and after > before + WORSE_BY * (abs(before) + self.n_features_in_) else None
 
     def _schedule(self, training: Training) -> Schedule:
         return Schedule(training.n_steps, self.lr_schedule, self.kl_warmup)
@@ -705,44 +580,14 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         # The validation loss has the full weight of the KL divergence also during the warm-up, so all epochs compare.
         return [EarlyStopping(patience=self.n_iter_no_change, threshold=self.tol, threshold_mode="abs", load_best=True)]
 
-    def _check_callbacks(self, training: Training) -> None:
-        """Raise ValueError for a skorch callback that monitors a validation loss without a validation set."""
-        for entry in self.callbacks or []:
-            callback = entry[1] if isinstance(entry, tuple) else entry
-            monitor = getattr(callback, "monitor", None)
-            if training.valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
-                raise ValueError(
-                    f"callbacks must not monitor {monitor!r} with early_stopping=False, got "
-                    f"{type(callback).__name__}(monitor={monitor!r}): no samples are left out to compute it. Pass "
-                    f"early_stopping=True, or monitor={monitor.replace('valid_', 'train_', 1)!r}."
-                )
-
     def _checkpoint(self, X: Any, training: Training, early_stopping: Any = None) -> list[Any]:
         """The callback that writes checkpoints. Raise ValueError if the file belongs to a different fit."""
         if self.checkpoint is None:
             return []
         from sklatent._nn.checkpoint import Checkpoint
 
-        start = training.module.state_dict()
-        header = {**self._fingerprint(X, training.weights, start), "seeds": training.seeds}
-        if (found := self._checkpoint_header(training.processes)) is not None:
-            differences = [name for name in header if header[name] != found.get(name)]
-            if differences:
-                raise ValueError(
-                    f"checkpoint={str(self.checkpoint)!r} belongs to another fit: its {' and '.join(differences)} are "
-                    "not those of this one. Remove it, or pass another path."
-                )
-        return [Checkpoint(self.checkpoint, header, early_stopping, training.processes)]
-
-    def _checkpoint_header(self, processes: SingleProcess) -> dict[str, Any] | None:
-        """The header of the checkpoint that the first process finds; None if there is none."""
-        if self.checkpoint is None:
-            return None
-        from sklatent._nn.checkpoint import read_header
-
-        is_found = processes.rank == 0 and Path(self.checkpoint).exists()
-        found: dict[str, Any] | None = processes.from_first(read_header(self.checkpoint) if is_found else None)
-        return found
+        fit = self._fingerprint(X, training.weights, training.module.state_dict())
+        return [Checkpoint(self.checkpoint, {**fit, "seeds": training.seeds}, early_stopping, training.processes)]
 
     def _description(self, X: Any, weights: NDArray[Any] | None) -> dict[str, str]:
         """What all processes must have in common to train together."""
@@ -779,66 +624,33 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             context.call_on_fit_task_begin(estimator=self, X=X)
         return context
 
+    @property
+    def _design(self) -> Architecture:
+        return Architecture.of(self)
+
     def _build_module(
         self, X: Any, seed: int, weights: NDArray[Any] | None = None, former: Autoencoder | None = None
     ) -> Autoencoder:
-        input_shape = self._input_shape(X.shape[1])
+        design = self._design
         mean, variances, has_missing = moments_of_samples(X, weights)
-        standardizer = Standardizer(torch.from_numpy(mean), self._scale(variances), torch.from_numpy(variances))
-        likelihood = self._build_likelihood(standardizer)
+        standardizer = Standardizer(torch.from_numpy(mean), design.scale(variances), torch.from_numpy(variances))
+        likelihood = design.build_likelihood(standardizer)
         likelihood.has_missing = has_missing
-        self._check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
-        if self.noise_kind == "masking" and self.noise != "auto" and self.noise >= 1:
-            raise ValueError(f"noise={self.noise} must be a fraction in [0, 1) with noise_kind='masking'.")
+        design.check_support(X, "unit interval" if self.output_activation == "sigmoid" else likelihood.support)
         # The encoder of a user's own has the inputs that it has.
         sees_missing = has_missing and not callable(self.backbone) if former is None else former.sees_missing
         prior = self._build_prior(X, standardizer, seed, weights)
-        return self._join(input_shape, standardizer, likelihood, prior, sees_missing, seed)
+        return self._join(standardizer, likelihood, prior, sees_missing, seed)
 
     def _join(
-        self,
-        input_shape: tuple[int, ...],
-        standardizer: Standardizer,
-        likelihood: Likelihood,
-        prior: Prior,
-        sees_missing: bool,
-        seed: int | None,
+        self, standardizer: Standardizer, likelihood: Likelihood, prior: Prior, sees_missing: bool, seed: int | None
     ) -> Autoencoder:
         """The module with these parts; without a seed its weights are on the meta device."""
-        encoder, decoder = build_backbone(
-            self.backbone,
-            input_shape,
-            self.nz,
-            self._code_parts(),
-            hidden_sizes=self.hidden_sizes,
-            activation=self.activation,
-            seed=seed,
-        )
-        if sees_missing:
-            add_indicators(encoder)
-        noise = self._noise()
-        corrupt = Corruption(self.noise_kind, noise) if noise else None
+        design = self._design
+        input_shape = design.input_shape(len(standardizer.loc))
+        corrupt = design.build_corruption()
+        encoder, decoder = design.build_networks(input_shape, self._code_parts(), sees_missing, seed)
         return self._assemble(encoder, decoder, standardizer, likelihood, prior, input_shape, corrupt, sees_missing)
-
-    def _noise(self) -> float | str:
-        """Amount of corruption in training. "auto" is none where there is no noise variance, or no layer to overfit."""
-        is_for_auto = self._is_gaussian() and not self._is_linear() and self.noise_kind == "gaussian"
-        return 0.0 if self.noise == "auto" and not is_for_auto else self.noise
-
-    def _scale(self, variances: NDArray[Any]) -> float | NDArray[Any]:
-        """Units in which the network sees the columns: one for all, or with a variance for each one for each."""
-        scale = float(np.sqrt(variances.mean())) or 1.0
-        return scale if self.likelihood != "gaussian_diagonal" else np.sqrt(variances + (MIN_UNIT * scale) ** 2)
-
-    def _build_likelihood(self, standardizer: Standardizer) -> Likelihood:
-        if self.output_activation is None:
-            return LIKELIHOODS[self.likelihood](standardizer)
-        if self.likelihood not in GAUSSIANS:
-            raise ValueError(
-                f"output_activation={self.output_activation!r} is only supported with likelihood in {GAUSSIANS}, got "
-                f"likelihood={self.likelihood!r}, which has a link of its own."
-            )
-        return LIKELIHOODS[self.likelihood](standardizer, link=self.output_activation)
 
     @abstractmethod
     def _code_parts(self) -> dict[str, int]:
@@ -868,37 +680,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
     def _log_likelihood(self, module: Any, X: NDArray[Any], seed: int) -> NDArray[Any]:
         """Log-likelihoods of samples under a network, whatever the parameters of `score_samples` are."""
 
-    def _input_shape(self, n_features: int) -> tuple[int, ...]:
-        if self.image_shape is not None:
-            if math.prod(self.image_shape) != n_features:
-                raise ValueError(
-                    f"image_shape={self.image_shape} must multiply to n_features={n_features}, "
-                    f"got {math.prod(self.image_shape)}."
-                )
-            return tuple(self.image_shape)
-        if self.backbone != "conv":
-            return (n_features,)
-        side = math.isqrt(n_features)
-        if side**2 != n_features:
-            raise ValueError(
-                "image_shape=None with backbone='conv' stands for a square image of one channel, but "
-                f"n_features={n_features} is not a square. Pass image_shape=(channels, height, width)."
-            )
-        return (1, side, side)
-
     def _check_scorable(self, X: NDArray[Any]) -> None:
-        self._check_support(X, self.module_.likelihood.support)
-
-    def _check_support(self, X: NDArray[Any], support: str) -> None:
-        words, holds = SUPPORTS[support]
-        for rows in row_blocks(X):
-            if np.isnan(rows).any():
-                rows = rows[~np.isnan(rows)]
-            if rows.size and not holds(rows):
-                raise ValueError(
-                    f"X must {words} with likelihood={self.likelihood!r} and "
-                    f"output_activation={self.output_activation!r}, got values from {rows.min():g} to {rows.max():g}."
-                )
+        self._design.check_support(X, self.module_.likelihood.support)
 
     def _n_batch(self, n_samples: int) -> int:
         if self.batch_size != "auto":
@@ -987,7 +770,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         return state | {
             "module_": module,
             "history_": history,
-            "loss_curve_": _loss_curve(history),
+            "loss_curve_": loss_curve(history),
             "_training_state": None if training_state is None else load_training_state(training_state, module),
         }
 
@@ -1009,31 +792,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     def _empty_module(self, packed: dict[str, Any], n_features: int) -> Autoencoder:
         """The module with the standardizer from its arrays, and all other numbers on the meta device."""
-        input_shape = self._input_shape(n_features)
-        has_scales = self.likelihood == "gaussian_diagonal"
-        standardizer = load_standardizer(packed["standardizer"], n_features, has_scales)
-        likelihood = self._build_likelihood(standardizer)
+        standardizer = load_standardizer(packed["standardizer"], n_features, has_scales=self._design.is_diagonal)
+        likelihood = self._design.build_likelihood(standardizer)
         likelihood.has_missing = bool(packed["has_missing"])
         prior = self._empty_prior(n_features)
-        return self._join(input_shape, standardizer, likelihood, prior, bool(packed["sees_missing"]), seed=None)
-
-
-def _has_values(rows: Rows | MappedRows) -> bool:
-    """Whether any value is observed. Samples without do not tell the noise variance."""
-    return rows.observed is None or bool(rows.observed.any())
-
-
-def _loss_curve(history: list[dict[str, Any]]) -> list[float]:
-    return [epoch["train_loss"] for epoch in history]
-
-
-def _adopt(module: Autoencoder, former: Autoencoder) -> None:
-    """Copy the weights of a previous module into a new one, and the centre and scale of the features."""
-    state = former.state_dict()
-    try:
-        module.load_state_dict({name: state[name] for name in module.state_dict()})
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(
-            "Cannot reuse the previous weights: an architecture parameter or the number of features changed. Set "
-            f"warm_start=False and call fit. {error}"
-        ) from error
+        return self._join(standardizer, likelihood, prior, bool(packed["sees_missing"]), seed=None)

@@ -1,14 +1,27 @@
-"""Reports of the epochs of a training to the callbacks of scikit-learn."""
+"""Callbacks of a training: checks of the user's own, and reports of the epochs to the callbacks of scikit-learn."""
 
-__all__ = ["Report"]
+__all__ = ["Report", "check_monitors"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from skorch.callbacks import Callback
 
 from sklatent._nn.training import EarlyStop, LatentNet
+
+
+def check_monitors(callbacks: Iterable[Any], has_validation: bool) -> None:
+    """Raise ValueError for a skorch callback that monitors a validation loss without a validation set."""
+    for entry in callbacks:
+        callback = entry[1] if isinstance(entry, tuple) else entry
+        monitor = getattr(callback, "monitor", None)
+        if not has_validation and isinstance(monitor, str) and monitor.startswith("valid_"):
+            raise ValueError(
+                f"callbacks must not monitor {monitor!r} with early_stopping=False, got "
+                f"{type(callback).__name__}(monitor={monitor!r}): no samples are left out to compute it. Pass "
+                f"early_stopping=True, or monitor={monitor.replace('valid_', 'train_', 1)!r}."
+            )
 
 
 class Report(Callback):

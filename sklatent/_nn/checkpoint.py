@@ -1,6 +1,6 @@
 """Checkpoints: the state of a training in one file without code, which is replaced atomically."""
 
-__all__ = ["Checkpoint", "fingerprint", "load", "read_header", "save"]
+__all__ = ["Checkpoint", "fingerprint", "load", "read_by_first", "read_header", "save"]
 
 import hashlib
 import io
@@ -39,6 +39,11 @@ class Checkpoint(Callback):
         Callback whose state is saved as well.
     processes : SingleProcess or DataParallel, default=SingleProcess()
         The first one writes the file, and reads it for all.
+
+    Raises
+    ------
+    ValueError
+        If the file exists and belongs to another fit.
     """
 
     def __init__(self, path: Any, header: dict[str, Any], early_stopping: Any = None, processes: SingleProcess = ALONE):
@@ -46,6 +51,13 @@ class Checkpoint(Callback):
         self.path = path
         self.header = header
         self.early_stopping = early_stopping
+        found = read_by_first(read_header, path, processes)
+        differences = [] if found is None else [name for name in header if header[name] != found.get(name)]
+        if differences:
+            raise ValueError(
+                f"checkpoint={str(path)!r} belongs to another fit: its {' and '.join(differences)} are not those of "
+                "this one. Remove it, or pass another path."
+            )
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Resume from the file if it exists.
@@ -55,8 +67,7 @@ class Checkpoint(Callback):
         ValueError
             If the file does not contain the state of a training of this net.
         """
-        is_found = self.processes.rank == 0 and Path(self.path).exists()
-        state = self.processes.from_first(load(self.path) if is_found else None)
+        state = read_by_first(load, self.path, self.processes)
         if state is None:
             return
         try:
@@ -145,6 +156,13 @@ def load(path: Any) -> dict[str, Any]:
         return _nest(leaves)
     except Exception as error:  # zip, zlib, NumPy and JSON raise different errors for damaged files
         raise _invalid(path, error) from error
+
+
+def read_by_first(read: Callable[[Any], dict[str, Any]], path: Any, processes: SingleProcess) -> dict[str, Any] | None:
+    """What `load` or `read_header` finds, the same in all processes; None if there is no file."""
+    is_found = processes.rank == 0 and Path(path).exists()
+    found: dict[str, Any] | None = processes.from_first(read(path) if is_found else None)
+    return found
 
 
 def read_header(path: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Data loading: minibatches from memory or from larger files, and the random numbers for each sample."""
+"""Data loading: samples to train on and to leave out, minibatches, and the random numbers for each sample."""
 
 __all__ = [
     "Batch",
@@ -9,7 +9,9 @@ __all__ = [
     "Samples",
     "as_tensor",
     "batch_sizes",
+    "has_values",
     "some_weights",
+    "split",
 ]
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklatent._nn.distributed import ALONE, Share, SingleProcess
 from sklatent._nn.modules import Noise
 from sklatent._ppca.moments import total_weight
-from sklatent._sources.stored import block_slices, read
+from sklatent._sources.stored import block_slices, is_sliceable, read
 
 # Maximum number of random numbers to generate at a time.
 N_DRAWS = 2**22
@@ -286,6 +289,40 @@ class Draws:
             self.rest = torch.randn(shape, generator=self.generator, device=self.generator.device)
         eps, self.rest = self.rest[:n_rows], self.rest[n_rows:]
         return Noise(*eps[places].split(self.widths, dim=1))
+
+
+def split(
+    X: Any,
+    n_left_out: int | float,
+    seed: int,
+    device: str | torch.device,
+    weights: NDArray[Any] | None = None,
+    has_missing: bool = False,
+) -> tuple[Any, Any]:
+    """Samples to train on, and a number or fraction of them that is left out; None for the latter if it is 0.
+
+    Of data that are read by slices, those without weight are left out of both.
+    """
+    if not is_sliceable(X):
+        if not n_left_out:
+            return Rows(X, device, weights), None
+        parts = train_test_split(np.arange(len(X)), test_size=n_left_out, random_state=seed)
+        train, valid = (Rows(X[part], device, None if weights is None else weights[part]) for part in parts)
+        return train, valid
+    used = None if weights is None else weights > 0
+    if not n_left_out:
+        return MappedRows(X, device, used, weights, has_missing), None
+    numbers = np.arange(X.shape[0]) if used is None else np.flatnonzero(used)
+    left_out = np.zeros(X.shape[0], dtype=bool)
+    left_out[train_test_split(numbers, test_size=n_left_out, random_state=seed)[1]] = True
+    kept = ~left_out if used is None else used & ~left_out
+    given: dict[str, Any] = {"weights": weights, "has_missing": has_missing}
+    return MappedRows(X, device, kept, **given), MappedRows(X, device, left_out, **given)
+
+
+def has_values(rows: Rows | MappedRows) -> bool:
+    """Whether any value is observed. Samples without do not tell the noise variance."""
+    return rows.observed is None or bool(rows.observed.any())
 
 
 def some_weights(rows: Rows | MappedRows, n_samples: int) -> NDArray[Any] | None:

@@ -1,6 +1,6 @@
 """The start of training at probabilistic PCA: a linear map that the layers of a multilayer perceptron carry."""
 
-__all__ = ["start_at_pca"]
+__all__ = ["leading_components", "start", "start_at_pca"]
 
 from typing import Any
 
@@ -9,8 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklatent._nn.architecture import Architecture
 from sklatent._nn.backbones import Scale
-from sklatent._ppca.factors import Factors
+from sklatent._nn.likelihoods import MIN_VARIANCE, Gaussian
+from sklatent._nn.modules import Autoencoder
+from sklatent._nn.summaries import rough_spectrum, some_standardized
+from sklatent._ppca.density import bound_noise_variance, initial_loadings
+from sklatent._ppca.factors import Factors, factor_analysis
+from sklatent._ppca.missing_values import factors_of_incomplete
+from sklatent._ppca.solvers import Spectrum, decompose
 
 # Smallest posterior variance to start from. With beta=0 that of a linear model is zero.
 MIN_POSTERIOR_VARIANCE = 1e-8
@@ -19,6 +26,58 @@ MIN_STRENGTH = 1e-3
 # Activations with f(t) - f(-t) = t: a pair of units passes on any number. A pair of others passes on small ones.
 EXACT = (nn.SiLU, nn.GELU, nn.ReLU)
 SMALL = 0.25
+
+
+def leading_components(module: Autoencoder, train: Any, nz: int) -> Spectrum:
+    """At most nz leading principal components of the standardized training samples."""
+    rows, weights = some_standardized(train, module.standardizer)
+    solve = rough_spectrum if module.likelihood.has_missing else decompose
+    return solve(rows, nz=min(nz, *rows.shape), weights=weights)
+
+
+def start(
+    module: Autoencoder, architecture: Architecture, spectrum: Spectrum, train: Any, *, is_carried: bool
+) -> Factors | None:
+    """Set the noise variance from which training starts, and the weights if the linear model `is_carried` by them.
+
+    Returns
+    -------
+    factors : Factors or None
+        The linear model of the standardized samples, if the module is this model now.
+    """
+    standardizer, likelihood = module.standardizer, module.likelihood
+    is_linear = architecture.is_gaussian and architecture.output_activation is None
+    if not (is_carried or architecture.is_diagonal):
+        return None
+    factors = _linear_model(module, architecture, spectrum, train)
+    noise = torch.from_numpy(factors.noise) * standardizer.scale**2
+    if not (is_carried and is_linear):  # the level is that of the data
+        noise *= standardizer.variances.mean() / noise.mean()
+    if is_carried:
+        # A logit changes by at least four times as much as the probability. A quarter of that is enough of a start, and
+        # better on MNIST; with the other links the decoder's share costs up to 13 nats on digits.
+        is_logit = architecture.likelihood == "bernoulli"
+        unit = 1.0 if is_linear else float(standardizer.scale) if is_logit else None
+        origin = likelihood.start(standardizer.loc)
+        # Without a KL divergence, beta = 1 gives the best codes of samples with as much noise again. With beta = 0 the
+        # gradient of the encoder would be zero but for rounding, which Adam turns into whole steps.
+        parts = module.encoder, module.decoder, factors, architecture.nz, module.beta or 1.0
+        start_at_pca(*parts, is_linear=is_linear, unit=unit, origin=origin)
+    if isinstance(likelihood, Gaussian):
+        likelihood.set_noise_variance(noise)
+    return factors if is_carried and is_linear else None
+
+
+def _linear_model(module: Autoencoder, architecture: Architecture, spectrum: Spectrum, train: Any) -> Factors:
+    """Factor analysis for a variance for each feature, or PCA."""
+    nz, has_missing = architecture.nz, module.likelihood.has_missing
+    if architecture.is_diagonal:
+        rows, weights = some_standardized(train, module.standardizer)
+        fit_factors = factors_of_incomplete if has_missing else factor_analysis
+        return fit_factors(rows.astype(np.float64), nz, weights)
+    noise = max(bound_noise_variance(spectrum, nz, module.beta), MIN_VARIANCE)
+    k = min(nz, len(spectrum.components))
+    return Factors(initial_loadings(spectrum, k, module.beta * noise), np.full(len(module.standardizer.loc), noise))
 
 
 def start_at_pca(

@@ -2,6 +2,7 @@
 
 __all__ = [
     "PickledModule",
+    "adopt",
     "load_arrays",
     "load_history",
     "load_standardizer",
@@ -59,6 +60,18 @@ def module_arrays(module: Autoencoder) -> dict[str, Any]:
         "has_missing": module.likelihood.has_missing,
         "sees_missing": module.sees_missing,
     }
+
+
+def adopt(module: Autoencoder, former: Autoencoder) -> None:
+    """Copy the weights of a previous module into a new one, and the centre and scale of the features."""
+    state = former.state_dict()
+    try:
+        module.load_state_dict({name: state[name] for name in module.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            "Cannot reuse the previous weights: an architecture parameter or the number of features changed. Set "
+            f"warm_start=False and call fit. {error}"
+        ) from error
 
 
 def to_arrays(value: Any) -> Any:

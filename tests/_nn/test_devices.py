@@ -9,7 +9,6 @@ from skorch.callbacks import Callback
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
 from sklatent._nn import devices
-from sklatent._nn.base import BaseAutoencoder
 from sklatent._nn.devices import free_memory, pays, resolve_device
 from sklatent._nn.distributed import process_group
 from sklatent._nn.inference import halving_out_of_memory
@@ -45,11 +44,11 @@ class Chosen(Exception):
 def chosen(monkeypatch):
     """Where a model trains: the fit ends where samples would be moved there."""
 
-    def split(self, X, n_left_out, seed, device, *args):
+    def split(X, n_left_out, seed, device, *args):
         raise Chosen(device)
 
     def find(model, X, method="fit"):
-        monkeypatch.setattr(BaseAutoencoder, "_split", split)
+        monkeypatch.setattr("sklatent._nn.base.split", split)
         with pytest.raises(Chosen) as error:
             getattr(model, method)(X)
         monkeypatch.undo()
