@@ -9,7 +9,7 @@ are scaled by StandardScaler where the name says so, and raw otherwise.
     python benchmarks/defaults.py --only lr batch_size
     python benchmarks/defaults.py --part hostile      # default fits of both networks on heavy tails and rare events
     python benchmarks/defaults.py --part tables       # the start at PCA beside a random one, and PCA: 6 minutes
-    python benchmarks/defaults.py --part grid         # one default changed at a time, on 44 settings: an hour
+    python benchmarks/defaults.py --part grid         # one default changed at a time, on 44 settings: 25 minutes
     python benchmarks/defaults.py --part wide         # what can be done where there are more features than samples
 
 "tables" prints the held-out nats of `PCAReducer`, of both networks with init="random" and by default, and of linear
