@@ -5,7 +5,7 @@ __all__ = ["BaseAutoencoder", "Training"]
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,6 +57,7 @@ from sklatent._nn.state import (
     to_arrays,
 )
 from sklatent._nn.summaries import (
+    Shared,
     lr_divisor,
     moments_of_samples,
     some_weighted_rows,
@@ -343,8 +344,8 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         pairs = list(zip(Xs, [None] * len(Xs) if weights is None else weights, strict=True))
         kept = {(id(X), id(own)): with_weight(X, own) for X, own in pairs}  # each once, so that it stays shared
         pairs = [kept[id(X), id(own)] for X, own in pairs]
-        samples: dict[Hashable, tuple[Any, Any]] = {}
-        trainings = [model._prepare_shared(*pair, samples) for model, pair in zip(models, pairs, strict=True)]
+        shared = Shared()
+        trainings = [model._prepare_shared(*pair, shared) for model, pair in zip(models, pairs, strict=True)]
         numbered = {k: training for k, training in enumerate(trainings) if training is not None}
         learned: list[Any] = [None] * len(models)
         trainees = [models[k]._trainee(training) for k, training in numbered.items()]
@@ -361,21 +362,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         # To a backbone of the user's own nobody knows what nz means.
         return FREE_PARAMETERS - {"nz"} if callable(self.backbone) else FREE_PARAMETERS
 
-    def _prepare_shared(
-        self, X: NDArray[Any], weights: NDArray[Any] | None, samples: dict[Hashable, tuple[Any, Any]]
-    ) -> Training | None:
-        """What to train, with the samples on the device shared; None where it can only be trained by itself."""
+    def _prepare_shared(self, X: NDArray[Any], weights: NDArray[Any] | None, shared: Shared) -> Training | None:
+        """What to train, beside other models; None where it can only be trained by itself."""
         if self.callbacks or self.checkpoint is not None:  # both follow one network, step by step
             return None
         try:
             validate_parameters(self)
-            training = self._prepare(X, weights=weights)
+            return self._prepare(X, weights=weights, shared=shared)
         except Exception:  # which the fit by itself meets too, and there it is reported
             return None
-        split = None if training.valid is None else (training.seeds["split"], len(training.valid))
-        key = (id(X), id(weights), training.device, split)
-        training.train, training.valid = samples.setdefault(key, (training.train, training.valid))
-        return training
 
     def _trainee(self, training: Training) -> "Trainee":
         from sklatent._nn.grouping import Trainee
@@ -413,19 +408,24 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         max_epochs: int | None = None,
         weights: NDArray[Any] | None = None,
         processes: SingleProcess | None = None,
+        shared: Shared | None = None,
     ) -> Training:
         """Build the network and its data; with `former`, the network starts from its weights."""
         processes = processes or SingleProcess(resolve_device(self.device))
+        shared = shared or Shared()
         seeds = self._seeds(processes)
         module = self._build_module(X, seeds["weights"], weights, former)
         device = self._device(processes, module, X, max_epochs, former)
         is_further = max_epochs is not None  # `partial_fit` trains on all samples of a call
         n_left_out = 0 if is_further else self._n_left_out(total_weight(weights, X.shape[0])[1])
-        train, valid = split(X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing)
-        left_out, baseline = self._start(module, train, valid, former)
+        part = X, n_left_out, seeds["split"], device, weights, module.likelihood.has_missing
+        key = ("split", id(X), id(weights), device, n_left_out, seeds["split"] if n_left_out else None)
+        train, valid = shared.once(key, partial(split, *part))
+        left_out, baseline = self._start(module, train, valid, former, shared)
         if former is not None:
             adopt(module, former)
-        tail = tail_weight(X, module.standardizer, weights)
+        units = ("tail", id(X), id(weights), self._design.is_diagonal)
+        tail = shared.once(units, partial(tail_weight, X, module.standardizer, weights))
         return Training(
             module,
             seeds,
@@ -443,12 +443,15 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         )
 
     def _start(
-        self, module: Autoencoder, train: Any, valid: Any, former: Autoencoder | None
+        self, module: Autoencoder, train: Any, valid: Any, former: Autoencoder | None, shared: Shared
     ) -> tuple[LeftOut | None, Baseline | None]:
         """Set the weights from which training starts; what tells the noise variance, and the linear model to beat."""
         has_left_out = valid is not None and self._design.is_gaussian and has_values(valid)
         needs_spectrum = has_left_out or (former is None and self._starts_at_pca())
-        spectrum: Any = leading_components(module, train, self.nz) if needs_spectrum else None
+        spectrum: Any = None
+        if needs_spectrum:
+            key = ("spectrum", id(train), self._design.is_diagonal, self.nz)
+            spectrum = shared.once(key, partial(leading_components, module, train, self.nz))
         left_out = left_out_samples(spectrum, module.standardizer, train, valid, self.nz) if has_left_out else None
         if former is not None and left_out is None:
             return None, None

@@ -2,6 +2,7 @@
 
 __all__ = [
     "MAX_SAMPLES",
+    "Shared",
     "lr_divisor",
     "moments_of_samples",
     "rough_spectrum",
@@ -13,6 +14,7 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,22 @@ from sklatent._sources.stored import is_sliceable, row_blocks
 
 # Maximum number of samples from which a spectrum, the latent density and diagnostics are estimated.
 MAX_SAMPLES = 10_000
+
+
+class Shared:
+    """What trainings on the same samples have in common, computed once.
+
+    Keys may name arrays by their identity, as long as these arrays live.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What was computed for an equal key, or else what is computed now."""
+        if key not in self.found:
+            self.found[key] = compute()
+        return self.found[key]
 
 
 def some_rows(X: Any) -> NDArray[Any]:

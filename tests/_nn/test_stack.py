@@ -7,9 +7,12 @@ from torch import nn
 
 from sklatent import AutoencoderTransformer, VAETransformer
 from sklatent._nn.base import BaseAutoencoder
+from sklatent._nn.data import split
 from sklatent._nn.modules import Noise
 from sklatent._nn.stack import Stack, can_stack, stack_noise
 from sklatent._nn.stacked_training import StackedNet
+from sklatent._nn.start import leading_components
+from sklatent._nn.summaries import tail_weight
 
 # Adam divides by the root of a running square, so that what rounding leaves of a vanishing gradient may be passed on
 # in full. A few epochs keep the two apart by no more than this.
@@ -239,3 +242,20 @@ def test_noise_is_padded_at_the_end_of_each_kind():
     stacked = stack_noise([narrow, wide])
     assert stacked.latent.tolist() == [[[1, 0]] * 3, [[1, 1]] * 2 + [[0, 0]]]
     assert stacked.corruption.tolist() == [[[1] * 4] * 3, [[0] * 4] * 3]
+
+
+def test_what_depends_on_the_samples_alone_is_computed_once(digits, monkeypatch):
+    """A spectrum for each nz and each array, whatever beta is, and tails for each array."""
+    calls = []
+    for function in (leading_components, split, tail_weight):
+
+        def counted(*args, function=function):
+            calls.append(function.__name__)
+            return function(*args)
+
+        monkeypatch.setattr(f"sklatent._nn.base.{function.__name__}", counted)
+    models = [VAETransformer(nz, beta=beta, max_epochs=1, random_state=0) for nz in (2, 3) for beta in (0.5, 1, 2)]
+    Xs = [digits[0], digits[0][::2]]
+    learned = VAETransformer._learn_many([model for model in models for _ in Xs], Xs * len(models))
+    assert all(learned)
+    assert {name: calls.count(name) for name in set(calls)} == {"leading_components": 4, "split": 2, "tail_weight": 2}
