@@ -78,8 +78,9 @@ class Learned:
         In the namespace, in the precision and on the device of the samples.
     has_converged : bool
         Whether EM over missing values has.
-    n_parallel : int or None
-        Number of components by parallel analysis, if that is asked for: unlike the others it needs the samples.
+    n_kept : int or None
+        Number of components, where the spectrum does not tell it: by parallel analysis, which needs the samples; and
+        with missing values, where the spectrum is that of a model with this number of components.
     scores : SharedScores or None
         Of all the models that share this spectrum in a search, if several do.
     """
@@ -87,7 +88,7 @@ class Learned:
     spectrum: Spectrum
     like: Any
     has_converged: bool = True
-    n_parallel: int | None = None
+    n_kept: int | None = None
     scores: "SharedScores | None" = None
 
     def __deepcopy__(self, memo: Any) -> "Learned":
@@ -595,7 +596,7 @@ class PCAReducer(BaseLatentModel):
                     n_iter=self.n_iter,
                     seed=lambda: spawn_seeds(self.random_state, 1)[0],
                 )
-            return Learned(spectrum, _nothing_of(X), n_parallel=self._n_parallel(X, spectrum))
+            return Learned(spectrum, _nothing_of(X), n_kept=self._n_parallel(X, spectrum))
         except NotFiniteError:
             if not self._has_missing(X):
                 raise
@@ -605,7 +606,11 @@ class PCAReducer(BaseLatentModel):
             raise ValueError("Input X contains NaN. PCAReducer does not accept missing values with nz='parallel'.")
         with np.errstate(over="ignore", invalid="ignore"):
             spectrum, has_converged = spectrum_of_incomplete(X, nz, weights)
-        return Learned(spectrum, _nothing_of(X), has_converged)
+            n_kept = self._n_kept(spectrum)
+            if nz is None and n_kept < len(spectrum.components) - 1:
+                # What EM finds depends on nz: unlike complete samples, the first axes of more are not those of fewer.
+                spectrum, has_converged = spectrum_of_incomplete(X, n_kept, weights)
+        return Learned(spectrum, _nothing_of(X), has_converged, n_kept)
 
     def _operator(self, X: Any, weights: Any, load: Any) -> CenteredRows:
         """The centred samples. Blocks are read here, to the end, to learn whether there are enough samples."""
@@ -663,7 +668,7 @@ class PCAReducer(BaseLatentModel):
     def _publish(self, learned: "Learned") -> None:
         """Set the fitted attributes on the device of the samples, the axes in their precision."""
         spectrum, like = learned.spectrum, learned.like
-        k = learned.n_parallel or self._n_kept(spectrum)
+        k = learned.n_kept or self._n_kept(spectrum)
         xp = array_namespace(like)
         self.mean_ = xp.asarray(_beside(like, spectrum.mean), copy=True)
         self.components_ = xp.asarray(xp.astype(_beside(like, spectrum.components)[:k, :], like.dtype), copy=True)

@@ -48,7 +48,8 @@ class NestedScores:
     def __init__(self, spectrum: Spectrum, X: NDArray[Any]):
         self.spectrum = spectrum
         self.n_samples, self.n_features = X.shape
-        sums = [self._sums(X[cut]) for cut in slices(len(X), CHUNK_SIZE, self.n_features)]
+        with np.errstate(over="ignore"):  # a sample far away has no finite score
+            sums = [self._sums(X[cut]) for cut in slices(len(X), CHUNK_SIZE, self.n_features)]
         self.squares = np.sum([squares for squares, _ in sums], axis=0)  # (n_components,)
         self.residual = float(sum(residual for _, residual in sums))
 

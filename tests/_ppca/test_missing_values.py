@@ -153,3 +153,14 @@ def test_no_convergence_warns(X, monkeypatch):
     monkeypatch.setattr(missing_values, "MAX_ITER", 2)
     with pytest.warns(ConvergenceWarning, match="PCAReducer: the EM algorithm for missing values did not converge"):
         PCAReducer(5).fit(X)
+
+
+@pytest.mark.parametrize("nz", [0.5, 0.7, "mle"])
+def test_a_number_of_components_by_the_data_has_its_own_maximum(nz, rng):
+    """The first axes of a model with more are not those of largest likelihood."""
+    X = rng.standard_normal((200, 6)) @ rng.standard_normal((6, 6)) + 0.1 * rng.standard_normal((200, 6))
+    X[rng.random(X.shape) < 0.3] = np.nan
+    chosen = PCAReducer(nz).fit(X)
+    given = PCAReducer(chosen.n_components_).fit(X)
+    assert chosen.score(X) == pytest.approx(given.score(X), rel=1e-12)
+    assert chosen.noise_variance_ == pytest.approx(given.noise_variance_, rel=1e-12)
