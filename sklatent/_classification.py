@@ -23,10 +23,21 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, check_scalar, has_fit_parameter, validate_data
 
-from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, check_weights, has_method, spawn_seeds
+from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, check_weights, forget_fit, has_method, spawn_seeds
 from sklatent._jacobians import last_undefined_step, log_density, unroll
 from sklatent._memo import fingerprint, is_open
-from sklatent._search.crossfit import Subset, allows_missing, at, complements, folds, route_to_fit, sample_params
+from sklatent._search.crossfit import (
+    Subset,
+    allows_missing,
+    at,
+    complements,
+    extrapolated_scores,
+    fit_density,
+    folds,
+    is_maximum_likelihood,
+    route_to_fit,
+    sample_params,
+)
 from sklatent._search.plan import learned_together
 from sklatent._sklearn_compat import DocLinkMixin, HasMethods, Interval, fit_context
 
@@ -58,16 +69,20 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         scaler has other units in each class. A step that loses information, such as a PCA of fewer components, is only
         allowed if it is the same in all classes, with all steps before it: put it before this classifier, or fit it
         first and wrap it by :class:`sklearn.frozen.FrozenEstimator`. Then the densities are those of what leaves it.
+        The clones receive arrays, so that steps within the estimator cannot choose columns by their names.
     class_prior : array-like of shape (n_classes,) or None, default=None
         Class priors p(c) in the order of `classes_`: non-negative numbers that sum to 1. None uses the class
         frequencies of the training data.
     reject_threshold : float or None, default=None
         Threshold on log p(x), in nats. `predict` returns `reject_label_` for samples below it. None rejects no sample.
-        `reject_fraction` chooses it by cross-validation.
+        `reject_fraction` chooses it by cross-validation. Tools that count votes of `predict` do not know this label:
+        they need `predict_proba`, as :class:`~sklearn.ensemble.VotingClassifier` does with ``voting="soft"``.
     reject_fraction : float in (0, 1) or None, default=None
         Fraction of new samples of the classes to reject. The threshold is this quantile of log p(x) of the training
         samples, each scored by densities that were fitted without it: five more fits for each class, of which each
-        leaves out one of five folds, learned together where they can be. It cannot be combined with `reject_threshold`.
+        leaves out one of five folds, learned together where they can be. For :class:`PCAReducer` the scores are
+        extrapolated to densities of all samples, as by :class:`LatentOutlierDetector`; with few samples in many
+        dimensions somewhat fewer are rejected. It cannot be combined with `reject_threshold`.
     n_jobs : int or None, default=None
         Number of classes to fit or score in parallel. None means 1, and -1 means all processors.
 
@@ -178,6 +193,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         array([50, 50, 50])
         """
         with all_or_nothing(self):
+            forget_fit(self)
             rows, labels = validate_data(self, X, y, dtype=FLOAT_DTYPES, ensure_all_finite=self._finite())
             check_classification_targets(labels)
             rows, labels, weights = _with_weight(rows, labels, sample_weight)
@@ -259,6 +275,8 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         """
         log_joint = self._log_joint(self._validate_rows(X))
         labels = self.classes_[self._log_posterior(log_joint).argmax(axis=1)]
+        if self.reject_fraction is not None:
+            check_is_fitted(self, "reject_threshold_")  # it may have been set since
         threshold = self.reject_threshold if self.reject_fraction is None else self.reject_threshold_
         if threshold is None:
             return labels
@@ -527,10 +545,13 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
     def _find_threshold(
         self, fraction: float, X: NDArray[Any], parts: Sequence[Subset], densities: Sequence[list[Any]]
     ) -> float:
-        """The quantile of log p(x) over samples that the densities were not fitted to."""
-        log_prob = np.concatenate(
-            [logsumexp(self._log_joint(X[part], models), axis=1) for part, models in zip(parts, densities, strict=True)]
-        )
+        """The quantile of log p(x) over samples that the densities were not fitted to, as far as that is known."""
+        log_prob = np.empty(len(X))
+        for part, models in zip(parts, densities, strict=True):
+            log_prob[part] = logsumexp(self._log_joint(X[part], models), axis=1)
+        if is_maximum_likelihood(self.estimators_[0]):
+            in_sample = logsumexp(self._log_joint(X), axis=1)
+            log_prob = extrapolated_scores(log_prob, in_sample, N_SPLITS)
         with np.errstate(invalid="ignore"):  # scores of -inf are reported below
             threshold = float(np.quantile(log_prob, fraction))
         if not np.isfinite(threshold):
@@ -573,7 +594,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
                 f"class_prior must be an array-like of shape (n_classes,)=({n_classes},) with non-negative numbers "
                 f"that sum to 1. Got {self.class_prior!r} instead."
             )
-        return prior
+        return prior / prior.sum()
 
     def _log_joint(self, X: NDArray[Any], densities: Sequence[Any] | None = None) -> NDArray[np.float64]:
         """Log p(x | c) + log p(c) for each sample and class; by `estimators_`, or by other densities."""
@@ -637,7 +658,7 @@ def _class_subsets(y: NDArray[Any], parts: Sequence[Subset]) -> list[Subset]:
 def _fit_class(estimator: Any, X: NDArray[Any], label: Any, fit_params: Mapping[str, NDArray[Any]]) -> Any:
     """The estimator, fitted to the samples of one class."""
     try:
-        return estimator.fit(X, **fit_params)
+        return fit_density(estimator, X, fit_params)
     except (ValueError, ArithmeticError) as error:  # the errors that data can cause
         raise ValueError(
             f"{type(estimator).__name__} could not be fitted on class {label!r} with n_samples={len(X)}: {error}"

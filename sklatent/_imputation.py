@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 from sklatent._base import FLOAT_DTYPES, Persistent, all_or_nothing, check_weights, forget_fit, spawn_seeds
 from sklatent._pca import PCAReducer
 from sklatent._ppca.missing_values import held_out_dimension
-from sklatent._search.crossfit import route_to_fit, sample_params
+from sklatent._search.crossfit import fit_density, route_to_fit, sample_params
 from sklatent._sklearn_compat import HasMethods, fit_context
 
 
@@ -44,7 +44,8 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     add_indicator : bool, default=False
         Whether to append a column for each feature with missing values in `fit` that tells which ones were missing.
     keep_empty_features : bool, default=False
-        Whether to keep features without any observed value in `fit`, filled with 0. Otherwise they are left out.
+        Whether to keep features without any observed value in `fit`. What is missing there is filled with 0.
+        Otherwise they are left out.
     random_state : int, RandomState instance or None, default=None
         Controls the random samples of `sample_posterior`. Pass an int for reproducible results. The estimator has a
         parameter of its own.
@@ -158,7 +159,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             fit_params = self._weights_for(estimator, weights)
             if self.estimator is None:
                 model.set_params(nz=_held_out_dimension(X[:, observed], weights))
-            self.estimator_ = estimator.fit(X[:, observed], **fit_params)
+            self.estimator_ = fit_density(estimator, X[:, observed], fit_params)
             self.indicator_ = MissingIndicator(error_on_new=False).fit(X) if self.add_indicator else None
         return self
 
@@ -189,7 +190,7 @@ class LatentImputer(Persistent, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        filled = np.zeros_like(X)
+        filled = np.where(np.isnan(X), X.dtype.type(0), X)  # features that `fit` has not observed have no model
         filled[:, self._observed] = self._filled(X[:, self._observed])
         filled = filled if self.keep_empty_features else filled[:, self._observed]
         if self.indicator_ is None:

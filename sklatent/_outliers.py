@@ -232,6 +232,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
             self._fold_scores = out_of_fold_scores(models, rows, parts, self._n_skipped)
             self.training_scores_ = self._scores_as_of_new_samples(rows)
             self._known = KnownScores(rows, self.training_scores_)
+            self.training_scores_ = self._known.replace(rows, self.training_scores_)  # equal samples have one score
             self.offset_ = self._threshold(self.training_scores_)
         return self
 

@@ -160,8 +160,8 @@ def fetch_mnist(
 
 def _read_mnist(data_home: Any) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """All 70,000 images and labels, training images first."""
-    path = Path(os.environ.get("SKLATENT_DATA", "")) / "mnist.npz"
-    if path.is_file():
+    folder = os.environ.get("SKLATENT_DATA")
+    if folder and (path := Path(folder) / "mnist.npz").is_file():
         with np.load(path) as arrays:
             X, y = (np.concatenate([arrays[f"{kind}_train"], arrays[f"{kind}_test"]]) for kind in "Xy")
             return X, y

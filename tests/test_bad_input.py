@@ -9,7 +9,9 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -572,3 +574,15 @@ def test_networks_are_tried_without_a_trace(network):
     assert [layer.training for layer in encoder] == [True, True, False, True, True]
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, state[name])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
+def test_the_unit_interval_has_the_rounding_of_scalers(likelihood, dtype):
+    X = MinMaxScaler().fit_transform(load_breast_cancer().data.astype(dtype))
+    X[0, 0] = np.nextafter(dtype(1), dtype(2))
+    model = AutoencoderTransformer(2, likelihood=likelihood, max_epochs=1, random_state=0).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    X[0, 0] = 1.00001
+    with pytest.raises(ValueError, match=r"got values from 0\.0 to 1\.00001"):
+        model.fit(X)

@@ -77,6 +77,24 @@ def test_mnist_from_openml_where_there_is_no_folder(monkeypatch):
     assert set(labels) == {3}
 
 
+@pytest.mark.parametrize("value", [None, ""])
+def test_mnist_takes_no_file_of_the_current_folder(value, tmp_path, monkeypatch):
+    class Downloads(Exception):
+        pass
+
+    def fetch_openml(*args, **kwargs):
+        raise Downloads
+
+    np.savez(tmp_path / "mnist.npz", x_train=np.zeros(2))  # as Keras names it
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "fetch_openml", fetch_openml)
+    monkeypatch.delenv("SKLATENT_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SKLATENT_DATA", value)
+    with pytest.raises(Downloads):
+        fetch_mnist()
+
+
 def test_resizing_is_bilinear(rng):
     """Against Pillow, whose bilinear filter is the one the chapter's transform calls."""
     images = rng.uniform(size=(2, 28, 28)).astype(np.float32)

@@ -6,7 +6,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
-from sklearn.impute import SimpleImputer
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import IterativeImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -165,3 +167,20 @@ def test_steps_without_an_inverse_are_refused_in_fit(rng):
     with pytest.raises(ValueError, match=r"whose other steps have 'inverse_transform'\. Got Pipeline"):
         imputer.fit(X)
     assert not hasattr(imputer, "estimator_")
+
+
+def test_a_feature_never_observed_keeps_the_values_of_other_samples():
+    X = np.c_[np.arange(9.0), np.full(9, np.nan), np.arange(9.0) ** 2]
+    new = [[1, 7, 2], [np.nan, np.nan, 4]]
+    ours, theirs = (
+        imputer(keep_empty_features=True).fit(X).transform(new) for imputer in (LatentImputer, IterativeImputer)
+    )
+    np.testing.assert_array_equal(ours[:, 1], theirs[:, 1])
+    np.testing.assert_array_equal(ours[0], new[0])
+
+
+def test_a_model_that_is_frozen(rng):
+    X = rng.standard_normal((60, 4))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    pca = PCAReducer(2).fit(X)
+    np.testing.assert_array_equal(LatentImputer(FrozenEstimator(pca)).fit_transform(X), pca.impute(X))

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
@@ -621,3 +622,22 @@ def test_missing_values_are_filled_in_before_the_detector(rng):
     together = make_pipeline(imputer, detector).fit(X)
     filled = clone(imputer).fit_transform(X)
     np.testing.assert_array_equal(together.score_samples(X), clone(detector).fit(filled).score_samples(filled))
+
+
+@pytest.mark.parametrize("n_splits", [None, 2, 5])
+def test_equal_samples_have_one_score(n_splits, rng):
+    X = (rng.random((300, 6)) < 0.3).astype(float)  # at most 64 are distinct
+    detector = LatentOutlierDetector(PCAReducer(2), contamination=0.1, n_splits=n_splits).fit(X)
+    np.testing.assert_array_equal(detector.score_samples(X), detector.training_scores_)
+    np.testing.assert_array_equal(detector.predict(X) == -1, detector.training_scores_ < detector.offset_)
+    distinct = np.unique(X, axis=0)
+    assert len(np.unique(detector.training_scores_)) <= len(distinct)
+
+
+@pytest.mark.parametrize("n_splits", [None, 3])
+def test_a_density_that_is_frozen(n_splits, rng):
+    """A threshold for a density that is trained already."""
+    X = rng.standard_normal((80, 4))
+    pca = PCAReducer(2).fit(rng.standard_normal((200, 4)))
+    detector = LatentOutlierDetector(FrozenEstimator(pca), contamination=0.1, n_splits=n_splits).fit(X)
+    np.testing.assert_allclose(detector.training_scores_, pca.score_samples(X), rtol=1e-12)

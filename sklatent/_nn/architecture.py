@@ -109,7 +109,8 @@ class Architecture:
             if rows.size and not holds(rows):
                 raise ValueError(
                     f"X must {words} with likelihood={self.likelihood!r} and "
-                    f"output_activation={self.output_activation!r}, got values from {rows.min():g} to {rows.max():g}."
+                    f"output_activation={self.output_activation!r}, got values from {rows.min().item()!r} "
+                    f"to {rows.max().item()!r}."
                 )
 
     def build_corruption(self) -> Corruption | None:

@@ -27,10 +27,16 @@ from torch.nn import functional as F
 # Smallest s^2 in standardized units. For data that the decoder reconstructs exactly it would otherwise become zero.
 MIN_VARIANCE = 1e-6
 
+
+def _rounding(X: NDArray[Any]) -> float:
+    """What a scaler to the unit interval, such as `MinMaxScaler`, may exceed it by."""
+    return 4 * float(np.finfo(X.dtype).eps) if X.dtype.kind == "f" else 0.0
+
+
 # Requirements on X, as a phrase and as a test.
 SUPPORTS: dict[str, tuple[str, Callable[[NDArray[Any]], bool]]] = {
     "reals": ("be finite", lambda X: True),
-    "unit interval": ("lie in [0, 1]", lambda X: bool(X.min() >= 0 and X.max() <= 1)),
+    "unit interval": ("lie in [0, 1]", lambda X: bool(X.min() >= -_rounding(X) and X.max() <= 1 + _rounding(X))),
     "counts": ("be counts (0, 1, 2, ...)", lambda X: bool(X.min() >= 0 and (np.floor(X) == X).all())),
 }
 

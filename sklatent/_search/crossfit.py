@@ -8,6 +8,7 @@ __all__ = [
     "complements",
     "concentrated_supports",
     "extrapolated_scores",
+    "fit_density",
     "fit_subsets",
     "folds",
     "is_maximum_likelihood",
@@ -28,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator, clone, is_outlier_detector
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -46,7 +48,7 @@ class KnownScores:
     """Scores of training samples, to be found by the values of a sample.
 
     A sample is known by 64 bits that depend on all of its values. Another sample has the same with a probability of
-    2**-64 for each that is known.
+    2**-64 for each that is known. Equal samples have their mean score.
 
     Parameters
     ----------
@@ -55,8 +57,8 @@ class KnownScores:
     """
 
     def __init__(self, X: NDArray[Any], scores: NDArray[np.float64]):
-        self.keys, first = np.unique(_hashes(X), return_index=True)
-        self.scores = scores[first]
+        self.keys, places, counts = np.unique(_hashes(X), return_inverse=True, return_counts=True)
+        self.scores = np.bincount(places, scores) / counts
 
     def replace(self, X: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of X, in which those of known samples are put in place of others."""
@@ -90,7 +92,12 @@ def fit_subsets(
     Parameters of the fit have a value for each sample. With them each fit is by itself.
     """
     with nullcontext() if fit_params else learned_together(estimator, X, subsets):
-        return [clone(estimator).fit(X[subset], **at(fit_params, subset)) for subset in subsets]
+        return [fit_density(clone(estimator), X[subset], at(fit_params, subset)) for subset in subsets]
+
+
+def fit_density(estimator: Any, X: NDArray[Any], fit_params: Mapping[str, NDArray[Any]]) -> Any:
+    """An estimator, fitted to samples without labels; one that is frozen as it is, whose `fit` asks for labels."""
+    return estimator if isinstance(estimator, FrozenEstimator) else estimator.fit(X, **fit_params)
 
 
 def at(fit_params: Mapping[str, NDArray[Any]], subset: Subset) -> dict[str, NDArray[Any]]:
