@@ -35,6 +35,7 @@ from sklatent._search.crossfit import (
     fit_density,
     folds,
     is_maximum_likelihood,
+    listed_fits,
     route_to_fit,
     sample_params,
 )
@@ -212,7 +213,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
                 self.reject_threshold_ = self._find_threshold(self.reject_fraction, rows, parts, without_fold)
         return self
 
-    def fits_within(self, X: ArrayLike, y: ArrayLike) -> list[tuple[Any, NDArray[Any]]]:
+    def fits_within(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> list[tuple[Any, ...]]:
         """List what `fit(X, y)` fits: clones of `estimator`, for each class and for each class without each fold.
 
         Parameters
@@ -221,12 +222,15 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
             Training data, as for `fit`.
         y : array-like of shape (n_samples,)
             Class labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As for `fit`.
 
         Returns
         -------
         fits : list of (estimator, ndarray)
             Unfitted, with the samples of the sorted classes; with `reject_fraction`, then those without the first fold,
-            and so on. The fused searches train these estimators together.
+            and so on. With weights, each has a third entry: a dict of the parameters that its `fit` receives. The fused
+            searches train these estimators together.
 
         See Also
         --------
@@ -241,8 +245,9 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
         [(50, 4), (50, 4), (50, 4)]
         """
         rows, labels = validate_data(clone(self), X, y, dtype=FLOAT_DTYPES, ensure_all_finite=self._finite())
+        rows, labels, weights = _with_weight(rows, labels, sample_weight)
         subsets = _class_subsets(labels, self._folds(labels))
-        return [(clone(self.estimator), rows[subset]) for subset in subsets]
+        return listed_fits(self.estimator, rows, subsets, self._weights_for_densities(weights))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict the most probable class of each sample, or reject it.
@@ -534,7 +539,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
     ) -> list[Any]:
         """The densities of all classes, fitted to all samples and to those outside each fold."""
         has_folds = len(subsets) > len(self.classes_)
-        with learned_together(self.estimator, X, subsets) if has_folds and not fit_params else nullcontext():
+        with learned_together(self.estimator, X, subsets, fit_params) if has_folds else nullcontext():
             # What was learned for the densities is found in this process, not in others.
             parallel = Parallel(n_jobs=self.n_jobs, require="sharedmem" if is_open() else None)
             return parallel(

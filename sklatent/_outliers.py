@@ -27,6 +27,7 @@ from sklatent._search.crossfit import (
     fit_subsets,
     folds,
     is_maximum_likelihood,
+    listed_fits,
     n_steps_to_skip,
     out_of_fold_scores,
     route_to_fit,
@@ -236,7 +237,7 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
             self.offset_ = self._threshold(self.training_scores_)
         return self
 
-    def fits_within(self, X: ArrayLike, y: Any = None) -> list[tuple[Any, NDArray[Any]]]:
+    def fits_within(self, X: ArrayLike, y: Any = None, **fit_params: ArrayLike) -> list[tuple[Any, ...]]:
         """List what `fit(X)` fits: clones of `estimator`, to all samples and without each fold.
 
         Parameters
@@ -245,12 +246,15 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
             Training data, as for `fit`.
         y : Ignored
             Present for scikit-learn's conventions.
+        **fit_params : dict of array-like of shape (n_samples,)
+            As for `fit`.
 
         Returns
         -------
         fits : list of (estimator, ndarray)
-            Unfitted estimators and their samples: `n_splits` + 1 pairs, or one without `n_splits`. The fused searches
-            train such estimators together.
+            Unfitted estimators and their samples: `n_splits` + 1 pairs, or one without `n_splits`. With `fit_params`,
+            each has a third entry: a dict of the parameters that its `fit` receives. The fused searches train such
+            estimators together.
 
         See Also
         --------
@@ -265,7 +269,8 @@ class LatentOutlierDetector(Persistent, DocLinkMixin, OutlierMixin, MetaEstimato
         [150, 120, 120, 120, 120, 120]
         """
         rows = clone(self)._validate(X, reset=True)
-        return [(clone(self._density()), rows[subset]) for subset in self._subsets(rows, self._folds(rows))]
+        params = sample_params(self, fit_params, len(rows))
+        return listed_fits(self._density(), rows, self._subsets(rows, self._folds(rows)), params)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Score each sample with a density that was not fitted to it.

@@ -41,7 +41,7 @@ class _FusedSearch(Persistent, DocLinkMixin, StagedSearchMixin):
         **params : dict
             Parameters for the `fit` of the estimator, the scorer and the splitter, as for scikit-learn's search: by
             name, or by metadata routing if it is enabled. Models that are given `sample_weight` are learned together
-            too, but for those within an estimator other than a Pipeline, which are fitted one by one.
+            too.
 
         Returns
         -------
@@ -195,7 +195,7 @@ class FusedGridSearchCV(_FusedSearch, GridSearchCV):
 
     The training samples of every fold stay in memory, so a search with k folds holds k - 1 times X. With several
     processes, each holds X and the training samples of its folds. Parameters of `fit`, by name or by metadata routing,
-    are followed through Pipelines; latent models within another estimator that is given some are fitted one by one.
+    are followed through Pipelines and into estimators whose `fits_within` takes them.
 
     With scikit-learn before 1.9 and a `cv` that can be iterated once only, such as a generator, each fit is individual.
 

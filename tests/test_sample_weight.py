@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from search_cases import mean_score
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.mixture import GaussianMixture
@@ -682,18 +683,6 @@ def test_search_with_weights_in_several_processes(X, weights):
     assert assert_equal_to_scikit_learn(VAETransformer(**QUICK), {"nz": [1, 2]}, X, given, n_jobs=2) == {"stacked"}
 
 
-@pytest.mark.slow
-def test_search_with_weights_within_another_estimator_fits_one_by_one(classes):
-    X, y, weights = classes
-    classifier = GenerativeClassifier(VAETransformer(max_epochs=2, random_state=0))
-    ours, theirs = (
-        kind(classifier, {"estimator__nz": [1, 2]}, cv=3).fit(X, y, sample_weight=weights)
-        for kind in (FusedGridSearchCV, GridSearchCV)
-    )
-    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-5)
-    assert set(ours.cv_results_["route"]) == {"individual"}
-
-
 @pytest.mark.parametrize("bad", [-1.0, np.nan])
 def test_search_reports_wrong_weights_as_scikit_learn_does(bad, X, weights):
     weights[3] = bad
@@ -703,3 +692,60 @@ def test_search_reports_wrong_weights_as_scikit_learn_does(bad, X, weights):
             kind(VAETransformer(**QUICK), {"nz": [1, 2]}, cv=3, error_score="raise").fit(X, sample_weight=weights)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+def meta_estimators(model):
+    """A classifier and a detector around a model, each with folds of its own."""
+    return [GenerativeClassifier(model, reject_fraction=0.1), LatentOutlierDetector(model, n_splits=2)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The scoring")
+@pytest.mark.parametrize("is_routed", [False, True])
+@pytest.mark.parametrize("number", [0, 1], ids=["classifier", "detector"])
+def test_search_with_weights_within_estimators_trains_stacks(number, is_routed, X, weights):
+    y = np.arange(len(X)) % 2
+    with sklearn.config_context(enable_metadata_routing=is_routed):
+        model = VAETransformer(**QUICK)
+        model = model.set_fit_request(sample_weight=True) if is_routed else model
+        estimator = meta_estimators(model)[number]
+        if is_routed and number == 0:
+            estimator.set_fit_request(sample_weight=True)
+        ours, theirs = (
+            kind(estimator, {"estimator__nz": [1, 2]}, cv=2, scoring=mean_score, error_score="raise").fit(
+                X, y, sample_weight=weights + 0.5
+            )
+            for kind in (FusedGridSearchCV, GridSearchCV)
+        )
+    assert set(ours.cv_results_["route"]) == {"stacked"}
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["classifier", "detector"])
+def test_folds_with_weights_are_learned_together(number, X, weights, monkeypatch):
+    """As many as without weights are learned by themselves: those which no other is like."""
+    y = np.arange(len(X)) % 2
+    n_alone = []
+    learn = VAETransformer._learn
+    monkeypatch.setattr(VAETransformer, "_learn", lambda *args: (n_alone.append(1), learn(*args))[1])
+    counts = []
+    for given in ({}, {"sample_weight": weights + 0.5}):
+        n_alone.clear()
+        meta_estimators(VAETransformer(2, **QUICK))[number].fit(X, y, **given)
+        counts.append(len(n_alone))
+    assert counts[0] == counts[1] < 2
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["classifier", "detector"])
+def test_densities_within_estimators_receive_the_weights_of_their_samples(number, X, weights):
+    y, weights = np.arange(len(X)) % 2, weights + 0.5
+    estimator = meta_estimators(PCAReducer(1))[number]
+    fits = estimator.fits_within(X, y, sample_weight=weights)
+    found = estimator.fit(X, y, sample_weight=weights)
+    members = y == 0 if number == 0 else np.full(len(X), True)
+    mean = np.average(X[members], axis=0, weights=weights[members])
+    np.testing.assert_allclose((found.estimators_[0] if number == 0 else found.estimator_).mean_, mean, rtol=1e-12)
+    model, samples, params = fits[0]
+    np.testing.assert_allclose(model.fit(samples, **params).mean_, mean, rtol=1e-12)

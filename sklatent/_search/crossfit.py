@@ -12,6 +12,7 @@ __all__ = [
     "fit_subsets",
     "folds",
     "is_maximum_likelihood",
+    "listed_fits",
     "n_steps_to_skip",
     "out_of_fold_scores",
     "route_to_fit",
@@ -20,7 +21,6 @@ __all__ = [
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -89,15 +89,23 @@ def fit_subsets(
 ) -> list[Any]:
     """A clone of an estimator fitted to each subset of X; latent models within them are learned together.
 
-    Parameters of the fit have a value for each sample. With them each fit is by itself.
+    Parameters of the fit have a value for each sample.
     """
-    with nullcontext() if fit_params else learned_together(estimator, X, subsets):
+    with learned_together(estimator, X, subsets, fit_params):
         return [fit_density(clone(estimator), X[subset], at(fit_params, subset)) for subset in subsets]
 
 
 def fit_density(estimator: Any, X: NDArray[Any], fit_params: Mapping[str, NDArray[Any]]) -> Any:
     """An estimator, fitted to samples without labels; one that is frozen as it is, whose `fit` asks for labels."""
     return estimator if isinstance(estimator, FrozenEstimator) else estimator.fit(X, **fit_params)
+
+
+def listed_fits(
+    estimator: Any, X: NDArray[Any], subsets: Sequence[Subset], fit_params: Mapping[str, NDArray[Any]]
+) -> list[Any]:
+    """The fits of `fit_subsets` as `fits_within` lists them: pairs, or with parameters of the fit triples."""
+    fits = [(clone(estimator), X[subset]) for subset in subsets]
+    return [(*fit, at(fit_params, subset)) for fit, subset in zip(fits, subsets, strict=True)] if fit_params else fits
 
 
 def at(fit_params: Mapping[str, NDArray[Any]], subset: Subset) -> dict[str, NDArray[Any]]:

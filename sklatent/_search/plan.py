@@ -72,8 +72,8 @@ class Plan:
     candidates : sequence of dict
         Parameters of each candidate.
     fit_params : mapping, default={}
-        Parameters of the fits of the estimator, such as weights of the samples. They are followed to latent models and
-        through Pipelines; another estimator that is given some is not planned.
+        Parameters of the fits of the estimator, such as weights of the samples. They are followed to latent models,
+        through Pipelines, and into estimators whose `fits_within` takes them.
     **limits
         As for `learn_many`.
 
@@ -214,7 +214,9 @@ class Plan:
 
 
 @contextmanager
-def learned_together(estimator: Any, X: Any, subsets: Sequence[Any]) -> Iterator[None]:
+def learned_together(
+    estimator: Any, X: Any, subsets: Sequence[Any], fit_params: Params = MappingProxyType({})
+) -> Iterator[None]:
     """Within the block, clones of an estimator that are fitted to these subsets of X find what was learned together.
 
     Where a search has a memo open already, it has learned what `fits_within` lists, and nothing is learned here.
@@ -222,7 +224,7 @@ def learned_together(estimator: Any, X: Any, subsets: Sequence[Any]) -> Iterator
     if is_open():
         yield
         return
-    plan = Plan(estimator, [{}])
+    plan = Plan(estimator, [{}], fit_params)
     try:
         plan.learn(X, None, [(subset, None) for subset in subsets])
         yield
@@ -293,8 +295,8 @@ def _walk(estimator: Any, X: Any, y: Any, params: Params, memory: _StepMemory) -
 
     Raises
     ------
-    ValueError
-        If it is not known to which models parameters of the fit go.
+    TypeError
+        If it is not known to which models parameters of the fit go: if `fits_within` takes none.
     """
     if isinstance(estimator, BaseLatentModel):
         samples, weights = training_samples(estimator, X, **params)
@@ -309,10 +311,9 @@ def _walk(estimator: Any, X: Any, y: Any, params: Params, memory: _StepMemory) -
                 yield from _walk(step, Z, y, of_steps.get(name, {}), memory)
                 if not all(map(is_reproducible, _latent_parts(step))):
                     return  # each candidate goes on with other latent codes
-    elif params:
-        raise ValueError(f"{type(estimator).__name__} is given {list(params)}.")
     else:
-        walks = [_walk(model, samples, None, {}, memory) for model, samples in estimator.fits_within(X, y)]
+        fits = estimator.fits_within(X, y, **params)
+        walks = [_walk(model, samples, None, own[0] if own else {}, memory) for model, samples, *own in fits]
         yield from (list(chain.from_iterable(fits)) for fits in zip_longest(*walks, fillvalue=()))
 
 
