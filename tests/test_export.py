@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
@@ -19,8 +20,9 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
+from sklearn.svm import LinearSVC
 from torch import nn
 
 import sklatent
@@ -363,6 +365,24 @@ def test_samples_that_are_not_finite_are_rejected(iris):
         assert np.isnan(run(to_onnx(detector, method="score_samples"), BAD)).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "steps", [("no", "scale", "pca"), ("scale", "pca", "no"), ("no", "inner", "no"), ("scale", "no", "pca")]
+)
+def test_steps_that_do_nothing(steps, iris):
+    X = iris[0]
+    inner = Pipeline([("first", "passthrough"), ("scale", StandardScaler()), ("pca", PCAReducer(2)), ("last", None)])
+    parts = {"no": "passthrough", "scale": StandardScaler(), "pca": PCAReducer(2), "inner": inner}
+    model = Pipeline([(f"{name}{k}", parts[name]) for k, name in enumerate(steps)]).fit(X)
+    np.testing.assert_allclose(run(to_onnx(model), X), model.transform(X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_classifier_without_probabilities(iris):
+    model = make_pipeline(PCAReducer(2), LinearSVC()).fit(*iris)
+    np.testing.assert_array_equal(run(to_onnx(model, method="predict"), iris[0]), model.predict(iris[0]))
+
+
 class Subclass(PCAReducer):
     """May compute anything."""
 
@@ -410,6 +430,12 @@ class Subclass(PCAReducer):
             r"must be one of \['transform', 'score_sam",
         ),
         (make_pipeline(FunctionTransformer(np.abs), PCAReducer(1)), "transform", "Pipeline cannot be exported"),
+        (Pipeline([("nothing", "passthrough")]), "transform", "all of its steps are 'passthrough'"),
+        (
+            CalibratedClassifierCV(make_pipeline(PCAReducer(1), LogisticRegression()), cv=2),
+            "predict_proba",
+            "CalibratedClassifierCV cannot be exported: skl2onnx leaves",
+        ),
         (make_pipeline(LatentImputer(), PCAReducer(1)), "transform", "LatentImputer cannot be exported, since each"),
         (LatentImputer(PCAReducer(1)), "transform", "LatentImputer cannot be exported, since each"),
         (make_pipeline(QuantileTransformer(n_quantiles=5), Subclass(1)), "transform", "Pipeline cannot be exported"),

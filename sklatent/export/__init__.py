@@ -101,7 +101,8 @@ def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
         If a package of the extra `onnx` is not installed.
     ValueError
         If the method cannot be exported: importance-weighted bounds and Laplace's approximation need algorithms that
-        ONNX does not have, and `inverse_transform` of a Pipeline is not known to skl2onnx.
+        ONNX does not have, and `inverse_transform` of a Pipeline is not known to skl2onnx. Nor can classifiers that
+        calibrate another one or set its threshold, of which skl2onnx makes models of other numbers.
 
     See Also
     --------
@@ -138,14 +139,15 @@ def to_onnx(estimator: Any, *, method: Method = "transform") -> "ModelProto":
         raise TypeError(f"estimator must be a fitted estimator. Got {estimator!r} instead.")
     check_is_fitted(estimator)
 
-    from sklatent.export._converters import exportable_methods, pipeline_model
+    from sklatent.export._converters import exportable_methods, pipeline_model, without_passthrough
     from sklatent.export._methods import method_model, method_names
 
-    allowed = exportable_methods(estimator)
+    working = without_passthrough(estimator)
+    allowed = exportable_methods(working)
     if method not in allowed:
         raise ValueError(f"method must be one of {allowed} for {type(estimator).__name__}. Got {method!r} instead.")
     build = method_model if method_names(estimator) else pipeline_model
-    return _described(build(estimator, method), estimator, method)
+    return _described(build(working, method), estimator, method)
 
 
 def _described(model: Any, estimator: Any, method: str) -> Any:

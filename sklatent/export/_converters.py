@@ -1,13 +1,15 @@
 """Converters for skl2onnx, which puts the estimators of this package into the graphs of Pipelines."""
 
-__all__ = ["exportable_methods", "pipeline_model"]
+__all__ = ["exportable_methods", "pipeline_model", "without_passthrough"]
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline
 
 from sklatent._imputation import LatentImputer
@@ -17,8 +19,26 @@ from sklatent.export._methods import METHODS, class_labels, method_model, method
 
 # The version of ONNX's operators for scikit-learn's models.
 ML_OPSET = 3
+# What skl2onnx 1.20 converts without an error into models of other numbers.
+MISCONVERTED = CalibratedClassifierCV, FixedThresholdClassifier, TunedThresholdClassifierCV
 # For each method of scikit-learn's own estimators that can be exported, its position among skl2onnx's outputs.
 OUTPUTS = {"transform": 0, "predict": 0, "predict_proba": 1}
+
+
+def without_passthrough(estimator: Any) -> Any:
+    """A Pipeline without the steps that do nothing, which skl2onnx does not take first or last; others as they are.
+
+    Raises
+    ------
+    ValueError
+        If a Pipeline has no other step.
+    """
+    if not isinstance(estimator, Pipeline):
+        return estimator
+    steps = [(name, without_passthrough(step)) for name, step in estimator.steps if step not in (None, "passthrough")]
+    if not steps:
+        raise ValueError("A Pipeline cannot be exported if all of its steps are 'passthrough'.")
+    return Pipeline(steps)
 
 
 def exportable_methods(estimator: Any) -> list[str]:
@@ -39,7 +59,7 @@ def pipeline_model(estimator: Any, method: str) -> Any:
     _check_steps(estimator)
     skl2onnx, last = require("skl2onnx"), _last_step(estimator)
     _register(skl2onnx)
-    options: dict[str, Any] = {"zipmap": False} if is_classifier(last) else {}
+    options: dict[str, Any] = {"zipmap": False} if is_classifier(last) and hasattr(last, "predict_proba") else {}
     is_own = bool(method_names(last))
     try:
         model = skl2onnx.to_onnx(
@@ -55,8 +75,13 @@ def pipeline_model(estimator: Any, method: str) -> Any:
 
 
 def _check_steps(estimator: Any) -> None:
-    """Refuse steps that skl2onnx refuses as well, but in words about its own functions."""
+    """Refuse steps that skl2onnx refuses in words about its own functions, or converts to other numbers."""
     for step in unroll(estimator):
+        if isinstance(step, MISCONVERTED):
+            raise ValueError(
+                f"{type(step).__name__} cannot be exported: skl2onnx leaves its calibration or its threshold out where "
+                "it holds a Pipeline. Export the estimator within it."
+            )
         if isinstance(step, LatentImputer):
             raise ValueError(
                 "LatentImputer cannot be exported, since each sample has another conditional density of its missing "
