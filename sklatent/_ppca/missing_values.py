@@ -428,7 +428,7 @@ def _n_features(X: Any) -> int:
 
 
 def _unit_weights(X: Array) -> Array:
-    one = X[:1, :]
+    one = X[:1]
     return array_namespace(one).ones(X.shape[0], dtype=array_namespace(one).float64, device=device_of(one))
 
 
