@@ -24,6 +24,7 @@ from sklatent._nn.missing import (
     fit_latent_density,
     laplace_draw,
     laplace_mean,
+    mode_statistics,
 )
 from sklatent._nn.modules import Autoencoder
 from sklatent._nn.objectives import (
@@ -41,6 +42,11 @@ from sklatent._sklearn_compat import Interval, StrOptions
 
 # Smallest variance of the latent codes along any direction, as a fraction of the largest.
 MIN_LATENT_VARIANCE = 1e-9
+# How often the information of the samples is expanded again, and by what fraction a variance changes that counts. On
+# binarized digits with 8 latent dimensions the held-out score rises by 6.6, 1.6, 0.5, 0.1 and 0.02 nats.
+N_EXPANSIONS = 5
+MAX_EXPANDED = 2000  # samples, of which a search for the most probable codes takes as long as a score
+EXPANSION_TOLERANCE = 0.1
 
 Score = Callable[[Autoencoder, torch.Tensor], torch.Tensor]
 
@@ -65,7 +71,8 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     NaN is treated as a missing value: log p(x | z) is then that of the observed values. The encoder sees the feature
     mean in place of a missing value and, if values were missing in training, which ones are, except with a callable
-    `backbone`. The latent density is then fitted by the EM algorithm.
+    `backbone`. The latent density is then fitted by the EM algorithm, as it is where the samples tell too little of a
+    latent dimension for their moments, for example with more latent dimensions than features.
 
     Parameters
     ----------
@@ -371,20 +378,40 @@ class AutoencoderTransformer(BaseAutoencoder):
     def _describe_latent_space(
         self, module: Autoencoder, X: NDArray[Any], training: Training, weights: NDArray[Any] | None = None
     ) -> dict[str, Any]:
-        """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA."""
-        estimate = self._density_of_incomplete if module.likelihood.has_missing else self._density_of_complete
-        mean, covariance = estimate(module, X, training, weights)
-        prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
-        module.prior = prior.to(module.standardizer.loc.device)
+        """Estimate the latent density and the noise variance, so that a linear decoder gives probabilistic PCA.
+
+        Raises
+        ------
+        FloatingPointError
+            If it is not finite, since the latent codes are not.
+        """
+        estimate = self._density_by_em if module.likelihood.has_missing else self._density_by_moments
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, covariance = estimate(module, X, training, weights)
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise FloatingPointError(
+                f"The training of {type(self).__name__} diverged: its latent codes are too large for their covariance. "
+                f"Try a smaller lr (now {self.lr}), or scale the features of X."
+            )
+        _set_prior(module, mean, covariance)
         return {"latent_mean_": mean, "latent_covariance_": covariance}
 
-    def _density_of_complete(
+    def _density_by_moments(
         self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Mean and covariance of the latent codes by moments; sets the noise variance."""
+        """Mean and covariance of the latent codes by moments; sets the noise variance.
+
+        The covariance is that of the codes of the samples, less the mean of their errors. Where the samples tell so
+        little of some direction that the errors are larger than all of its variance, it is estimated by EM.
+        """
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
         errors = np.average(errors, axis=0, weights=weights).reshape(nz, nz)
+        spread = _covariance(Z, weights) if len(X) > 1 else np.eye(nz)
+        if not np.isfinite(spread).all():
+            return np.average(Z, axis=0, weights=weights), spread
+        if spread.any() and np.linalg.eigvalsh(spread - errors)[0] <= 0:
+            return self._density_by_em(module, X, training, weights)
         if isinstance(likelihood, Gaussian):
             learned = likelihood.noise_variance
             likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares, weights)))
@@ -393,27 +420,23 @@ class AutoencoderTransformer(BaseAutoencoder):
                 level = self._level(likelihood.noise_variance, squares, training.left_out.weights)
                 likelihood.rescale(training.left_out.factor(level))
             errors *= np.mean(likelihood.noise_variance / learned)
-        spread = _covariance(Z, weights) if len(X) > 1 else np.eye(nz)
         values, vectors = np.linalg.eigh(spread - errors)
         floor = MIN_LATENT_VARIANCE * np.linalg.eigvalsh(spread)[-1]
         values = np.maximum(values, floor or 1.0)  # 1 if the latent codes are all equal
         return np.average(Z, axis=0, weights=weights), (vectors * values) @ vectors.T
 
-    def _density_of_incomplete(
+    def _density_by_em(
         self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The same by EM, since few observed values do not tell all latent dimensions of a sample."""
-        likelihood, nz = module.likelihood, self.nz
-        columns = self._by_chunks(
-            partial(infer, module, code_statistics), X.astype(np.float64), n_values=X.shape[1] * nz
-        )
-        codes = CodeStatistics.from_columns(columns, nz)
+        """The same by EM, since the values of a sample do not tell all of its latent dimensions."""
+        likelihood = module.likelihood
+        codes = self._statistics(module, X, code_statistics)
         if not isinstance(likelihood, Gaussian):
-            return fit_latent_density(codes, weights, noise_ratio=1.0)[:2]
+            return self._density_about_modes(module, X, codes, weights)
         learned = np.mean(likelihood.noise_variance)
         mean, covariance, ratio = fit_latent_density(codes, weights)
         likelihood.rescale(ratio)
-        module.prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance)).to(module.standardizer.loc.device)
+        _set_prior(module, mean, covariance)
         if likelihood.is_diagonal:
             squares, n_observed = self._expected_squares(module, X, weights)
             n_observed = np.where(n_observed > 0, n_observed, 1.0)
@@ -425,6 +448,29 @@ class AutoencoderTransformer(BaseAutoencoder):
             likelihood.rescale(left_out.factor(float(level)))
         ratio = float(np.mean(likelihood.noise_variance) / learned)
         return fit_latent_density(codes, weights, noise_ratio=ratio)[:2]
+
+    def _density_about_modes(
+        self, module: Any, X: NDArray[Any], codes: CodeStatistics, weights: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The same where the information depends on the latent code, as of a probability that is nearly 0 or 1.
+
+        What the samples tell is expanded again about the codes that are most probable under the density found so far.
+        """
+        mean, covariance, _ = fit_latent_density(codes, weights, noise_ratio=1.0)
+        some = slice(None, None, -(-len(X) // MAX_EXPANDED))
+        X, weights = X[some], None if weights is None else weights[some]
+        for _ in range(N_EXPANSIONS):
+            _set_prior(module, mean, covariance)
+            before, codes = covariance.diagonal(), self._statistics(module, X, mode_statistics)
+            mean, covariance, _ = fit_latent_density(codes, weights, noise_ratio=1.0)
+            if np.allclose(covariance.diagonal(), before, rtol=EXPANSION_TOLERANCE, atol=0):
+                break
+        return mean, covariance
+
+    def _statistics(self, module: Any, X: NDArray[Any], function: Score) -> CodeStatistics:
+        n_values = X.shape[1] * self.nz
+        columns = self._by_chunks(partial(infer, module, function), X.astype(np.float64), n_values=n_values)
+        return CodeStatistics.from_columns(columns, self.nz)
 
     def _expected_squares(
         self, module: Autoencoder, X: NDArray[Any], weights: NDArray[Any] | None
@@ -510,6 +556,11 @@ class AutoencoderTransformer(BaseAutoencoder):
 
     def _assemble(self, *parts: Any) -> Autoencoder:
         return Autoencoder(*parts)
+
+
+def _set_prior(module: Any, mean: NDArray[Any], covariance: NDArray[Any]) -> None:
+    prior = Normal(torch.from_numpy(mean), torch.from_numpy(covariance))
+    module.prior = prior.to(module.standardizer.loc.device)
 
 
 def _covariance(Z: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from sklatent._nn.base import BaseAutoencoder, Training
 from sklatent._nn.conditionals import importance_conditionals
 from sklatent._nn.inference import infer
 from sklatent._nn.likelihoods import Gaussian, Standardizer
-from sklatent._nn.missing import importance_draw, importance_mean, incomplete_bound
+from sklatent._nn.missing import importance_draw, importance_mean, incomplete_bound, incomplete_conditionals
 from sklatent._nn.modules import Autoencoder, VariationalAutoencoder
 from sklatent._nn.objectives import elbo_terms, importance_bound, importance_shares
 from sklatent._nn.posteriors import POSTERIORS
@@ -475,16 +475,22 @@ class VAETransformer(BaseAutoencoder):
     def _log_prob(self, X: NDArray[Any]) -> NDArray[Any]:
         # An encoder that was trained on incomplete samples is less exact for all of them.
         is_rough = np.isnan(X).any(axis=1) | self.module_.likelihood.has_missing
-        if not is_rough.any():
-            return self._infer(_bound, X, self._draws(X))
-        scores = np.empty(len(X), dtype=X.dtype)
-        for chosen, function in ((is_rough, incomplete_bound), (~is_rough, _bound)):
-            if chosen.any():  # complete samples have the scores that they have without the others
-                scores[chosen] = self._infer(function, X[chosen], self._draws(X[chosen]))
-        return scores
+        return self._infer_in_two(incomplete_bound, _bound, is_rough, X)
 
     def _conditionals(self, X: NDArray[Any]) -> NDArray[Any]:
-        return self._infer(importance_conditionals, X, self._draws(X))
+        return self._infer_in_two(incomplete_conditionals, importance_conditionals, np.isnan(X).any(axis=1), X)
+
+    def _infer_in_two(self, first: Any, second: Any, is_first: NDArray[np.bool_], X: NDArray[Any]) -> NDArray[Any]:
+        """One function of some samples and their random numbers, and another of the others.
+
+        So complete samples have the scores that they have without the incomplete ones.
+        """
+        parts = [(function, chosen) for function, chosen in ((first, is_first), (second, ~is_first)) if chosen.any()]
+        found = [self._infer(function, X[chosen], self._draws(X[chosen])) for function, chosen in parts]
+        scores = np.empty((len(X), *found[0].shape[1:]), dtype=found[0].dtype)
+        for (_, chosen), values in zip(parts, found, strict=True):
+            scores[chosen] = values
+        return scores
 
     def _impute(self, X: NDArray[Any], rng: np.random.Generator | None) -> NDArray[Any]:
         if rng is None:

@@ -10,7 +10,9 @@ import torch
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -22,6 +24,7 @@ from sklatent._nn import objectives
 from sklatent._nn.data import batch_sizes
 from sklatent.datasets import make_curve_cloud
 from sklatent.metrics import reconstruction_scorer
+from sklatent.model_selection import FusedGridSearchCV
 
 
 @pytest.fixture
@@ -625,3 +628,58 @@ class TestAutoencoder:
         # By float32 the place where the search ends moves ln det H.
         np.testing.assert_allclose(model.score_samples(X), scores, rtol=1e-4)
         assert sum(sizes) < 12 * len(X)
+
+
+class TestDensityOfVagueCodes:
+    """Samples that do not tell all latent dimensions: their moments would leave no variance at all."""
+
+    @pytest.mark.parametrize(("nz", "likelihood"), [(5, "gaussian"), (8, "gaussian"), (5, "gaussian_diagonal")])
+    def test_more_codes_than_features(self, nz, likelihood):
+        X = load_iris().data
+        model = AutoencoderTransformer(nz, likelihood=likelihood, random_state=0).fit(X[::2])
+        assert model.score(X[1::2]) > PCAReducer(4).fit(X[::2]).score(X[1::2]) - 0.5
+
+    @pytest.mark.slow
+    def test_probabilities_near_zero_and_one(self):
+        X = (load_digits().data > 7).astype(float)
+        model = AutoencoderTransformer(8, likelihood="bernoulli", random_state=0).fit(X[:1200])
+        p = (X[:1200].sum(axis=0) + 0.5) / 1201
+        independent = (X[1200:] * np.log(p) + (1 - X[1200:]) * np.log1p(-p)).sum(axis=1).mean()
+        assert model.score(X[1200:]) > independent + 3
+        drawn = model.sample(500, random_state=0)
+        np.testing.assert_allclose(drawn.mean(axis=0), X.mean(axis=0), atol=0.25)
+
+    def test_independent_bits(self):
+        X = (np.random.default_rng(0).random((600, 4)) < 0.5).astype(float)
+        model = AutoencoderTransformer(2, likelihood="bernoulli", random_state=0).fit(X[:300])
+        assert model.score(X[300:]) == pytest.approx(-4 * np.log(2), abs=0.5)
+
+    @pytest.mark.parametrize("lr", [0.2, 1.0])
+    def test_codes_that_overflow_are_a_failed_training(self, lr):
+        model = AutoencoderTransformer(lr=lr, random_state=0)
+        with pytest.raises(FloatingPointError, match=f"Try a smaller lr .now {lr}."):
+            model.fit(load_iris().data)
+        assert not hasattr(model, "module_")
+
+    @pytest.mark.filterwarnings("ignore:AutoencoderTransformer ended its training")
+    def test_a_search_goes_on_after_such_a_training(self):
+        grid = {"random_state": [0, 1]}
+        search = FusedGridSearchCV(AutoencoderTransformer(lr=0.2), grid, cv=2, error_score=-1.0, refit=False)
+        with pytest.warns(FitFailedWarning):
+            search.fit(load_iris().data)
+
+
+@pytest.mark.parametrize("network", [AutoencoderTransformer, VAETransformer])
+@pytest.mark.parametrize(
+    "change", [{"activation": "relu"}, {"likelihood": "poisson"}, {"output_activation": "sigmoid"}]
+)
+def test_weights_are_not_reused_for_another_function(network, change):
+    X = np.random.default_rng(0).integers(0, 2, (60, 4)).astype(float)
+    model = network(2, max_epochs=1, warm_start=True, random_state=0).fit(X)
+    before = model.score(X)
+    model.set_params(**change)
+    (name,) = change
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=f"Cannot reuse the previous weights: {name}="):
+            method(X)
+    assert model.set_params(**{name: network().get_params()[name]}).score(X) == before

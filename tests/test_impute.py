@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal, norm
 from sklearn import config_context
+from sklearn.datasets import load_iris
 from skorch.callbacks import Callback
 
 from sklatent import AutoencoderTransformer, PCAReducer, VAETransformer
@@ -401,3 +402,44 @@ def test_partial_fit_of_pca_names_what_it_refuses(X, complete):
     with pytest.raises(ValueError, match="PCAReducer does not accept missing values in partial_fit"):
         pca.partial_fit(X)
     np.testing.assert_array_equal(pca.components_, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "vamp"])
+def test_a_posterior_with_two_modes_is_met_in_both(prior):
+    """Two clusters that differ in the columns that are missing; the integral over z is the truth."""
+    rng = np.random.default_rng(0)
+    side = rng.integers(0, 2, 600)
+    X = 0.3 * rng.standard_normal((600, 5))
+    X[:, 3:] += np.where(side, 3, -3)[:, None]
+    vae = VAETransformer(1, prior=prior, n_draws=2048, random_state=0).fit(X)
+    Q = X[:50].copy()
+    Q[:, 3:] = np.nan
+    Z = np.linspace(-9, 9, 4001)[:, None]
+    with torch.no_grad():
+        log_prior = vae.module_.prior_density().log_prob(torch.from_numpy(Z)).numpy()
+    means = vae.inverse_transform(Z)
+    log_joint = norm.logpdf(Q[:, None, :3], means[:, :3], np.sqrt(vae.noise_variance_)).sum(axis=-1) + log_prior
+    weights = softmax(log_joint, axis=1)
+    scores = logsumexp(log_joint, axis=1) + np.log(Z[1, 0] - Z[0, 0])
+    np.testing.assert_allclose(vae.score_samples(Q), scores, atol=0.1)
+    np.testing.assert_allclose(vae.impute(Q)[:, 3:].mean(axis=0), (weights @ means[:, 3:]).mean(axis=0), atol=0.1)
+    drawn = np.mean([vae.impute(Q, sample=True, random_state=k)[:, 3] > 0 for k in range(20)])
+    assert drawn == pytest.approx((weights @ (means[:, 3] > 0)).mean(), abs=0.05)
+    few = vae.set_params(n_draws=32).score_samples(Q)
+    assert np.mean(few - scores) == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize("network", [AutoencoderTransformer, VAETransformer, PCAReducer])
+def test_parquet_with_missing_values(network, tmp_path):
+    X = load_iris().data.copy()
+    X[::5, 2] = np.nan
+    pd.DataFrame(X, columns=list("abcd")).to_parquet(tmp_path / "iris.parquet")
+    params = {} if network is PCAReducer else {"max_epochs": 2, "random_state": 0}
+    found = network(2, **params).fit(tmp_path / "iris.parquet")
+    np.testing.assert_allclose(
+        found.mean_ if network is PCAReducer else found.module_.standardizer.loc.numpy(),
+        np.nanmean(X, axis=0),
+        rtol=0.02,
+    )
+    assert np.isfinite(found.score_samples(pd.DataFrame(X, columns=list("abcd")))).all()

@@ -9,9 +9,11 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.preprocessing import scale
 from sklearn.utils.fixes import parse_version
 
 from sklatent import (
@@ -331,3 +333,19 @@ class TestClassifier:
         with pytest.raises(ValueError, match="Input X contains infinity"):
             GenerativeClassifier(PCAReducer(2)).fit(X, y).score_features(np.full_like(X, np.inf))
         assert not hasattr(GenerativeClassifier(KernelDensity()).fit(X, y), "score_features")
+
+
+@pytest.mark.slow
+def test_vae_of_incomplete_samples_against_quadrature():
+    """The encoder has seen no missing values, and the mean errors with its posterior were 0.15 and 0.13."""
+    for data, most in ((load_iris().data, 0.13), (load_breast_cancer().data, 0.1)):
+        X = scale(data)
+        vae = VAETransformer(1, random_state=0).fit(X)
+        Q = np.where(np.random.default_rng(0).random(X.shape) < 0.3, np.nan, X)[:100]
+        Q = Q[~np.isnan(Q).all(axis=1)]
+        Z = np.linspace(-9, 9, 4001)[:, None]
+        terms = np.nan_to_num(norm.logpdf(Q[:, None], vae.inverse_transform(Z), np.sqrt(vae.noise_variance_)))
+        joint = terms.sum(axis=2) + norm.logpdf(Z[:, 0])
+        expected = logsumexp(joint, axis=1)[:, None] - logsumexp(joint[..., None] - terms, axis=1)
+        errors = np.abs(vae.score_features(Q) - expected)[~np.isnan(Q)]
+        assert errors.mean() < most

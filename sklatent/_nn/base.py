@@ -353,8 +353,11 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             learned[k] = outcome
             if not (outcome is None or isinstance(outcome, Exception)):
                 model, training, (X, _) = models[k], numbered[k], pairs[k]
-                trained = model._learned(outcome.trained(), outcome.records(), training, X)
-                learned[k] = model._better_of_both(trained, training, X)
+                try:
+                    trained = model._learned(outcome.trained(), outcome.records(), training, X)
+                    learned[k] = model._better_of_both(trained, training, X)
+                except FloatingPointError as error:
+                    learned[k] = error
         return learned
 
     @property
@@ -423,6 +426,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
         train, valid = shared.once(key, partial(split, *part))
         left_out, baseline = self._start(module, train, valid, former, shared)
         if former is not None:
+            self._check_same_function()
             adopt(module, former)
         units = ("tail", id(X), id(weights), self._design.is_diagonal)
         tail = shared.once(units, partial(tail_weight, X, module.standardizer, weights))
@@ -441,6 +445,16 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
             weights=weights,
             processes=processes,
         )
+
+    def _check_same_function(self) -> None:
+        """Raise ValueError if a parameter differs from the previous fit by which equal weights mean something else."""
+        for name in ("activation", "likelihood", "output_activation"):
+            new, old = getattr(self, name), self._architecture[name]
+            if new != old:
+                raise ValueError(
+                    f"Cannot reuse the previous weights: {name}={new!r} differs from {name}={old!r} of the previous "
+                    "fit. Set warm_start=False and call fit."
+                )
 
     def _start(
         self, module: Autoencoder, train: Any, valid: Any, former: Autoencoder | None, shared: Shared

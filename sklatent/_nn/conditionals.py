@@ -20,7 +20,7 @@ from sklatent._nn.objectives import expansion_slices, finite_or_minus_infinity, 
 from sklatent._nn.posteriors import DiagonalNormal, NormalPosterior
 
 
-def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
+def importance_conditionals(model: Any, x: Tensor, eps: Tensor, q: NormalPosterior | None = None) -> Tensor:
     r"""Conditional log-densities from the importance samples of z that estimate ln p(x).
 
     With the importance weights w_k = p(x | z_k) p(z_k) / q(z_k | x), the mean of w estimates p(x), and that of
@@ -44,6 +44,8 @@ def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     x : Tensor of shape (n, n_features)
     eps : Tensor of shape (n_draws, n, nz)
         Samples from N(0, I).
+    q : NormalPosterior or None, default=None
+        Density of the importance samples. None is the encoder's posterior.
 
     Returns
     -------
@@ -56,7 +58,8 @@ def importance_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     WAIC", section 2.1, for the variance of the second mean. Owen (2013), "Monte Carlo theory, methods and examples",
     section 8.9, for control variates.
     """
-    q, prior, target = model.posterior(x), model.prior_density(), model.target(x)
+    q = model.posterior(x) if q is None else q
+    prior, target = model.prior_density(), model.target(x)
     z = q.sample(eps)
     # Of shape (n_draws, n, n_features), with the importance samples of each sample side by side as `changes` has them.
     log_probs = model.likelihood.feature_log_probs(target, model.decode(z.transpose(0, 1)).transpose(0, 1))

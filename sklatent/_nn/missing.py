@@ -18,8 +18,10 @@ __all__ = [
     "importance_draw",
     "importance_mean",
     "incomplete_bound",
+    "incomplete_conditionals",
     "laplace_draw",
     "laplace_mean",
+    "mode_statistics",
 ]
 
 import math
@@ -30,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklatent._nn.conditionals import eta_variances
+from sklatent._nn.conditionals import eta_variances, importance_conditionals
 from sklatent._nn.derivatives import linearize
 from sklatent._nn.objectives import (
     climb,
@@ -67,14 +69,19 @@ class Proposal(NamedTuple):
     """
 
     local: NormalPosterior
-    prior: NormalPosterior
+    prior: Any
+    """With `sample_from` and `log_prob`."""
 
     def sample(self, eps: Tensor) -> Tensor:
         """Latent codes (n_draws, n, nz) as a function of samples eps of N(0, I)."""
         n_prior = _n_prior(len(eps))
         n_local = len(eps) - n_prior
         half = eps[: -(-n_local // 2)]
-        return torch.cat([self.local.sample(torch.cat([half, -half])[:n_local]), self.prior.sample(eps[n_local:])])
+        local = self.local.sample(torch.cat([half, -half])[:n_local])
+        if n_prior == 0:
+            return local
+        places = torch.special.ndtr(eps[n_local - 1, :, 0])  # numbers that the mirrored half leaves over
+        return torch.cat([local, self.prior.sample_from(eps[n_local:], places)])
 
     def log_prob_of(self, eps: Tensor) -> Tensor:
         """Log-density of `sample(eps)` under the mixture, (n_draws, n), in nats."""
@@ -102,13 +109,18 @@ def proposal(model: Any, x: Tensor) -> Proposal:
         z = climb(lambda z: model.likelihood.log_prob(target, model.decode(z)) + prior.log_prob(z), z, step)
     factor, _ = _curvature(model, prior, target, z)
     local = FullNormal(z, torch.linalg.cholesky(torch.cholesky_inverse(factor)).to(z.dtype))
-    return Proposal(local, prior.normal_near(z))
+    return Proposal(local, prior)
 
 
 def incomplete_bound(model: Any, x: Tensor, eps: Tensor) -> Tensor:
     """Importance-weighted lower bound on ln p(x) of the observed values, (n,), in nats; 0 where there are none."""
     bound = importance_bound(model.log_likelihood(x), proposal(model, x), model.prior_density(), eps)
     return torch.where(x.isnan().all(-1), 0.0, bound)
+
+
+def incomplete_conditionals(model: Any, x: Tensor, eps: Tensor) -> Tensor:
+    """As `importance_conditionals`, with Laplace's approximation in place of the encoder's posterior."""
+    return importance_conditionals(model, x, eps, proposal(model, x).local)
 
 
 def importance_mean(model: Any, x: Tensor, eps: Tensor) -> Tensor:
@@ -178,10 +190,10 @@ def expected_squared_errors(model: Any, x: Tensor) -> Tensor:
 
 
 class CodeStatistics(NamedTuple):
-    """What the observed values of each sample say about its latent code, to second order about that of the encoder."""
+    """What the observed values of each sample say about its latent code, to second order about one."""
 
     z: NDArray[Any]
-    """Latent codes of the encoder, (n, nz)."""
+    """Latent codes about which it is expanded, (n, nz)."""
     gradient: NDArray[Any]
     """Derivatives of ln p(x | z), (n, nz)."""
     information: NDArray[Any]
@@ -200,8 +212,16 @@ class CodeStatistics(NamedTuple):
 
 def code_statistics(model: Any, x: Tensor) -> Tensor:
     """The fields of `CodeStatistics` side by side, float64."""
-    z, target = model.encode(x), model.target(x)
-    about = gauss_newton(model, target, z)
+    return _statistics_at(model, x, model.encode(x))
+
+
+def mode_statistics(model: Any, x: Tensor) -> Tensor:
+    """The same about the most probable latent codes under the prior of the model, in place of those of the encoder."""
+    return _statistics_at(model, x, latent_codes(model, most_probable(model, x).u).to(x.dtype))
+
+
+def _statistics_at(model: Any, x: Tensor, z: Tensor) -> Tensor:
+    about = gauss_newton(model, model.target(x), z)
     errors = (x - model.likelihood.mean(model.decode(z))) / model.likelihood.deviations
     rest = torch.stack([errors.double().square().nansum(-1), (~x.isnan()).sum(-1).double()], dim=1)
     return torch.cat([z.double(), about.gradient, about.information.flatten(1), rest], dim=1)

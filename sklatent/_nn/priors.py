@@ -37,6 +37,10 @@ class StandardNormal(Prior):
         """Log-density of latent codes of shape (..., nz), in nats, of shape (...)."""
         return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
 
+    def sample_from(self, eps: Tensor, places: Tensor) -> Tensor:
+        """As `Mixture.sample_from`; one component needs no places."""
+        return eps
+
     def normal_near(self, z: Tensor) -> DiagonalNormal:
         """Normal density with the derivatives of this one at each latent code (n, nz): N(0, I)."""
         return DiagonalNormal(torch.zeros_like(z), torch.zeros_like(z))
@@ -72,6 +76,25 @@ class Mixture:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of latent codes of shape (..., nz), in nats, of shape (...)."""
         return torch.logsumexp(self.log_weights + self.components.log_prob(z[..., None, :]), dim=-1)
+
+    def sample_from(self, eps: Tensor, places: Tensor) -> Tensor:
+        """Latent codes (n_draws, n, nz) as a function of random numbers.
+
+        The components of the n_draws codes of a sample are chosen at equal distances along their cumulative weights,
+        from a random place on: so each has its share of the codes, up to one (systematic sampling).
+
+        Parameters
+        ----------
+        eps : Tensor of shape (n_draws, n, nz)
+            Samples of N(0, I).
+        places : Tensor of shape (n,)
+            Uniform in [0, 1].
+        """
+        cumulative = self.log_weights.exp().cumsum(0).to(eps.dtype)
+        positions = (torch.arange(len(eps), device=eps.device)[:, None] + places) / len(eps)
+        chosen = torch.searchsorted(cumulative, positions).clamp(max=len(cumulative) - 1)
+        every = self.components.sample(eps[..., None, :])  # (n_draws, n, n_components, nz)
+        return every.take_along_dim(chosen[..., None, None], dim=-2)[..., 0, :]
 
     def normal_near(self, z: Tensor) -> DiagonalNormal:
         """Normal density with the gradient of this one at each latent code (n, nz), if the components are diagonal.
