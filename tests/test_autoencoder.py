@@ -647,7 +647,7 @@ class TestDensityOfVagueCodes:
         independent = (X[1200:] * np.log(p) + (1 - X[1200:]) * np.log1p(-p)).sum(axis=1).mean()
         assert model.score(X[1200:]) > independent + 3
         drawn = model.sample(500, random_state=0)
-        np.testing.assert_allclose(drawn.mean(axis=0), X.mean(axis=0), atol=0.25)
+        assert np.abs(drawn.mean(axis=0) - X.mean(axis=0)).mean() < 0.1  # one image 500 times has 0.27
 
     def test_independent_bits(self):
         X = (np.random.default_rng(0).random((600, 4)) < 0.5).astype(float)
