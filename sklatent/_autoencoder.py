@@ -414,22 +414,25 @@ class AutoencoderTransformer(BaseAutoencoder):
         mean, covariance, is_vague = self._density_by_moments(module, X, training, weights)
         if not is_vague:
             return mean, covariance
-        found = []
-        for number in range(2):
-            if number == 1:
-                likelihood.load_state_dict(learned)
-                mean, covariance = self._density_by_em(module, X, training, weights)
-            _set_prior(module, mean, covariance)
-            score = float(self._log_likelihood(module, some, 0).mean())
-            found.append((score, mean, covariance, deepcopy(likelihood.state_dict())))
-        _, mean, covariance, state = max(found, key=itemgetter(0))
+        by_moments = self._scored(module, mean, covariance, some)
+        likelihood.load_state_dict(learned)
+        by_em = self._scored(module, *self._density_by_em(module, X, training, weights), some)
+        _, mean, covariance, state = max(by_moments, by_em, key=itemgetter(0))
         likelihood.load_state_dict(state)
         return mean, covariance
+
+    def _scored(
+        self, module: Any, mean: NDArray[Any], covariance: NDArray[Any], X: NDArray[Any]
+    ) -> tuple[float, NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Mean log-likelihood of samples with a latent density; the density, and the state of the likelihood."""
+        _set_prior(module, mean, covariance)
+        score = float(self._log_likelihood(module, X, 0).mean())
+        return score, mean, covariance, deepcopy(module.likelihood.state_dict())
 
     def _density_by_moments(
         self, module: Any, X: NDArray[Any], training: Training, weights: NDArray[Any] | None
     ) -> tuple[NDArray[Any], NDArray[Any], bool]:
-        """By moments: the covariance of the codes of the samples, less the mean of their errors; if it is too large."""
+        """Covariance of the codes of the samples, less the mean of their errors; whether this exceeds it somewhere."""
         nz, likelihood = self.nz, module.likelihood
         Z, errors, squares, shares = self._moments_of_codes(module, X)
         errors = np.average(errors, axis=0, weights=weights).reshape(nz, nz)
