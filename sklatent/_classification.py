@@ -77,7 +77,7 @@ class GenerativeClassifier(Persistent, DocLinkMixin, ClassifierMixin, BaseEstima
     reject_threshold : float or None, default=None
         Threshold on log p(x), in nats. `predict` returns `reject_label_` for samples below it. None rejects no sample.
         `reject_fraction` chooses it by cross-validation. Tools that count votes of `predict` do not know this label:
-        they need `predict_proba`, as :class:`~sklearn.ensemble.VotingClassifier` does with ``voting="soft"``.
+        they need `predict_proba`, as scikit-learn's VotingClassifier does with ``voting="soft"``.
     reject_fraction : float in (0, 1) or None, default=None
         Fraction of new samples of the classes to reject. The threshold is this quantile of log p(x) of the training
         samples, each scored by densities that were fitted without it: five more fits for each class, of which each
