@@ -264,7 +264,7 @@ def fit_latent_density(
     """
     n_samples, _ = total_weight(weights, len(codes.z))
     mean = np.average(codes.z, axis=0, weights=weights)
-    covariance = _positive(np.atleast_2d(np.cov(codes.z, rowvar=False, ddof=0, aweights=weights)))
+    covariance = _positive(_scatter(codes.z - mean, weights) / n_samples)
     ratio = 1.0 if noise_ratio is None else noise_ratio
     pull = codes.gradient + (codes.information @ codes.z[..., None])[..., 0]
     for _ in range(MAX_ITER):
@@ -273,9 +273,7 @@ def fit_latent_density(
         z = (C @ (precision @ mean + pull / ratio)[..., None])[..., 0]
         before = *covariance.diagonal(), ratio
         mean = np.average(z, axis=0, weights=weights)
-        centred = z - mean
-        weighted = centred if weights is None else weights[:, None] * centred
-        covariance = _positive(weighted.T @ centred / n_samples + np.average(C, axis=0, weights=weights))
+        covariance = _positive(_scatter(z - mean, weights) / n_samples + np.average(C, axis=0, weights=weights))
         if noise_ratio is None:
             squares = float(weighted_sum(_expected_squares(codes, z, C), weights))
             ratio = max(squares, math.ulp(1.0)) / (weighted_sum(codes.n_observed, weights) or 1.0)
@@ -289,6 +287,11 @@ def _expected_squares(codes: CodeStatistics, z: NDArray[Any], C: NDArray[Any]) -
     change = z - codes.z
     bent = np.einsum("ij,ijk,ik->i", change, codes.information, change) + np.einsum("ijk,ikj->i", codes.information, C)
     return codes.squares - 2 * (change * codes.gradient).sum(axis=1) + bent
+
+
+def _scatter(centred: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[Any]:
+    """Sum of the outer products, (nz, nz). (`np.cov` before NumPy 2 takes one sample for one variable.)"""
+    return (centred if weights is None else weights[:, None] * centred).T @ centred
 
 
 def _positive(covariance: NDArray[Any]) -> NDArray[Any]:
