@@ -388,17 +388,19 @@ class AutoencoderTransformer(BaseAutoencoder):
         Raises
         ------
         FloatingPointError
-            If it is not finite, since the latent codes are not.
+            If it is not finite or has no inverse in floating point, since the latent codes are too large.
         """
         estimate = self._density_by_em if module.likelihood.has_missing else self._density_of_complete
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean, covariance = estimate(module, X, training, weights)
-        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean, covariance = estimate(module, X, training, weights)
+            _set_prior(module, mean, covariance)
+            _ = module.prior.factor
+        except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             raise FloatingPointError(
                 f"The training of {type(self).__name__} diverged: its latent codes are too large for their covariance. "
                 f"Try a smaller lr (now {self.lr}), or scale the features of X."
-            )
-        _set_prior(module, mean, covariance)
+            ) from error
         return {"latent_mean_": mean, "latent_covariance_": covariance}
 
     def _density_of_complete(
@@ -439,7 +441,9 @@ class AutoencoderTransformer(BaseAutoencoder):
         spread = _covariance(Z, weights) if len(X) > 1 else np.eye(nz)
         if not np.isfinite(spread).all():
             return np.average(Z, axis=0, weights=weights), spread, False
-        is_vague = bool(spread.any() and np.linalg.eigvalsh(spread - errors)[0] <= 0)
+        is_known = np.isfinite(errors).all()
+        errors = errors if is_known else np.zeros((nz, nz))
+        is_vague = bool(spread.any() and not (is_known and np.linalg.eigvalsh(spread - errors)[0] > 0))
         if isinstance(likelihood, Gaussian):
             learned = likelihood.noise_variance
             likelihood.set_noise_variance(torch.from_numpy(self._noise_variances(learned, squares, shares, weights)))

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA, FactorAnalysis
-from sklearn.exceptions import FitFailedWarning
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -654,19 +655,45 @@ class TestDensityOfVagueCodes:
         model = AutoencoderTransformer(2, likelihood="bernoulli", random_state=0).fit(X[:300])
         assert model.score(X[300:]) == pytest.approx(-4 * np.log(2), abs=0.5)
 
+    @pytest.mark.filterwarnings("ignore:AutoencoderTransformer ended its training")
+    @pytest.mark.parametrize(("activation", "lr"), [("relu", 0.2), ("silu", 0.5), ("tanh", 1.0), ("silu", 10.0)])
+    def test_more_codes_than_features_and_a_training_that_diverges(self, activation, lr):
+        """It is scored or it fails, but not by an error of a factorization."""
+        model = AutoencoderTransformer(5, activation=activation, lr=lr, max_epochs=8, random_state=0)
+        with suppress(FloatingPointError):
+            assert np.isfinite(model.fit(load_iris().data).score(load_iris().data))
+
+    @pytest.mark.filterwarnings("ignore:AutoencoderTransformer ended its training")
     @pytest.mark.parametrize("lr", [0.2, 1.0])
-    def test_codes_that_overflow_are_a_failed_training(self, lr):
-        model = AutoencoderTransformer(lr=lr, random_state=0)
-        with pytest.raises(FloatingPointError, match=f"Try a smaller lr .now {lr}."):
+    def test_codes_without_information_lose_to_the_linear_model(self, lr):
+        X = load_iris().data
+        with pytest.warns(ConvergenceWarning, match="is the linear model from which its training started"):
+            model = AutoencoderTransformer(lr=lr, random_state=0).fit(X)
+        assert model.score(X) == pytest.approx(PCAReducer(2).fit(X).score(X), abs=0.1)
+
+    def test_codes_that_overflow_are_a_failed_training(self):
+        model = AutoencoderTransformer(5, lr=0.5, max_epochs=8, random_state=0)
+        with pytest.raises(FloatingPointError, match=r"Try a smaller lr \(now 0\.5\)"):
             model.fit(load_iris().data)
         assert not hasattr(model, "module_")
 
-    @pytest.mark.filterwarnings("ignore:AutoencoderTransformer ended its training")
-    def test_a_search_goes_on_after_such_a_training(self):
-        grid = {"random_state": [0, 1]}
-        search = FusedGridSearchCV(AutoencoderTransformer(lr=0.2), grid, cv=2, error_score=-1.0, refit=False)
-        with pytest.warns(FitFailedWarning):
+    def test_a_search_goes_on_after_such_a_training(self, monkeypatch):
+        """One of the networks of a stack has codes that no covariance describes."""
+        estimate = AutoencoderTransformer._density_of_complete
+
+        def fails_for_one(self, *args):
+            if self.random_state == 1:
+                raise np.linalg.LinAlgError
+            return estimate(self, *args)
+
+        monkeypatch.setattr(AutoencoderTransformer, "_density_of_complete", fails_for_one)
+        network = AutoencoderTransformer(max_epochs=2)
+        search = FusedGridSearchCV(network, {"random_state": [0, 1]}, cv=2, error_score=-99.0, refit=False)
+        with pytest.warns(FitFailedWarning, match="diverged"):
             search.fit(load_iris().data)
+        kept, failed = search.cv_results_["mean_test_score"]
+        assert failed == -99
+        assert kept > -50
 
 
 @pytest.mark.parametrize("network", [AutoencoderTransformer, VAETransformer])

@@ -434,7 +434,7 @@ class Subclass(PCAReducer):
         (
             CalibratedClassifierCV(make_pipeline(PCAReducer(1), LogisticRegression()), cv=2),
             "predict_proba",
-            "CalibratedClassifierCV cannot be exported: skl2onnx leaves",
+            "CalibratedClassifierCV cannot be exported: skl2onnx leaves the",
         ),
         (make_pipeline(LatentImputer(), PCAReducer(1)), "transform", "LatentImputer cannot be exported, since each"),
         (LatentImputer(PCAReducer(1)), "transform", "LatentImputer cannot be exported, since each"),

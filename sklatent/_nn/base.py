@@ -643,6 +643,7 @@ class BaseAutoencoder(CallbackSupportMixin, BaseLatentModel):
 
     @property
     def _design(self) -> Architecture:
+        """The parameters of the architecture as they are set now. `_architecture` has those of the last fit."""
         return Architecture.of(self)
 
     def _build_module(

@@ -19,7 +19,7 @@ from sklatent.export._methods import METHODS, class_labels, method_model, method
 
 # The version of ONNX's operators for scikit-learn's models.
 ML_OPSET = 3
-# What skl2onnx 1.20 converts without an error into models of other numbers.
+# What skl2onnx 1.20 converts without an error to other numbers: around a Pipeline, and isotonic calibration.
 MISCONVERTED = CalibratedClassifierCV, FixedThresholdClassifier, TunedThresholdClassifierCV
 # For each method of scikit-learn's own estimators that can be exported, its position among skl2onnx's outputs.
 OUTPUTS = {"transform": 0, "predict": 0, "predict_proba": 1}
@@ -79,8 +79,8 @@ def _check_steps(estimator: Any) -> None:
     for step in unroll(estimator):
         if isinstance(step, MISCONVERTED):
             raise ValueError(
-                f"{type(step).__name__} cannot be exported: skl2onnx leaves its calibration or its threshold out where "
-                "it holds a Pipeline. Export the estimator within it."
+                f"{type(step).__name__} cannot be exported: skl2onnx leaves the calibration or the threshold of some "
+                "such classifiers out. Export the estimator within it."
             )
         if isinstance(step, LatentImputer):
             raise ValueError(
